@@ -1,0 +1,64 @@
+"""Everything onedial raises on purpose.
+
+    OnedialError(Exception)
+    ├── UserError                 the person can mend it; shown as one message, never as a traceback
+    │   ├── ConfigError           a field, flag or algorithm row that is wrong or contradictory
+    │   ├── DataError             a data set, log or model folder that does not hold what it must
+    │   ├── RunDirError           a run directory that is taken, missing or half written
+    │   └── MissingExtra          an optional package that is not installed
+    ├── VerifierError             a verifier broke its contract (its crashes are verdicts, not this)
+    ├── EngineError               the rollout engine cannot go on
+    └── CheckpointError           a checkpoint could not be written or read; the previous one is whole
+
+A message names the place, what was got, what is allowed and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OnedialError(Exception):
+    """Base of every error that onedial raises on purpose."""
+
+
+class UserError(OnedialError):
+    """A mistake the person at the keyboard can mend; the command line prints it without a traceback."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration value, flag or algorithm row that is not allowed."""
+
+
+class DataError(UserError, ValueError):
+    """Data that cannot be used: a missing column, a broken line, an empty prompt."""
+
+
+class RunDirError(UserError):
+    """A run directory that holds another run, is in use, or cannot be resumed."""
+
+
+class MissingExtra(UserError, ImportError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, why: str) -> None:
+        super().__init__(f"{why} needs the package {package!r}; install it with: pip install 'onedial[{extra}]'")
+
+
+class VerifierError(OnedialError):
+    """A verifier returned something that is not a verdict."""
+
+
+class EngineError(OnedialError):
+    """The rollout engine cannot go on."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint could not be written or read."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest allowed word, or an empty string when none is near."""
+    match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""
