@@ -1,0 +1,1 @@
+"""Pure functions of tensors: groups, advantages, surrogates, losses, dispersion, evaluation."""

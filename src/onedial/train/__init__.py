@@ -1,0 +1,1 @@
+"""Training: packing, models, the optimiser step, checkpoints and the loop."""
