@@ -1,0 +1,166 @@
+"""From rollouts to groups, in one pass: sizes, extremes, right answers, tokens, and what each group could teach.
+
+A group is silent when the **outcome** reward of its usable rollouts is unanimous: max == min, never std == 0, which
+rounding can miss (0.95 eight times has a standard deviation of 1e-16). Timeouts, errors and rollouts without a reward
+leave the group before any statistic and are counted. A group with one usable rollout can teach nothing whatever it
+got; it is neither silent nor mixed, is counted apart (`kind == "one"`) and stands in no share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from onedial.logs.schema import Log
+
+Reward = Literal["outcome_reward", "shaped_reward"]
+GroupKind = Literal["mixed", "right", "wrong", "other", "one", "empty"]
+
+UNUSABLE = ("timeout", "error")
+SAMPLE_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Which reward is a right answer and which a wrong one.
+
+    exact  whether `right` decides every rollout (pass@k may be computed); False for graded rewards on an unknown
+           scale, where the observed extremes stand in
+    rule   how it was decided, in words
+    """
+
+    right: float | None
+    wrong: float | None
+    exact: bool
+    rule: str
+
+
+def usable() -> pl.Expr:
+    """Whether a rollout's verdict may enter a statistic: judged, and with a finite reward."""
+    return ~pl.col("outcome").is_in(UNUSABLE).fill_null(False)
+
+
+def reward_of(on: Reward = "outcome_reward") -> pl.Expr:
+    """The reward of usable rollouts as f64; null for timeouts, errors, NaN and infinite rewards."""
+    value = pl.col(on)
+    return pl.when(usable() & value.is_finite()).then(value)
+
+
+def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
+    """Which reward counts as right. Rules, first that applies:
+
+    1. the format defines it (`log.right`);
+    2. two observed values a < b: b is right, a is wrong (0/1, −1/1, 0/10);
+    3. one observed value: 1 is right, 0 or less is wrong, any other is neither;
+    4. all rewards in [0, 1]: 1.0 is right, 0.0 is wrong;
+    5. any other graded reward: the observed extremes stand in, and nothing that needs each rollout's
+       correctness (pass@k) is computed.
+    """
+    if on == "outcome_reward" and log.right is not None:
+        wrong = log.wrong if log.wrong is not None else 0.0
+        return Scale(log.right, wrong, True, f"the format defines {log.right:g} as right")
+    values = _observed(log.frame, on)
+    if not values:
+        return Scale(None, None, False, "no finite reward was logged")
+    low, high = values[0], values[-1]
+    if len(values) == 2 and not (0 <= low and 0 < high < 1):
+        return Scale(high, low, True, f"two reward values were seen: {high:g} is taken as right, {low:g} as wrong")
+    if len(values) == 1:
+        if high == 1:
+            return Scale(1.0, 0.0, True, "every reward is 1, taken as right")
+        if high <= 0:
+            return Scale(1.0, high, True, f"every reward is {high:g}, taken as wrong")
+        return Scale(None, None, False, f"every reward is {high:g}, which says neither right nor wrong")
+    if low >= 0 and high <= 1:
+        return Scale(1.0, 0.0, True, "rewards are graded within [0, 1]: exactly 1 is taken as right, 0 as wrong")
+    return Scale(
+        high, low, False, f"rewards are graded from {low:g} to {high:g}: the highest seen is taken as right, the lowest as wrong"
+    )
+
+
+def _observed(frame: pl.LazyFrame, on: Reward) -> list[float]:
+    """Distinct finite rewards, ascending: all of them up to two, else lowest, one between, highest."""
+    reward = reward_of(on)
+    guess = frame.select(reward.alias("r")).head(SAMPLE_ROWS).collect().get_column("r").drop_nulls().unique().sort()
+    ends = [float(guess[0]), float(guess[-1])] if len(guess) else []
+    found = (
+        frame.select(
+            reward.min().alias("low"),
+            reward.max().alias("high"),
+            (reward.is_not_null() & ~reward.is_in(ends)).sum().alias("between"),
+        )
+        .collect(engine="streaming")
+        .row(0, named=True)
+    )
+    if found["low"] is None:
+        return []
+    low, high = float(found["low"]), float(found["high"])
+    if ends == [low, high] and not found["between"]:
+        return sorted({low, high})
+    rest = frame.select(reward.alias("r")).filter((pl.col("r") > low) & (pl.col("r") < high)).head(1).collect()
+    return sorted({low, high, *rest.get_column("r").to_list()})
+
+
+def group_frame(
+    log: Log, *, on: Reward = "outcome_reward", marks: Scale | None = None, extra: Sequence[pl.Expr] = ()
+) -> pl.LazyFrame:
+    """One row per group of a rollout log.
+
+    Columns: group_id, prompt_id, size (all rollouts), n (usable), low, high, total (of the reward of usable
+    rollouts), c (right ones among the usable; null where rightness is unknown), tokens (completion tokens of all
+    rollouts, null when not logged), kind (GroupKind), and whatever `extra` aggregates.
+    """
+    marks = marks or scale(log, on)
+    reward = reward_of(on)
+    frame = log.frame.select(pl.all())
+    aggregates = [
+        pl.len().cast(pl.Int64).alias("size"),
+        reward.count().cast(pl.Int64).alias("n"),
+        reward.min().alias("low"),
+        reward.max().alias("high"),
+        reward.sum().alias("total"),
+        right_of(log, marks, on).sum().cast(pl.Int64).alias("c"),
+    ]
+    if log.has("completion_tokens"):
+        aggregates.append(pl.col("completion_tokens").sum().alias("tokens"))
+    if log.has("prompt_id"):
+        aggregates.append(pl.col("prompt_id").first())
+    grouped = frame.group_by("group_id").agg(*aggregates, *extra)
+    if not log.has("completion_tokens"):
+        grouped = grouped.with_columns(pl.lit(None, dtype=pl.Int64).alias("tokens"))
+    return grouped.with_columns(_kind(log, marks).alias("kind"))
+
+
+def right_of(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
+    """Whether a usable rollout is right: as the log says, else by the scale; null where neither tells."""
+    reward = reward_of(on)
+    by_scale = (reward >= marks.right) if marks.right is not None else pl.lit(None, dtype=pl.Boolean)
+    if log.has("correct") and on == "outcome_reward":
+        return pl.when(reward.is_not_null()).then(pl.col("correct").fill_null(by_scale))
+    return by_scale
+
+
+def _kind(log: Log, marks: Scale) -> pl.Expr:
+    """GroupKind of a grouped row."""
+    n, low, high, c = pl.col("n"), pl.col("low"), pl.col("high"), pl.col("c")
+    if log.has("correct"):
+        all_right, all_wrong = c == n, c == 0
+    else:
+        all_right = low == marks.right if marks.right is not None else pl.lit(False)
+        all_wrong = high == marks.wrong if marks.wrong is not None else pl.lit(False)
+    return (
+        pl.when(n == 0)
+        .then(pl.lit("empty"))
+        .when(n == 1)
+        .then(pl.lit("one"))
+        .when(high != low)
+        .then(pl.lit("mixed"))
+        .when(all_right)
+        .then(pl.lit("right"))
+        .when(all_wrong)
+        .then(pl.lit("wrong"))
+        .otherwise(pl.lit("other"))
+    )
