@@ -1,1 +1,1 @@
-"""Pure functions of tensors: groups, advantages, surrogates, losses, dispersion, evaluation."""
+"""Pure torch: no I/O, no model, no collective. Every formula of the family, once."""

@@ -1,0 +1,173 @@
+"""An algorithm is one frozen row of independent choices; `onedial.algorithms` is the table of named rows.
+
+A new algorithm is `dataclasses.replace(row, cell=value)`. A cell that names a function also takes one.
+Rows that contradict themselves are refused when they are made, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from onedial.errors import ConfigError, nearest
+
+BaselineFunction = Callable[[Tensor], Tensor]
+"""(N, G) rewards of N groups of one size → (N, 1) or (N, G) baselines; called once per group size."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "baseline": ("none", "group_mean", "leave_one_out"),
+    "scale_over": ("group", "batch"),
+    "level": ("none", "token", "sequence"),
+    "aggregate": ("sequence_mean", "token_mean", "group_token_mean", "fixed_length", "sequence_sum"),
+    "kl_estimator": ("k1", "k2", "k3"),
+    "kl_in": ("loss", "reward"),
+    "keep": ("all", "mixed"),
+    "overlong": ("none", "mask", "penalty"),
+    "importance": ("none", "truncate", "mask"),
+    "importance_level": ("token", "sequence"),
+}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One row: how rewards become advantages, advantages a loss, and which groups are kept.
+
+    Advantage A = (r − b) / (σ̂ + eps)^dial; loss = Σ_t w_t·surrogate_t + kl_coef·Σ_t w_t·KL_t, where the
+    weights w_t come from `aggregate` and the counts of the whole optimiser step.
+    """
+
+    name: str
+    paper: str = ""
+    baseline: str | BaselineFunction = "group_mean"  # b: subtracted from the reward
+    dial: float = 1.0  # α: 1 divides by σ̂ (GRPO), 0 does not (Dr. GRPO), 2 weighs both classes equally
+    ddof: int = 0  # 0: population σ̂; 1: torch's and numpy-ddof=1 convention (TRL, verl)
+    eps: float = 1e-6  # joins σ̂, so that a group of equal rewards gives 0 and not nan
+    scale_over: str = "group"  # σ̂ of the row's group, or of all rewards of the iteration
+    level: str = "token"  # importance ratio π/π_old: none, per token, or one per sequence (GSPO)
+    clip_low: float | None = None  # distance below 1 at which a falling ratio stops counting
+    clip_high: float | None = None  # distance above 1 at which a rising ratio stops counting
+    clip_dual: float | None = None  # c > 1: bounds the loss of negative advantages at c·|A|
+    aggregate: str = "sequence_mean"  # how token losses become one number
+    length_budget: int | None = None  # tokens; divisor of fixed_length (None: the run's max_new_tokens)
+    kl_coef: float = 0.0  # weight of the KL to the frozen reference, per token (nats)
+    kl_estimator: str = "k3"  # Schulman's k1, k2 or k3
+    kl_in: str = "loss"  # add it to the loss, or subtract it from the reward
+    keep: str = "all"  # train on all groups, or on those whose outcome rewards differ
+    refill: bool = False  # sample further prompts until the batch is full of kept groups (DAPO)
+    overlong: str = "none"  # truncated completions: leave in, leave out of the loss, or soft penalty
+    overlong_buffer: int = 0  # tokens before the limit over which the penalty falls from 0 to −1
+    updates_per_iteration: int = 1  # optimiser steps on one round of rollouts
+    group_size: int | None = None  # fixed by the row (2-GRPO); None: the run's
+    positive_nll: float = 0.0  # weight of −mean log π over the tokens of correct completions (VAPO)
+    importance: str = "none"  # correction of sampler≠trainer, exp(old_logp − engine_logp)
+    importance_level: str = "token"  # per token, or the product over the sequence
+    importance_cap: float = 2.0  # truncate: upper bound of the weight; mask: weights above become 0
+    importance_floor: float = 0.0  # mask: weights below become 0
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError("algorithm.name is empty: a row needs a name, it labels runs and plots")
+        for cell, allowed in CHOICES.items():
+            self._check_choice(cell, allowed)
+        self._check_numbers()
+        for reason in contradictions(self):
+            raise ConfigError(f"algorithm {self.name!r}: {reason}")
+
+    def _check_choice(self, cell: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, cell)
+        if cell == "baseline" and callable(value):
+            return
+        if value not in allowed:
+            hint = nearest(str(value), allowed)
+            raise ConfigError(f"algorithm.{cell}={value!r}: must be one of {', '.join(allowed)}{hint}")
+
+    def _check_numbers(self) -> None:
+        rules: list[tuple[str, bool, str]] = [
+            ("dial", 0 <= self.dial <= 4, "must lie in [0, 4]; 1 is GRPO, 0 is Dr. GRPO"),
+            ("ddof", self.ddof in (0, 1), "must be 0 (population) or 1 (sample)"),
+            ("eps", self.eps > 0, "must be positive; 1e-6 is usual"),
+            ("clip_low", self.clip_low is None or 0 < self.clip_low < 1, "must lie in (0, 1); 0.2 is usual"),
+            ("clip_high", self.clip_high is None or self.clip_high > 0, "must be positive; 0.2 or 0.28 is usual"),
+            ("clip_dual", self.clip_dual is None or self.clip_dual > 1, "must exceed 1; 3 is usual"),
+            ("length_budget", self.length_budget is None or self.length_budget > 0, "must be at least 1 token"),
+            ("kl_coef", self.kl_coef >= 0, "must not be negative; 0.001 to 0.05 is usual"),
+            ("overlong_buffer", self.overlong_buffer >= 0, "must not be negative"),
+            ("updates_per_iteration", self.updates_per_iteration >= 1, "must be at least 1"),
+            ("group_size", self.group_size is None or self.group_size >= 1, "must be at least 1"),
+            ("positive_nll", self.positive_nll >= 0, "must not be negative; 0.1 is VAPO's"),
+            ("importance_cap", self.importance_cap > 0, "must be positive; 2 is usual"),
+            ("importance_floor", 0 <= self.importance_floor < self.importance_cap, "must lie in [0, importance_cap)"),
+        ]
+        for cell, fine, allowed in rules:
+            if not fine:
+                raise ConfigError(f"algorithm.{cell}={getattr(self, cell)!r}: {allowed}")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a frozen reference model takes part."""
+        return self.kl_coef > 0
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """Whether every token has a KL gradient, silent groups included."""
+        return self.kl_coef > 0 and self.kl_in == "loss"
+
+    def cells(self) -> dict[str, Any]:
+        """The row as plain values for TOML and JSON; a callable is written as its name."""
+        values = {cell.name: getattr(self, cell.name) for cell in fields(self)}
+        if callable(self.baseline):
+            values["baseline"] = getattr(self.baseline, "__name__", "callable")
+        return values
+
+
+def contradictions(row: Algorithm) -> list[str]:
+    """Reasons why the cells of a row cannot stand together; empty for a sound row."""
+    clips = row.clip_low is not None or row.clip_high is not None
+    rules: list[tuple[bool, str]] = [
+        (row.level == "none" and clips, "clip_low/clip_high bound a ratio, but level='none' has no ratio; set level"),
+        (
+            (row.clip_low is None) != (row.clip_high is None),
+            "clip_low and clip_high come together; set both or neither",
+        ),
+        (
+            row.level != "token" and row.clip_dual is not None,
+            "clip_dual bounds a token ratio; it needs level='token'",
+        ),
+        (
+            row.level == "none" and row.updates_per_iteration > 1,
+            "updates_per_iteration > 1 trains on old rollouts, which needs a ratio; set level='token' or 'sequence'",
+        ),
+        (
+            row.baseline == "none" and row.dial > 0,
+            "dial > 0 divides by σ̂, which is 0 in a unanimous group; without a centring baseline set dial=0",
+        ),
+        (
+            row.scale_over == "batch" and row.dial == 0,
+            "scale_over='batch' says over what to take σ̂, but dial=0 does not divide by it",
+        ),
+        (row.refill and row.keep == "all", "refill replaces groups that keep='all' never drops; set keep='mixed'"),
+        (
+            row.keep == "mixed" and row.group_size == 1,
+            "keep='mixed' drops every group of one; set group_size ≥ 2",
+        ),
+        (
+            row.baseline in ("group_mean", "leave_one_out") and row.group_size == 1,
+            f"baseline={row.baseline!r} of a group of one leaves nothing to learn; set group_size ≥ 2",
+        ),
+        (
+            row.overlong == "penalty" and row.overlong_buffer == 0,
+            "overlong='penalty' needs overlong_buffer > 0 tokens over which the penalty grows",
+        ),
+        (
+            row.overlong != "penalty" and row.overlong_buffer > 0,
+            "overlong_buffer is used by overlong='penalty' only",
+        ),
+        (
+            row.length_budget is not None and row.aggregate != "fixed_length",
+            "length_budget is the divisor of aggregate='fixed_length' only",
+        ),
+    ]
+    return [reason for broken, reason in rules if broken]

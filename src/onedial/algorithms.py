@@ -1,0 +1,155 @@
+"""THE TABLE: one row per algorithm, with its paper and equation. The only place that knows names.
+
+Where a paper and its released code differ, the comment says which one the row follows. Learning rates and
+batch sizes belong to the run, not to the row. Add a row here and every generic test walks it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onedial.algorithm import Algorithm
+from onedial.errors import ConfigError, nearest
+
+REINFORCE = Algorithm(
+    "reinforce",
+    "Williams 1992, REINFORCE, Eq. 4 with no baseline",
+    baseline="none",
+    dial=0.0,
+    level="none",
+    aggregate="sequence_sum",
+)
+
+RLOO = replace(
+    REINFORCE,
+    name="rloo",
+    paper="Ahmadian et al. 2024, arXiv:2402.14740, Eq. 7; Kool et al. 2019",
+    baseline="leave_one_out",
+)
+
+# DeepSeekMath does not report its clip range; 0.2 is PPO's and every implementation's.
+GRPO = Algorithm(
+    "grpo",
+    "Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, Eq. 3 and 4",
+    clip_low=0.2,
+    clip_high=0.2,
+    kl_coef=0.04,
+)
+
+# DAPO's "naive GRPO": the published GRPO without its KL term.
+NAIVE_GRPO = replace(
+    GRPO, name="naive_grpo", paper="Yu et al. 2025, DAPO, arXiv:2503.14476, Table 1, first row", kl_coef=0.0
+)
+
+TWO_GRPO = replace(
+    NAIVE_GRPO,
+    name="two_grpo",
+    paper="Wu et al. 2025, It Takes Two, arXiv:2510.00977, Eq. 12",
+    group_size=2,
+    clip_high=0.28,
+)
+
+DR_GRPO = replace(
+    NAIVE_GRPO,
+    name="dr_grpo",
+    paper="Liu et al. 2025, Understanding R1-Zero-like training, arXiv:2503.20783, §3.2 and listing 1",
+    dial=0.0,
+    aggregate="fixed_length",
+)
+
+# Token mean over the whole step, as DAPO's code does it; its Eq. 8 divides by each group's own tokens
+# (aggregate="group_token_mean"). It fixes the mini-batch (512 sequences), not the number of updates:
+# at a laptop's batch that is one update.
+DAPO = replace(
+    NAIVE_GRPO,
+    name="dapo",
+    paper="Yu et al. 2025, DAPO, arXiv:2503.14476, Eq. 8 to 13",
+    clip_high=0.28,
+    aggregate="token_mean",
+    keep="mixed",
+    refill=True,
+)
+
+GSPO = replace(
+    NAIVE_GRPO,
+    name="gspo",
+    paper="Zheng et al. 2025, GSPO, arXiv:2507.18071, Eq. 5 to 7",
+    level="sequence",
+    clip_low=3e-4,
+    clip_high=4e-4,
+    updates_per_iteration=4,
+)
+
+# Presets: the same objective with another library's conventions, for like-for-like comparison.
+TRL_DAPO = replace(
+    NAIVE_GRPO,
+    name="trl_dapo",
+    paper="TRL 1.16 GRPOTrainer defaults: loss_type='dapo', scale_rewards='group'",
+    ddof=1,
+    eps=1e-4,
+    aggregate="token_mean",
+)
+TRL_GRPO = replace(TRL_DAPO, name="trl_grpo", paper="TRL 1.16, loss_type='grpo'", aggregate="sequence_mean")
+TRL_DR_GRPO = replace(
+    TRL_DAPO,
+    name="trl_dr_grpo",
+    paper="TRL 1.16, loss_type='dr_grpo', scale_rewards='none'",
+    dial=0.0,
+    aggregate="fixed_length",
+)
+TRL_GSPO = replace(
+    TRL_GRPO,
+    name="trl_gspo",
+    paper="TRL 1.16, importance_sampling_level='sequence', loss_type='grpo'",
+    level="sequence",
+    clip_low=3e-4,
+    clip_high=4e-4,
+)
+VERL_GRPO = replace(
+    NAIVE_GRPO,
+    name="verl_grpo",
+    paper="verl 0.9 adv_estimator=grpo, loss_agg_mode=token-mean, clip_ratio_c=3",
+    ddof=1,
+    clip_dual=3.0,
+    aggregate="token_mean",
+)
+VERL_DR_GRPO = replace(
+    VERL_GRPO,
+    name="verl_dr_grpo",
+    paper="verl 0.9 norm_adv_by_std_in_grpo=False, loss_agg_mode=seq-mean-token-sum-norm",
+    dial=0.0,
+    aggregate="fixed_length",
+)
+
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row
+    for row in (
+        REINFORCE,
+        RLOO,
+        GRPO,
+        NAIVE_GRPO,
+        TWO_GRPO,
+        DR_GRPO,
+        DAPO,
+        GSPO,
+        TRL_GRPO,
+        TRL_DAPO,
+        TRL_DR_GRPO,
+        TRL_GSPO,
+        VERL_GRPO,
+        VERL_DR_GRPO,
+    )
+}
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """The row of that name.
+
+    Raises ConfigError with the nearest name when there is none.
+    """
+    if name not in ALGORITHMS:
+        raise ConfigError(
+            f"algorithm {name!r} is not in the table{nearest(name, ALGORITHMS)}; "
+            f"rows: {', '.join(ALGORITHMS)} (onedial algorithms prints them)"
+        )
+    return ALGORITHMS[name]
