@@ -1,0 +1,54 @@
+"""Built-in verifiers of text answers. Frozen, picklable, free of torch: they run in the trainer or in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onedial.verify.answer import after_hashes, bare_number, boxed, last_number, parse_number, show_number
+from onedial.verify.verdict import Fields, PromptLike
+
+
+def right_or_wrong(right: bool, answer: str | None, *, detail: str = "") -> Fields:
+    """Fields of a 0/1 verdict."""
+    outcome = "correct" if right else "wrong"
+    return {"reward": float(right), "correct": right, "answer": answer, "outcome": outcome, "detail": detail}
+
+
+def unparseable(detail: str) -> Fields:
+    """Fields of a verdict on a completion in which no answer was found; it is usable and its reward is 0."""
+    return {"reward": 0.0, "correct": False, "answer": None, "outcome": "unparseable", "detail": detail}
+
+
+@dataclass(frozen=True)
+class Number:
+    """Right when the answer is the reference number, exactly.
+
+    strict: the completion must *be* the number (white space and one trailing full stop aside), so that the policy
+    has to answer and stop. Otherwise the last number counts, that of `\\boxed{}` or after `####` before any other.
+    """
+
+    strict: bool = True
+    name: str = "number"
+    in_process: bool = True
+
+    def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
+        """`unparseable` when the completion holds no number at all."""
+        reference = parse_number(str(prompt.answer))
+        if reference is None:
+            raise ValueError(f"reference answer {prompt.answer!r} is not a number")
+        found = _marked_number(completion) if not self.strict else bare_number(completion)
+        if found is not None:
+            return right_or_wrong(found == reference, show_number(found))
+        loose = last_number(completion)
+        if loose is None:
+            return unparseable("no number in the completion")
+        return right_or_wrong(False, show_number(loose), detail="more than the number was written")
+
+
+def _marked_number(completion: str) -> Any:
+    for marked in (boxed(completion), after_hashes(completion)):
+        if marked is not None and (number := last_number(marked)) is not None:
+            return number
+    return last_number(completion)
