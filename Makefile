@@ -1,0 +1,69 @@
+# onedial: `make train` trains a real language model on this machine, `make test` runs the tests, `make help` lists all.
+# Needs Python >= 3.11 with the venv module, and make. Everything lands in .venv; pip keeps the user's own settings.
+# Any target may be interrupted and run again: a stamp is written only after its step is complete.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+TRAIN_ARGS ?= --config examples/arithmetic.toml
+
+# verl asks for an older transformers than the one under test, so only its loss module's own imports are installed.
+PEERS := verl tensordict pyvers importlib_metadata zipp orjson codetiming omegaconf
+
+.DEFAULT_GOAL := help
+.PHONY: help train test check slow format constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: $(VENV)/.installed ## fetch SmolLM2-135M, train it on arithmetic, evaluate before and after
+	@$(VENV)/bin/onedial train $(TRAIN_ARGS)
+
+test: $(VENV)/.tested ## the default test suite (minutes, no network, no accelerator)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.tested ## style and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+slow: $(VENV)/.tested ## the tests left out of `make test`: real training, kills, parity on real models
+	@$(PY) -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
+
+format: $(VENV)/.tested ## rewrite the sources in the project's style
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+constraints: $(VENV)/.tested ## rewrite constraints.txt from what .venv holds
+	@{ grep '^#' constraints.txt; $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+
+clean: ## remove .venv and caches (never runs/)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# The environment itself: a half-made one (no stamp) is made anew.
+$(VENV)/.made:
+	@python=""; \
+	for name in python3 python3.13 python3.12 python3.11 python; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "onedial needs Python 3.11 or newer; found: $$(python3 --version 2>&1 || echo none). Install one and run make again." >&2; exit 1; \
+	fi; \
+	if ! $$python -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+	  echo "$$python has no venv module; install it (on Debian and Ubuntu: apt install python3-venv) and run make again." >&2; exit 1; \
+	fi; \
+	echo "making $(VENV) with $$($$python --version)"; \
+	rm -rf $(VENV) && $$python -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing onedial into $(VENV) (a few minutes the first time)"
+	@$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	@echo "installing the test tools into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	@$(PIP) install --quiet -c constraints.txt --no-deps $(PEERS)
+	@touch $@
