@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -61,12 +62,9 @@ def fields_of(raw: object, name: str) -> Fields:
         return failure("error", f"{name} gave no reward (None): not judged")
     if isinstance(raw, Mapping):
         return _checked(dict(raw), name)
-    if isinstance(raw, (bool, int, float)) or _is_scalar(raw):
-        return _checked({"reward": raw}, name)
-    found = {field: getattr(raw, field) for field in _FIELDS if field in dir(raw)}
-    if "reward" not in found:
-        return failure("error", f"{name} returned {_short(raw)}: not a number, a bool or a Verdict")
-    return _checked(found, name)
+    if "reward" in dir(raw):
+        return _checked({field: getattr(raw, field) for field in _FIELDS if field in dir(raw)}, name)
+    return _checked({"reward": raw}, name)
 
 
 def failure(outcome: str, detail: str) -> Fields:
@@ -129,20 +127,18 @@ def _checked(raw: Fields, name: str) -> Fields:
 
 def _number(value: object) -> float | None:
     """The finite float of a number, or None. Strings are not numbers, even when they look like one."""
-    if not (isinstance(value, (bool, int, float)) or _is_scalar(value)):
+    if type(value).__module__.split(".")[0] in ("numpy", "torch"):  # their scalars are not all numbers.Real
+        try:
+            value = value.item()  # type: ignore[attr-defined]
+        except (AttributeError, ValueError, RuntimeError):  # more than one element
+            return None
+    if not isinstance(value, Real):
         return None
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        number = float(value)
+    except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _is_scalar(value: object) -> bool:
-    """Whether it is a numpy or torch number: something with `item` and no more than one element."""
-    return "item" in dir(value) and "__float__" in dir(value) and getattr(value, "size", 1) in (0, 1) or (
-        type(value).__module__ == "torch" and "item" in dir(value)
-    )
 
 
 def _short(value: object) -> str:
