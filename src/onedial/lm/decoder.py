@@ -1,0 +1,206 @@
+"""Forward passes without gradients for generation: any model as it is, and a fused one for the Llama family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onedial.errors import DataError
+from onedial.lm.attention import Layout, using
+
+
+@dataclass(frozen=True)
+class Head:
+    """Output projection: logits = scale · (hidden @ weightᵀ + bias)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, d) → (n, V), in the model's type."""
+        logits = F.linear(hidden, self.weight, self.bias)
+        return logits if self.scale == 1.0 else logits * self.scale
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The Hugging Face model under a LoRA wrapper, or the model itself."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if inner is not None else model
+
+
+def head_of(model: nn.Module) -> Head:
+    """The output projection of a causal LM, its scalar logit scaling included.
+
+    Raises DataError for models that bend their logits (soft-capping).
+    """
+    base: Any = base_model(model)
+    config, layer = base.config, base.get_output_embeddings()
+    if getattr(config, "final_logit_softcapping", None):
+        raise DataError(f"{type(base).__name__} caps its logits (final_logit_softcapping), which is not supported yet")
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(layer.weight, getattr(layer, "bias", None), scale)
+
+
+def hidden_states(model: nn.Module, tokens: Tensor, layout: Layout) -> Tensor:
+    """(T,) packed tokens → (T, d) final hidden states of any Hugging Face causal LM, attending as `layout` says."""
+    decoder: Any = base_model(model)
+    with using(layout):
+        output = decoder.get_decoder()(
+            input_ids=tokens.unsqueeze(0), position_ids=layout.positions.unsqueeze(0), use_cache=False
+        )
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+class Decoder(Protocol):
+    """What the engine needs of a model."""
+
+    num_layers: int
+    head: Head
+
+    def load(self, model: nn.Module) -> None:
+        """Takes the model's present weights."""
+        ...
+
+    def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """(T,) → (T, d)."""
+        ...
+
+
+class PlainDecoder:
+    """Runs the Hugging Face model itself: every architecture, no copy of the weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.load(model)
+
+    def load(self, model: nn.Module) -> None:
+        self.model = model
+        self.head = head_of(model)
+        self.num_layers = int(base_model(model).config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
+        return hidden_states(self.model, tokens, layout)
+
+
+FUSED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass
+class _Layer:
+    """One block with its projections joined: query, key and value; gate and up."""
+
+    norm_in: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    norm_query: Tensor | None
+    norm_key: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    norm_mlp: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class FusedDecoder:
+    """The Llama family (Llama, SmolLM, Mistral, Qwen2, Qwen3) with joined projections; equal to the plain path."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.load(model)
+
+    @staticmethod
+    def supports(model: nn.Module) -> bool:
+        """Whether this architecture and its options are covered."""
+        config: Any = base_model(model).config
+        plain_mlp = not getattr(config, "mlp_bias", False) and config.hidden_act == "silu"
+        return config.model_type in FUSED_TYPES and plain_mlp and not getattr(config, "use_sliding_window", False)
+
+    @torch.no_grad()
+    def load(self, model: nn.Module) -> None:
+        base: Any = base_model(model)
+        config, inner = base.config, base.get_decoder()
+        self.num_layers = int(config.num_hidden_layers)
+        self.kv_heads = int(config.num_key_value_heads)
+        self.head_size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        self.heads = int(config.num_attention_heads)
+        self.eps = float(config.rms_norm_eps)
+        self.embedding = effective_weight(inner.embed_tokens)
+        self.norm = inner.norm.weight.detach()
+        self.rotary = inner.rotary_emb
+        head = head_of(model)
+        self.head = Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.scale)
+        self.layers = [_fuse(block) for block in inner.layers]
+
+    def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
+        hidden = F.embedding(tokens, self.embedding)
+        cos, sin = self.rotary(hidden.unsqueeze(0), layout.positions.unsqueeze(0))
+        cos, sin = cos[0].unsqueeze(1), sin[0].unsqueeze(1)  # (T, 1, D)
+        sizes = [self.heads, self.kv_heads, self.kv_heads]
+        scale = self.head_size**-0.5
+        for index, layer in enumerate(self.layers):
+            normed = F.rms_norm(hidden, hidden.shape[-1:], layer.norm_in, self.eps)
+            joined = F.linear(normed, layer.qkv, layer.qkv_bias).view(len(tokens), -1, self.head_size)
+            query, key, value = joined.split(sizes, dim=1)
+            if layer.norm_query is not None and layer.norm_key is not None:
+                query = F.rms_norm(query, query.shape[-1:], layer.norm_query, self.eps)
+                key = F.rms_norm(key, key.shape[-1:], layer.norm_key, self.eps)
+                turned = _rotate(torch.cat([query, key], dim=1), cos, sin)
+            else:
+                turned = _rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
+            query, key = turned[:, : self.heads], turned[:, self.heads :]
+            attended = layout.attend(index, query, key, value, scale)
+            hidden = hidden + F.linear(attended.flatten(1), layer.out, layer.out_bias)
+            normed = F.rms_norm(hidden, hidden.shape[-1:], layer.norm_mlp, self.eps)
+            gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
+            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+        return F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps)
+
+
+def _rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding, halves convention (arXiv:2104.09864, as in Hugging Face's Llama)."""
+    first, second = values.chunk(2, dim=-1)
+    return values * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def effective_weight(module: nn.Module) -> Tensor:
+    """A linear layer's weight with any LoRA adapters merged in."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        return module.weight.detach()
+    tuner: Any = module  # a peft layer: base weight plus the active adapters' low-rank products
+    weight: Tensor = tuner.get_base_layer().weight.detach()
+    for adapter in tuner.active_adapters:
+        weight = weight + tuner.get_delta_weight(adapter).to(weight.dtype)
+    return weight
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    layer: Any = module if isinstance(module, nn.Linear) else module.get_base_layer()  # type: ignore[operator]
+    return None if layer.bias is None else layer.bias.detach()
+
+
+def _fuse(block: Any) -> _Layer:
+    attention, mlp = block.self_attn, block.mlp
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    biases = [bias for bias in map(_bias, projections) if bias is not None]
+    norm_query, norm_key = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    return _Layer(
+        norm_in=block.input_layernorm.weight.detach(),
+        qkv=torch.cat([effective_weight(part) for part in projections]),
+        qkv_bias=torch.cat(biases) if biases else None,
+        norm_query=None if norm_query is None else norm_query.weight.detach(),
+        norm_key=None if norm_key is None else norm_key.weight.detach(),
+        out=effective_weight(attention.o_proj),
+        out_bias=_bias(attention.o_proj),
+        norm_mlp=block.post_attention_layernorm.weight.detach(),
+        gate_up=torch.cat([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)]),
+        down=effective_weight(mlp.down_proj),
+    )
+
+
+def make_decoder(model: nn.Module) -> Decoder:
+    """The fast path where the architecture allows it, else the model itself."""
+    return FusedDecoder(model) if FusedDecoder.supports(model) else PlainDecoder(model)

@@ -1,0 +1,167 @@
+"""Keys and values during generation: a prompt's once for its whole group, a row's own beside it.
+
+Memory is static: places are written in place, nothing is concatenated token by token. It grows by doubling when a
+longer prompt, a longer completion or more rows arrive. Letters: S group slots, R row places, P prompt capacity,
+L completion capacity, K key heads, D head size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onedial.lm.attention import Padding, causal_attention, fold_heads, unfold_heads
+
+
+class KeyValueMemory:
+    """Per layer: prompt keys and values (S, K, P, D) and own keys and values (R, K, L, D), made on first writing."""
+
+    def __init__(self, num_layers: int) -> None:
+        self.prompt: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+        self.own: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+
+    def write_prompts(self, layer: int, slots: Tensor, num_slots: int, key: Tensor, value: Tensor) -> None:
+        """Stores (n, P, K, D) padded prompt keys and values in the group slots given, of `num_slots` in use."""
+        pair = _room(self.prompt[layer], num_slots, key, value)
+        for memory, new in zip(pair, (key, value), strict=True):
+            memory[slots, :, : key.shape[1]] = new.transpose(1, 2)
+        self.prompt[layer] = pair
+
+    def write_own(self, layer: int, places: Tensor, length: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores (B, K, D) of the newest token of rows 0…B−1 at `places` (B,); → own keys, values (B, K, length, D)."""
+        rows = key.shape[0]
+        pair = self.own[layer]
+        if pair is None or pair[0].shape[0] < rows or pair[0].shape[2] < length:
+            shape = (rows, length, *key.shape[1:])
+            pair = _room(pair, rows, key[:, None].expand(shape), value[:, None].expand(rows, length, *value.shape[1:]))
+            self.own[layer] = pair
+        index = torch.arange(rows, device=key.device)
+        pair[0][index, :, places] = key
+        pair[1][index, :, places] = value
+        return pair[0][:rows, :, :length], pair[1][:rows, :, :length]
+
+    def move_rows(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Copies the first `length` own places of rows `source` over rows `target`."""
+        for pair in self.own:
+            for memory in pair or ():
+                memory[target, :, :length] = memory[source, :, :length]
+
+
+def _room(pair: tuple[Tensor, Tensor] | None, count: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Memory with room for `count` slots of (·, length, K, D) keys and values, the old content kept."""
+    length = key.shape[1]
+    if pair is not None and pair[0].shape[0] >= count and pair[0].shape[2] >= length:
+        return pair
+    old_count, old_length = (pair[0].shape[0], pair[0].shape[2]) if pair else (0, 0)
+    new_count = max(count, old_count * 2) if count > old_count else old_count
+    new_length = max(length, old_length * 2, 16) if length > old_length else old_length
+
+    def grown(old: Tensor | None, like: Tensor) -> Tensor:
+        new = like.new_zeros(new_count, like.shape[2], new_length, like.shape[3])
+        if old is not None:
+            new[:old_count, :, :old_length] = old
+        return new
+
+    old_key, old_value = pair if pair else (None, None)
+    return grown(old_key, key), grown(old_value, value)
+
+
+class PrefillLayout:
+    """Prompts laid flat, each attending to itself; keys and values go to the memory's group slots."""
+
+    def __init__(self, memory: KeyValueMemory, offsets: Tensor, slots: Tensor, num_slots: int) -> None:
+        self.memory, self.slots, self.num_slots = memory, slots, num_slots
+        self.padding = Padding.of(offsets)
+        lengths = offsets[1:] - offsets[:-1]
+        row = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+        self.positions = torch.arange(int(offsets[-1]), device=offsets.device) - offsets[:-1][row]
+        self.longest = self.padding.length
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        padded_key, padded_value = self.padding.pad(key), self.padding.pad(value)
+        self.memory.write_prompts(layer, self.slots, self.num_slots, padded_key, padded_value)
+        return self.padding.unpad(causal_attention(self.padding.pad(query), padded_key, padded_value, scale))
+
+
+class DecodeLayout:
+    """One new token for each of B rows, over its group's prompt and its own past.
+
+    The prompt's keys are read once per group for all its rows; the two partial attentions are merged by their
+    log-normalisers, which is exact. `slot` (B,) group slot, `own` (B,) own tokens stored before this one,
+    `prompt_lengths` (S,) of every slot in use. Call `set_rows` when the rows change and `advance` before each token.
+    """
+
+    positions: Tensor
+    longest: int
+
+    def __init__(self, memory: KeyValueMemory) -> None:
+        self.memory = memory
+
+    def set_rows(self, slot: Tensor, prompt_lengths: Tensor, dtype: torch.dtype) -> None:
+        """Takes the rows' group slots and the slots' prompt lengths."""
+        device = slot.device
+        self.prompt_length = prompt_lengths[slot]
+        self.num_slots = int(slot.max()) + 1
+        lengths = prompt_lengths[: self.num_slots].clamp(min=1)
+        self.prompt_capacity = int(self.prompt_length.max())
+        place = torch.arange(self.prompt_capacity, device=device)
+        self.prompt_mask = additive(place < lengths[:, None], dtype)[:, None, None]
+        # rows sorted by slot fill a (S, n) block; the rest of the block repeats row 0 and is never read
+        counts = torch.bincount(slot, minlength=self.num_slots)
+        self.per_slot = int(counts.max())
+        order = torch.argsort(slot, stable=True)
+        within = torch.arange(len(slot), device=device) - (counts.cumsum(0) - counts)[slot[order]]
+        block = slot[order] * self.per_slot + within
+        self.to_block = torch.zeros(self.num_slots * self.per_slot, dtype=torch.long, device=device)
+        self.to_block[block] = order
+        self.to_row = torch.empty_like(order)
+        self.to_row[order] = block
+        self.dtype = dtype
+
+    def advance(self, own: Tensor) -> None:
+        """Takes the (B,) numbers of own tokens stored so far."""
+        self.own = own
+        self.length = int(own.max()) + 1
+        self.positions = self.prompt_length + own
+        self.longest = self.prompt_capacity + self.length
+        ragged = int(own.min()) + 1 < self.length
+        place = torch.arange(self.length, device=own.device)
+        self.own_mask = additive(place <= own[:, None], self.dtype)[:, None, None] if ragged else None
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        own_key, own_value = self.memory.write_own(layer, self.own, self.length, key, value)
+        kv_heads = key.shape[1]
+        folded = fold_heads(query[:, None], kv_heads)  # (B, K, H/K, D)
+        own_out, own_norm = partial_attention(folded, own_key, own_value, self.own_mask, scale)
+
+        pair = self.memory.prompt[layer]
+        assert pair is not None, "a prompt is prefilled before its rows decode"
+        prompt_key, prompt_value = (part[: self.num_slots, :, : self.prompt_capacity] for part in pair)
+        block = query.index_select(0, self.to_block).view(self.num_slots, self.per_slot, *query.shape[1:])
+        out, norm = partial_attention(fold_heads(block, kv_heads), prompt_key, prompt_value, self.prompt_mask, scale)
+        prompt_out = unfold_heads(out, self.per_slot).flatten(0, 1).index_select(0, self.to_row)
+        prompt_norm = unfold_heads(norm.unsqueeze(-1), self.per_slot).flatten(0, 1).index_select(0, self.to_row)
+
+        own_out, own_norm = unfold_heads(own_out, 1).squeeze(1), unfold_heads(own_norm.unsqueeze(-1), 1).squeeze(1)
+        share = torch.sigmoid(prompt_norm - own_norm)  # e^a / (e^a + e^b)
+        return torch.lerp(own_out, prompt_out.to(own_out.dtype), share.to(own_out.dtype))
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bool → 0 where allowed, −inf elsewhere."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+
+
+def partial_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention over part of the keys: (n, K, Q, D) output and its (n, K, Q) fp32 log-normaliser, for merging."""
+    if query.device.type == "cpu":
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, norm = flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
+        return out, norm
+    scores = (query @ key.transpose(2, 3)).float() * scale
+    if mask is not None:
+        scores = scores + mask
+    norm = scores.logsumexp(-1)
+    return (scores - norm.unsqueeze(-1)).exp().to(value.dtype) @ value, norm
