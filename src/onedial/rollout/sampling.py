@@ -1,0 +1,97 @@
+"""One token per row from logits, by inverting the distribution function at a given uniform number.
+
+The uniform numbers come with the row, so a row's tokens do not depend on which rows share its batch. Two passes
+over the logits: exponentials, then sums over blocks of the vocabulary; only one block per row is searched.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 512
+
+
+def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    """Logits (B, V) and uniform numbers in [0, 1) (B,) → tokens (B,) and their logps (B,) in fp32.
+
+    The logp is that of the distribution sampled from: at the temperature, renormalised after top-k and top-p.
+    temperature 0 takes the most likely token (the first of equals) and reports its logp at temperature 1.
+    """
+    scores = logits.float()
+    if temperature == 0:
+        token = scores.argmax(-1)
+        return token, scores.gather(1, token[:, None]).squeeze(1) - scores.logsumexp(-1)
+    if temperature != 1.0:
+        scores = scores / temperature
+    if top_k > 0 or top_p < 1.0:
+        scores = filter_scores(scores, top_k, top_p)
+    top = scores.amax(-1, keepdim=True)
+    weights = (scores - top).exp_()
+    token, total = _invert(weights, uniform)
+    logp = scores.gather(1, token[:, None]).squeeze(1) - top.squeeze(1) - total.log()
+    return token, logp
+
+
+def filter_scores(scores: Tensor, top_k: int, top_p: float) -> Tensor:
+    """(B, V) with −inf on tokens outside the k likeliest, then outside the smallest set of mass ≥ top_p.
+
+    Equal scores at the border of the set are all kept. The likeliest token always stays.
+    """
+    if 0 < top_k < scores.shape[-1]:
+        least = scores.topk(top_k, dim=-1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    if top_p < 1.0:
+        ordered = _head_of_distribution(scores, top_p)
+        mass_before = ordered.softmax_mass - ordered.probability
+        least = ordered.scores.masked_fill(mass_before >= top_p, torch.inf).amin(-1, keepdim=True)
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    return scores
+
+
+class _Ordered:
+    """The likeliest scores in falling order, their probabilities and running mass."""
+
+    def __init__(self, scores: Tensor, normaliser: Tensor) -> None:
+        self.scores = scores
+        self.probability = (scores - normaliser).exp()
+        self.softmax_mass = self.probability.cumsum(-1)
+
+
+def _head_of_distribution(scores: Tensor, top_p: float, first: int = 1024) -> _Ordered:
+    """Enough of the sorted scores to hold `top_p` of the mass; the whole vocabulary only where it must be."""
+    normaliser = scores.logsumexp(-1, keepdim=True)
+    head = _Ordered(scores.topk(min(first, scores.shape[-1]), dim=-1).values, normaliser)
+    if bool((head.softmax_mass[:, -1] >= top_p).all()):
+        return head
+    return _Ordered(scores.sort(dim=-1, descending=True).values, normaliser)
+
+
+def _block_size(vocabulary: int) -> int:
+    """The largest divisor of the vocabulary up to BLOCK; 0 when only tiny ones divide it."""
+    best = max(size for size in range(1, BLOCK + 1) if vocabulary % size == 0)
+    return best if best >= 32 else 0
+
+
+def _invert(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Unnormalised probabilities (B, V) → index where the running sum passes u·total, and the total (B,)."""
+    size = _block_size(weights.shape[1])
+    if size == 0:
+        weights = torch.nn.functional.pad(weights, (0, -weights.shape[1] % BLOCK))
+        size = BLOCK
+    blocks = weights.view(len(weights), -1, size)
+    sums = blocks.sum(-1).double().cumsum(-1)
+    total = sums[:, -1]
+    target = uniform.to(total) * total
+    block = _first_above(sums, target)
+    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)[:, None]).squeeze(1), 0.0)
+    inside = blocks[torch.arange(len(blocks), device=weights.device), block].double().cumsum(-1)
+    place = _first_above(inside, target - before)
+    return block * size + place, total.float()
+
+
+def _first_above(running: Tensor, target: Tensor) -> Tensor:
+    """(B,) first index whose running sum exceeds the target; rounding at the end falls on the last positive term."""
+    index = torch.searchsorted(running, target[:, None].contiguous(), right=True).squeeze(1)
+    last = torch.searchsorted(running, running[:, -1:].contiguous()).squeeze(1)
+    return torch.minimum(index, last)
