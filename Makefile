@@ -59,11 +59,11 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing onedial into $(VENV) (a few minutes the first time)"
-	@$(PIP) install --quiet -c constraints.txt -e .
+	@$(PIP) install -qq -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
 	@echo "installing the test tools into $(VENV)"
-	@$(PIP) install --quiet -c constraints.txt -e '.[test]'
-	@$(PIP) install --quiet -c constraints.txt --no-deps $(PEERS)
+	@$(PIP) install -qq -c constraints.txt -e '.[test]'
+	@$(PIP) install -qq -c constraints.txt --no-deps $(PEERS)
 	@touch $@

@@ -1,7 +1,7 @@
 """The command line: `onedial COMMAND …`.
 
-A command is a module `onedial.commands.NAME` with `HELP` (text whose first line is the summary), `configure(parser)` and
-`run(args) -> exit code`. Only the chosen one is imported, so that `onedial --help` answers at once.
+A command is a module `onedial.commands.NAME` with `HELP` (text whose first line is the summary),
+`configure(parser)` and `run(args) -> exit code`. Only the chosen one is imported, so that help comes at once.
 
 Exit codes: 0 done, 2 a mistake that the person can mend (one message on stderr), 130 interrupted, 141 reader gone.
 Set ONEDIAL_TRACEBACK=1 to see where a message came from.
