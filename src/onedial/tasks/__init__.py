@@ -2,5 +2,18 @@
 
 from onedial.tasks.registry import TASKS, open_task
 from onedial.tasks.task import EndlessSource, FiniteSource, Task, TaskSource, split_of, verify
+from onedial.verify.answer import boxed, last_number, last_word
 
-__all__ = ["TASKS", "EndlessSource", "FiniteSource", "Task", "TaskSource", "open_task", "split_of", "verify"]
+__all__ = [
+    "TASKS",
+    "EndlessSource",
+    "FiniteSource",
+    "Task",
+    "TaskSource",
+    "boxed",
+    "last_number",
+    "last_word",
+    "open_task",
+    "split_of",
+    "verify",
+]

@@ -24,11 +24,10 @@ def last_number(text: str) -> Fraction | None:
 
     A minus directly before the digits is a sign unless an operand stands before it: "= -5" is −5, "7-5" ends in 5.
     """
-    found = None
-    for found in _IN_TEXT.finditer(text):
-        pass
-    if found is None:
+    matches = list(_IN_TEXT.finditer(text))
+    if not matches:
         return None
+    found = matches[-1]
     value = parse_number(found.group())
     negative = _SIGN.search(text[max(0, found.start() - 3) : found.start()]) is not None
     return -value if negative and value is not None else value

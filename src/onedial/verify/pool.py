@@ -137,7 +137,8 @@ class VerifierPool:
                 if not backlog and not self._take(backlog):
                     return
                 if not self._judge(process, backlog):
-                    process = self._retire(process)
+                    self._retire(process)
+                    process = None
         except VerifierError as error:
             self._failure = None if self._closed else error
         finally:

@@ -28,7 +28,8 @@ class Process:
     def __init__(self, verifier: bytes, *, memory_mb: int, start_timeout_s: float, show_output: bool = False) -> None:
         """verifier: the pickled verifier. Raises VerifierError when it cannot be loaded in time."""
         self._channel, theirs = socket.socketpair()
-        code = f"import sys; sys.path.insert(0, {_SOURCE!r}); from onedial.verify.worker import main; main({theirs.fileno()})"
+        serve = f"from onedial.verify.worker import main; main({theirs.fileno()})"
+        code = f"import sys; sys.path.insert(0, {_SOURCE!r}); {serve}"
         output = None if show_output else subprocess.DEVNULL
         with theirs:
             self._process = subprocess.Popen(

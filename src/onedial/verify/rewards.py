@@ -1,7 +1,7 @@
 """Reward functions of other trainers, and plain ones, accepted as they are.
 
 Three signatures are known:
-    trl     f(prompts, completions, completion_ids, **columns, trainer_state, log_extra, log_metric) -> list[float | None]
+    trl     f(prompts, completions, completion_ids, **columns, trainer_state, log_extra, log_metric) -> list of rewards
     verl    compute_score(data_source, solution_str, ground_truth, extra_info=None) -> float | dict with "score"
     simple  f(prompt, completion) -> float | bool | Verdict
 Each completion is judged by itself: batch functions get lists of one. Sync and async functions both work.
@@ -27,6 +27,7 @@ from onedial.verify.verdict import Fields, PromptLike, failure, fields_of
 Function = Callable[..., Any]
 STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
 STYLES = ("auto", "trl", "verl", "simple")
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PROVIDED = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"})
 
 
@@ -52,7 +53,9 @@ class Reward:
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
         """Weighted sum over the functions that gave a reward; `error` when one fails or all decline (None)."""
         weights = self.weights or (1.0,) * len(self.functions)
-        total, parts, judged = 0.0, {}, []
+        total = 0.0
+        parts: dict[str, float] = {}
+        judged: list[Fields] = []
         for function, weight in zip(self.functions, weights, strict=True):
             fields = self._one(function, prompt, completion, token_ids)
             if fields is None:
@@ -72,8 +75,13 @@ class Reward:
         correct = total >= threshold
         outcome = "correct" if correct else "wrong"
         return {
-            "reward": total, "correct": correct, "answer": answer, "outcome": outcome, "detail": detail, "parts": parts
-        }  # fmt: skip
+            "reward": total,
+            "correct": correct,
+            "answer": answer,
+            "outcome": outcome,
+            "detail": detail,
+            "parts": parts,
+        }
 
     def _one(
         self, function: str | Function, prompt: PromptLike, completion: str, token_ids: Sequence[int]
@@ -185,7 +193,7 @@ def check_reward(reward: Reward, columns: Sequence[str]) -> None:
         call = resolve(function)
         style = style_of(call) if reward.style == "auto" else reward.style
         parameters = inspect.signature(call).parameters.values()
-        required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         name = function_name(function)
         if style == "simple" and len(required) != 2:
             raise ConfigError(

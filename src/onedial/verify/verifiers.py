@@ -52,3 +52,37 @@ def _marked_number(completion: str) -> Any:
         if marked is not None and (number := last_number(marked)) is not None:
             return number
     return last_number(completion)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Right when the answer is the reference text, but for case, spacing and a trailing full stop.
+
+    The answer is the last `\\boxed{}`, the last `<answer>`, what follows `####`; else the completion or its last line.
+    """
+
+    name: str = "exact"
+    in_process: bool = True
+
+    def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
+        """`unparseable` when the completion is empty."""
+        if prompt.answer is None:
+            raise ValueError("the prompt has no reference answer; give an answer column or a reward function")
+        if not completion.strip():
+            return unparseable("the completion is empty")
+        marked = boxed(completion) or tagged(completion) or after_hashes(completion)
+        last_line = completion.strip().splitlines()[-1]
+        candidates = [marked] if marked else [completion, last_line]
+        right = _folded(str(prompt.answer)) in map(_folded, candidates)
+        return right_or_wrong(right, (marked or last_line).strip())
+
+
+def tagged(text: str, tag: str = "answer") -> str | None:
+    """Contents of the last `<answer>…</answer>`; None when there is none."""
+    head, end, _ = text.rpartition(f"</{tag}>")
+    _, start, inner = head.rpartition(f"<{tag}>")
+    return inner.strip() if end and start else None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).rstrip(".").strip().casefold()
