@@ -105,17 +105,22 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one prompt in one iteration, any number ≥ 1, unusable ones included."""
+    """The rollouts of one prompt drawn once, any number ≥ 1, unusable ones included.
+
+    `position` is the prompt's place in the task's stream of draws, unique within a run: a prompt drawn again
+    makes another group.
+    """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     iteration: int = 0
+    position: int = 0
     prompt_tokens: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
-        """Unique within a run: iteration and prompt."""
-        return f"{self.iteration:06d}-{self.prompt.id}"
+        """Unique within a run."""
+        return f"{self.position:08d}-{self.prompt.id}"
 
     @property
     def usable(self) -> tuple[Rollout, ...]:
