@@ -1,0 +1,103 @@
+"""95 % intervals that know that groups of one prompt are not independent.
+
+Prompts are the units that were sampled; groups and rollouts of one prompt resemble each other. Shares of groups
+get Wilson's interval at the effective number of groups (the number over the design effect measured between prompts,
+Rao & Scott 1992), so that a log with one group per prompt gives the plain Wilson interval. Everything else is
+bootstrapped over prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Interval = tuple[float, float]
+
+Z = 1.959963984540054
+BLOCKS = 4096
+
+
+def wilson(hits: float, n: float, z: float = Z) -> Interval:
+    """Wilson's score interval of a share; (0, 1) for n = 0. `n` need not be whole."""
+    if n <= 0:
+        return (0.0, 1.0)
+    share = hits / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # at the ends the algebra gives exactly 0 and 1, the floating point nearly
+    low = 0.0 if hits <= 0 else max(0.0, float(middle - half))
+    return (low, 1.0 if hits >= n else min(1.0, float(middle + half)))
+
+
+def design_effect(hits: ArrayLike, n: ArrayLike) -> float:
+    """Variance of Σhits/Σn between clusters over the binomial variance; at least 1. `hits`, `n` per cluster (C,)."""
+    hits, n = np.asarray(hits, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    clusters, total = len(n), float(n.sum())
+    if clusters < 2 or total == clusters:
+        return 1.0
+    share = float(hits.sum()) / total
+    binomial = share * (1 - share) / total
+    if binomial == 0.0:
+        # unanimous throughout: nothing to measure the likeness by, so a prompt counts once
+        return total / clusters
+    between = float(((hits - share * n) ** 2).sum()) / total**2 * clusters / (clusters - 1)
+    return max(1.0, between / binomial)
+
+
+def clustered_wilson(hits: ArrayLike, n: ArrayLike) -> Interval | None:
+    """Interval of Σhits/Σn with clusters = prompts (C,); None for a single prompt with several groups."""
+    hits, n = np.asarray(hits, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    total = float(n.sum())
+    if total == 0 or (len(n) < 2 and total > 1):
+        return None
+    effect = design_effect(hits, n)
+    return wilson(float(hits.sum()) / effect, total / effect)
+
+
+def bootstrap_ratio(
+    top: ArrayLike, bottom: ArrayLike, *, share: bool = True, replicates: int = 1000
+) -> Interval | None:
+    """Interval of Σtop/Σbottom over clusters (C,); None for fewer than two.
+
+    With `share` the ratio lies in [0, 1] by nature, and one that is 0 (or 1) in every cluster gives the bootstrap nothing to resample; Wilson over clusters stands in.
+    """
+    sums = np.stack([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)], axis=1)
+    if share and len(sums) >= 2 and not sums[:, 0].any():
+        return wilson(0.0, float(len(sums)))
+    if share and len(sums) >= 2 and (sums[:, 0] == sums[:, 1]).all():
+        return wilson(float(len(sums)), float(len(sums)))
+
+    def ratio(total: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(total[:, 0] / total[:, 1])
+
+    low, high = bootstrap(sums, ratio, replicates=replicates)
+    return None if np.isnan(low).any() else (float(low[()]), float(high[()]))
+
+
+def bootstrap(
+    sums: Array, statistic: Callable[[Array], Array], *, replicates: int = 1000, seed: int = 0
+) -> tuple[Array, Array]:
+    """Percentile interval of a statistic of summed columns, clusters drawn with replacement.
+
+    `sums` (C, S) per cluster; `statistic` maps totals (R, S) to (R,) or (R, M). More than `BLOCKS` clusters are
+    first pooled at random into that many blocks, which leaves the interval valid and the cost bounded. NaN where
+    there are fewer than two clusters.
+    """
+    rng = np.random.default_rng(seed)
+    sums = np.asarray(sums, dtype=np.float64)
+    if len(sums) > BLOCKS:
+        block = rng.permutation(len(sums)) % BLOCKS
+        sums = np.stack([np.bincount(block, weights=column, minlength=BLOCKS) for column in sums.T], axis=1)
+    clusters = len(sums)
+    draws = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=replicates) if clusters > 1 else None
+    if draws is None:
+        nothing = np.full_like(statistic(sums.sum(axis=0, keepdims=True))[0], np.nan, dtype=np.float64)
+        return np.asarray(nothing), np.asarray(nothing)
+    values = statistic(draws.astype(np.float64) @ sums)
+    with np.errstate(invalid="ignore"):
+        low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
+    return np.asarray(low), np.asarray(high)
