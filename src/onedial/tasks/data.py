@@ -109,7 +109,8 @@ class _Columns:
             text, messages = "", ({"role": "user", "content": text},)
         level = row.get(self.level_name) if self.level_name else None
         source = str(row.get("data_source") or "")
-        meta = {"level": "all" if level is None else str(level), "columns": _others(row, self.prompt_names)}
+        columns = _others(row, self.prompt_names)
+        meta = {"level": "all" if level is None else str(level), "columns": columns, "place": place}
         return Prompt(text, messages, self._answer(row), source or "jsonl", meta)
 
     def _answer(self, row: Row) -> Any:
@@ -184,17 +185,17 @@ def _math_prompt(row: Row, place: str, wording: str) -> Prompt:
     if name is None:
         raise DataError(f"{place}: no column 'problem'; the columns are: {', '.join(row)}")
     answer = row.get("answer") if row.get("answer") is not None else boxed(str(row.get("solution", "")))
-    if answer is None or not str(answer).strip():
-        raise DataError(f"{place}: no 'answer' and no \\boxed{{}} in 'solution'; the columns are: {', '.join(row)}")
+    if answer is None and not {"answer", "solution"} & set(row):
+        raise DataError(f"{place}: no column 'answer' or 'solution'; the columns are: {', '.join(row)}")
     level = row.get("level", row.get("difficulty"))
-    return _worded(str(row[name]).strip(), str(answer), str(level or "all"), wording, "math", row, place)
+    return _worded(str(row[name]).strip(), answer, str(level or "all"), wording, "math", row, place)
 
 
-def _worded(question: str, answer: str, level: str, wording: str, source: str, row: Row, place: str) -> Prompt:
+def _worded(question: str, answer: Any, level: str, wording: str, source: str, row: Row, place: str) -> Prompt:
     if not question:
         raise DataError(f"{place}: the question is empty; remove the row")
     content = wording.replace("{question}", question)
-    meta = {"level": level, "split_key": question, "columns": _others(row, ())}
+    meta = {"level": level, "split_key": question, "columns": _others(row, ()), "place": place}
     return Prompt(messages=({"role": "user", "content": content},), answer=answer, source=source, meta=meta)
 
 

@@ -150,6 +150,27 @@ def finite(name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]
     return FiniteSource(name, verifier, splits, tuple(notes))
 
 
+def answered(source: FiniteSource) -> FiniteSource:
+    """The source without prompts that have no answer to judge by, with a note; DataError when that leaves none."""
+    splits = {split: [p for p in prompts if has_answer(p)] for split, prompts in source.splits.items()}
+    missing = [p for prompts in source.splits.values() for p in prompts if not has_answer(p)]
+    if not missing:
+        return source
+    if not any(splits.values()):
+        raise DataError(
+            f"task {source.name!r}: no prompt has an answer; name the column with answer_column=, or give the function "
+            "that judges with reward="
+        )
+    places = ", ".join(str(p.meta.get("place", p.id)) for p in missing[:3]) + (", …" if len(missing) > 3 else "")
+    note = f"{len(missing)} prompts without an answer left out ({places})"
+    return FiniteSource(source.name, source.verifier, splits, (*source.notes, note))
+
+
+def has_answer(prompt: Prompt) -> bool:
+    """Whether there is a reference answer that says something."""
+    return prompt.answer is not None and str(prompt.answer).strip() != ""
+
+
 def _by_content(prompt: Prompt) -> str:
     return prompt.id
 

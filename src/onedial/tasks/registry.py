@@ -11,7 +11,7 @@ from onedial.errors import ConfigError, nearest
 from onedial.tasks.arithmetic import arithmetic
 from onedial.tasks.countdown import countdown
 from onedial.tasks.data import gsm8k, jsonl, math
-from onedial.tasks.files import SUFFIXES
+from onedial.tasks.files import SUFFIXES, answered
 from onedial.tasks.gym import reasoning_gym
 from onedial.tasks.task import EndlessSource, FiniteSource, Split, TaskSource
 from onedial.tasks.user import user_task
@@ -40,7 +40,7 @@ def open_task(spec: str | object, **options: Any) -> TaskSource:
     judging = {name: options.pop(name) for name in _REWARD_OPTIONS if name in options}
     source = _open(spec, options)
     if not judging:
-        return source
+        return answered(source) if isinstance(source, FiniteSource) else source
     if "reward" not in judging:
         raise ConfigError(f"option {next(iter(judging))!r} needs 'reward', the function that judges")
     return _with_reward(source, **judging)

@@ -14,7 +14,8 @@ MAX_DIGITS = 400  # a longer run of digits is degenerate text, not an answer; it
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = rf"(?:{_UNSIGNED})(?:[eE][-+]?[0-9]{{1,2}}(?![0-9A-Za-z]))?(?:/[0-9]+(?![0-9.]))?"
 _IN_TEXT = re.compile(rf"(?<![0-9A-Za-z_.])(?:{_NUMBER})")
-_BARE = re.compile(rf"\s*([-−+]?(?:{_NUMBER}))\s*\.?\s*")
+_WHOLE = re.compile(rf"[-−+]?(?:{_NUMBER})")
+_BARE = re.compile(rf"\s*({_WHOLE.pattern})\s*\.?\s*")
 _SIGN = re.compile(r"(?:^|[^0-9A-Za-z_)\]}])[-−][$€£]?$")  # not after an operand: 7-5 ends in 5
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
@@ -41,9 +42,9 @@ def bare_number(text: str) -> Fraction | None:
 
 def parse_number(text: str) -> Fraction | None:
     """The exact value of "-1,234.5", "3/4", "1e3"; None for anything else, and for a division by zero."""
-    text = text.strip().replace(",", "").replace("−", "-")
-    if not text or len(text) > MAX_DIGITS:
+    if len(text) > MAX_DIGITS or _WHOLE.fullmatch(text.strip()) is None:
         return None
+    text = text.strip().replace(",", "").replace("−", "-")
     try:
         numerator, _, denominator = text.partition("/")
         return Fraction(numerator) / Fraction(denominator or 1)

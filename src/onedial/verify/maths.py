@@ -8,6 +8,7 @@ whole process replaces them, and gives `timeout`, which is not `wrong`.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from onedial.verify.answer import after_hashes, boxed, parse_number, show_number
 from onedial.verify.verdict import Fields, PromptLike
 from onedial.verify.verifiers import right_or_wrong, unparseable
 
+_SPACE = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # not between digits: 3 4 is not 34
 _TAIL = 4000  # characters read when nothing is boxed: the answer is at the end, and extraction is superlinear
 
 
@@ -52,8 +54,9 @@ class Math:
 
 def _plain(text: str) -> str:
     """Text with spacing and size commands removed, for literal equality."""
-    for command in ("\\left", "\\right", "\\!", "\\,", "\\ ", "$", " "):
-        text = text.replace(command, "")
+    for command in ("\\left", "\\right", "\\!", "\\,", "\\ ", "$"):
+        text = text.replace(command, " ")
+    text = _SPACE.sub("", text).strip()
     return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").rstrip(".")
 
 

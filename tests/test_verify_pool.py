@@ -1,0 +1,285 @@
+"""The worker pool under hostile verifiers. Oracles: the outcome each must have; the process table."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onedial.errors import ConfigError, DataError, VerifierError
+from onedial.types import Prompt, Verdict
+from onedial.verify.maths import Math
+from onedial.verify.pool import VerifierPool
+from onedial.verify.rewards import Reward
+from onedial.verify.verifiers import Number
+
+PROMPT = Prompt("q", answer="1")
+
+
+def hostile(prompt: Any, completion: str) -> Any:
+    """Does what the completion says."""
+    what, _, rest = completion.partition(" ")
+    return _HOSTILE[what](rest)
+
+
+def _fork_and_return(_: str) -> float:
+    return 0.0 if os.fork() == 0 else 1.0
+
+
+def _fork_and_exit(_: str) -> float:
+    if os.fork() == 0:
+        time.sleep(60)
+    os._exit(1)
+
+
+def _leave_a_child(file: str) -> float:
+    """Starts a child in the group, and one that left it for a session of its own; then hangs."""
+    children = [subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sleep", "60"], start_new_session=True)]
+    Path(file).write_text(" ".join(str(child.pid) for child in children))
+    time.sleep(60)
+    return 1.0
+
+
+def _ignore_sigterm(_: str) -> float:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+    return 1.0
+
+
+_HOSTILE = {
+    "right": lambda _: True,
+    "half": lambda _: 0.5,
+    "hang": lambda _: time.sleep(60),
+    "raise": lambda _: 1 / 0,
+    "sysexit": lambda _: sys.exit(0),
+    "exit": lambda _: os._exit(3),
+    "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
+    "memory": lambda _: len(bytearray(2**40)),
+    "nan": lambda _: float("nan"),
+    "inf": lambda _: float("inf"),
+    "string": lambda _: "1.0",
+    "none": lambda _: None,
+    "print": lambda _: print("x" * 1_000_000) or 1.0,
+    "fork": _fork_and_return,
+    "forkexit": _fork_and_exit,
+    "children": _leave_a_child,
+    "sigterm": _ignore_sigterm,
+}
+EXPECTED = {
+    "right": ("correct", ""),
+    "half": ("wrong", ""),
+    "raise": ("error", "hostile raised ZeroDivisionError: division by zero"),
+    "sysexit": ("error", "hostile raised SystemExit: 0"),
+    "exit": ("error", "hostile ended its process (exit status 3)"),
+    "segfault": ("error", "hostile died of SIGSEGV"),
+    "memory": ("error", "hostile raised MemoryError"),
+    "nan": ("error", "hostile returned reward nan: not a finite number"),
+    "inf": ("error", "hostile returned reward inf: not a finite number"),
+    "string": ("error", "hostile returned reward '1.0': not a finite number"),
+    "none": ("error", "hostile gave no reward (None): not judged"),
+    "print": ("correct", ""),
+    "fork": ("correct", ""),
+    "forkexit": ("error", "hostile ended its process (exit status 1)"),
+}
+HANGING = ("hang", "sigterm")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[VerifierPool]:
+    with VerifierPool(Reward((hostile,)), workers=2, timeout_s=5.0) as shared:
+        yield shared
+
+
+def ask(pool: VerifierPool, completions: list[str], wait_s: float = 30.0) -> dict[Any, Verdict]:
+    for index, completion in enumerate(completions):
+        pool.submit((index, completion.split()[0]), PROMPT, completion)
+    results = dict(pool.drain(wait_s))
+    assert pool.pending == 0
+    return results
+
+
+def test_every_way_to_fail_has_its_outcome_and_never_a_reward(pool: VerifierPool) -> None:
+    for (_, what), verdict in ask(pool, list(EXPECTED)).items():
+        assert (verdict.outcome, verdict.detail) == EXPECTED[what]
+        assert verdict.usable == (verdict.outcome != "error")
+        assert verdict.reward == {"half": 0.5}.get(what, float(verdict.outcome == "correct"))
+
+
+def test_each_item_is_judged_once_and_order_changes_nothing(pool: VerifierPool) -> None:
+    """Invariance: verdicts depend on the item, not on what came before it or died beside it."""
+    kinds = ["right", "half", "raise", "exit", "nan", "right", "fork"] * 3
+    shuffled = random.Random(0).sample(kinds, len(kinds))
+    results = ask(pool, shuffled)
+    assert len(results) == len(kinds)
+    assert {index: verdict.outcome for (index, _), verdict in results.items()} == {
+        index: EXPECTED[what][0] for index, what in enumerate(shuffled)
+    }
+
+
+def test_workers_are_light_and_judge_in_their_main_thread(tmp_path: Path) -> None:
+    """Oracle: the worker's own modules and threads. Loading torch would cost each worker a second and 200 MB."""
+    file = tmp_path / "light.py"
+    file.write_text(
+        "import sys, threading\n"
+        "def reward(prompt, completion):\n"
+        "    heavy = [name for name in ('torch', 'numpy', 'polars', 'sympy') if name in sys.modules]\n"
+        "    main = threading.current_thread() is threading.main_thread()\n"
+        "    return {'reward': float(main and not heavy), 'answer': f'{heavy} {prompt.plain} {prompt.id}'}\n"
+    )
+    with VerifierPool(Reward((f"{file}:reward",)), workers=1) as pool:
+        pool.submit(0, PROMPT, "x")
+        verdict = dict(pool.drain(30))[0]
+    assert (verdict.outcome, verdict.answer) == ("correct", f"[] q {PROMPT.id}")
+
+
+def test_quick_items_are_quick(pool: VerifierPool) -> None:
+    """200 items in a second, even on a busy machine; measured 30,000 a second on an idle one."""
+    ask(pool, ["right"])
+    start = time.monotonic()
+    assert {verdict.outcome for verdict in ask(pool, ["right"] * 200).values()} == {"correct"}
+    assert time.monotonic() - start < 1.0
+
+
+def test_c14_a_hanging_verifier_times_out_and_is_not_wrong(tmp_path: Path) -> None:
+    """peers.md C14 (verl 5635, 5839): no silent zero, no endless hang, and the children die as well."""
+    pids = tmp_path / "pids"
+    with VerifierPool(Reward((hostile,)), workers=3, timeout_s=0.5) as pool:
+        start = time.monotonic()
+        results = ask(pool, ["hang", "sigterm", f"children {pids}", "right", "right"])
+        assert time.monotonic() - start < 20
+    outcomes = {what: (verdict.outcome, verdict.usable, verdict.detail) for (_, what), verdict in results.items()}
+    timed_out = ("timeout", False, "hostile took longer than 0.5 s")
+    assert outcomes == {"hang": timed_out, "sigterm": timed_out, "children": timed_out, "right": ("correct", True, "")}
+    for pid in map(int, pids.read_text().split()):
+        assert _gone(pid), f"child {pid} outlived its verifier"
+
+
+def test_c14_sympy_that_never_ends_times_out() -> None:
+    """A power tower that computer algebra cannot finish; math-verify's own limit would call it wrong, or hang."""
+    monster = r"\boxed{9^{9^{9^{9}}} - 9^{9^{9^{9}}} + \frac{1}{2}}"
+    with VerifierPool(Math(), workers=1, timeout_s=3.0) as pool:
+        pool.submit("monster", Prompt("q", answer=r"\frac{1}{2}"), monster)
+        pool.submit("plain", Prompt("q", answer=r"\frac{1}{2}"), r"\boxed{\frac{2}{4}}")
+        results = dict(pool.drain(30))
+    assert results["plain"].outcome == "correct"
+    assert results["monster"].outcome in ("timeout", "error")
+    assert not results["monster"].usable
+
+
+def test_memory_limit_holds_for_children_of_a_lazy_allocation(pool: VerifierPool) -> None:
+    """The pool goes on after an item that asked for a terabyte."""
+    results = ask(pool, ["memory", "right", "memory", "right"])
+    assert [results[key].outcome for key in sorted(results)] == ["error", "correct", "error", "correct"]
+
+
+def test_submit_and_poll_do_not_wait() -> None:
+    with VerifierPool(Reward((hostile,)), workers=1, timeout_s=30.0) as pool:
+        start = time.monotonic()
+        pool.submit("slow", PROMPT, "hang")
+        assert pool.poll() == []
+        assert time.monotonic() - start < 0.5
+        assert pool.drain(0.1) == [] and pool.pending == 1
+        start = time.monotonic()
+    assert time.monotonic() - start < 5, "close waited for a hanging verifier"
+    with pytest.raises(VerifierError, match="closed"):
+        pool.submit("late", PROMPT, "right")
+
+
+def test_workers_die_with_the_trainer(tmp_path: Path) -> None:
+    """Oracle: the process table, after the trainer was killed with SIGKILL while a worker hung."""
+    script = tmp_path / "trainer.py"
+    script.write_text(
+        "import os, time\n"
+        "from onedial.types import Prompt\nfrom onedial.verify.pool import VerifierPool\n"
+        "from onedial.verify.rewards import Reward\n"
+        "def reward(prompt, completion):\n"
+        "    open(completion, 'w').write(str(os.getpid())); time.sleep(60)\n"
+        f"pool = VerifierPool(Reward((reward,)), workers=1); pool.submit(0, Prompt('q'), {str(tmp_path / 'pid')!r})\n"
+        "time.sleep(60)\n"
+    )
+    source = str(Path(__file__).parents[1] / "src")
+    trainer = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": source})
+    pid_file = tmp_path / "pid"
+    try:
+        _wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", 30)
+    finally:
+        trainer.kill()
+        trainer.wait()
+    _wait_for(lambda: _gone(int(pid_file.read_text())), 10)
+
+
+def test_in_process_verifiers_start_no_worker() -> None:
+    before = _children()
+    with VerifierPool(Number(), workers=2) as pool:
+        pool.submit("a", Prompt("q", answer=3), "3")
+        pool.submit("b", Prompt("q", answer="x"), "3")
+        assert _children() == before
+        results = dict(pool.poll())
+    assert results["a"].outcome == "correct"
+    assert results["b"].outcome == "error" and "reference answer 'x' is not a number" in results["b"].detail
+
+
+class _Unloadable:
+    name = "unloadable"
+    in_process = False
+
+    def __reduce__(self) -> Any:
+        return (_explode, ())
+
+    def judge(self, prompt: Any, completion: str, token_ids: Any = ()) -> float:
+        return 1.0
+
+
+def _explode() -> None:
+    raise RuntimeError("no such weights file")
+
+
+def test_a_verifier_that_cannot_be_loaded_is_one_clear_error() -> None:
+    with VerifierPool(_Unloadable(), workers=1) as pool:
+        pool.submit(0, PROMPT, "x")
+        with pytest.raises(VerifierError, match="could not be loaded in a worker.*RuntimeError: no such weights file"):
+            pool.drain(30)
+
+
+def test_impossible_settings_and_unsendable_prompts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="workers=0: must be positive"):
+        VerifierPool(Number(), workers=0)
+    with pytest.raises(ConfigError, match="timeout_s=-1"):
+        VerifierPool(Number(), timeout_s=-1)
+    with (
+        VerifierPool(Reward((hostile,)), workers=1) as pool,
+        pytest.raises(DataError, match="cannot be sent to a worker"),
+    ):
+        pool.submit(0, Prompt("q", meta={"file": sys.stdout}), "right")
+
+
+def _gone(pid: int) -> bool:
+    """Whether the process is over; a zombie that its adopter has not reaped counts as over."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _wait_for(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def _children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
