@@ -62,7 +62,8 @@ def bootstrap_ratio(
 ) -> Interval | None:
     """Interval of Σtop/Σbottom over clusters (C,); None for fewer than two.
 
-    With `share` the ratio lies in [0, 1] by nature, and one that is 0 (or 1) in every cluster gives the bootstrap nothing to resample; Wilson over clusters stands in.
+    With `share` the ratio lies in [0, 1] by nature, and one that is 0 (or 1) in every cluster gives the bootstrap
+    nothing to resample; Wilson over clusters stands in.
     """
     sums = np.stack([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)], axis=1)
     if share and len(sums) >= 2 and not sums[:, 0].any():

@@ -66,7 +66,9 @@ def _extreme(evidence: Evidence, *, right: bool) -> Finding:
         headline=f"{len(extreme):,} of {len(table):,} prompts ({percent(share)}) were {word} solved ({tries}).",
         definition=definition,
         why=why,
-        what_to_do="Rest them and look again after some iterations."
+        what_to_do="Nothing."
+        if extreme.is_empty()
+        else "Rest them and look again after some iterations."
         if right
         else "Try a sample of them with many more tries; drop or relabel those that stay at 0.",
         method="Wilson; prompts are the units",
