@@ -1,0 +1,276 @@
+"""What a run shows while it goes: a live page on a terminal, one plain line per iteration anywhere else.
+
+The page is drawn only from the caller's `update` and `progress` (no thread of its own), at most four times a second.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+REFRESH_S = 0.25
+HEADER_EVERY = 25
+WIDE = 108  # columns from which the figures stand beside the reward and the groups
+FIGURES_WIDTH = 60
+LABEL_WIDTH = 9
+# What a group can be: metric, name, glyph (told apart without colour too), colour.
+SHARES = (
+    ("mixed_share", "mixed", "█", "cyan"),
+    ("silent_right_share", "all right", "▓", "green"),
+    ("silent_wrong_share", "all wrong", "▒", "red"),
+    ("silent_other_share", "other", "░", "bright_black"),
+)
+# Plain columns: heading, metric, format, width.
+COLUMNS = (
+    ("reward", "reward_mean", "{:.3f}", 8),
+    ("correct", "correct_share", "{:.0%}", 9),
+    ("mixed", "mixed_share", "{:.0%}", 7),
+    ("right", "silent_right_share", "{:.0%}", 7),
+    ("wrong", "silent_wrong_share", "{:.0%}", 7),
+    ("entropy", "entropy", "{:.2f}", 9),
+    ("length", "length_mean", "{:.1f}", 8),
+    ("taught", "taught_share", "{:.0%}", 8),
+    ("s", "time_s", "{:.1f}", 6),
+)
+
+
+class View:
+    """Context manager around a run. `title` names it, `iterations` is the number of the last one.
+
+    `plain` forces one line per iteration; by default that is so when the output is no terminal, is a dumb one, cannot
+    show block characters, or when NO_COLOR is set.
+    """
+
+    def __init__(
+        self, title: str, iterations: int, *, console: Console | None = None, plain: bool | None = None
+    ) -> None:
+        self.console = console or Console(highlight=False)
+        self.title, self.iterations = title, iterations
+        self.plain = _must_be_plain(self.console) if plain is None else plain
+        self.metrics: Mapping[str, Any] = {}
+        self.rewards: list[float] = []
+        self.stage: tuple[str, int, int] = ("", 0, 0)
+        self._start = self._drawn = time.monotonic()
+        self._updates = 0
+        self._live: Live | None = None
+
+    def __enter__(self) -> View:
+        self._start = time.monotonic()
+        if not self.plain:
+            # redirect: what others print goes above the page instead of through it
+            self._live = Live(self.page(), console=self.console, auto_refresh=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self.stage = ("", 0, 0)
+            self._live.update(self.page(), refresh=True)
+            self._live.__exit__(kind, error, trace)
+            self._live = None
+
+    def update(self, metrics: Mapping[str, Any]) -> None:
+        """Show the metrics of an iteration that has ended (the keys of `metrics.jsonl`; absent or None shows as –)."""
+        self.metrics = metrics
+        reward = _number(metrics.get("reward_mean"))
+        if reward is not None:
+            self.rewards.append(reward)
+        if self.plain:
+            if self._updates % HEADER_EVERY == 0:
+                self._print("iteration".rjust(10) + "".join(name.rjust(width) for name, _, _, width in COLUMNS))
+            self._print(self.line())
+        self._updates += 1
+        self._draw(force=True)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage (generate, verify, update) of the iteration under way is; cheap, call it freely."""
+        self.stage = (stage, done, total)
+        self._draw(force=False)
+
+    def note(self, text: str) -> None:
+        """Print one line that stays, above the page."""
+        self._print(text)
+
+    def line(self) -> str:
+        """The last iteration as one line of plain text, under 80 columns."""
+        place = f"{self.metrics.get('iteration', self._updates)}/{self.iterations}".rjust(10)
+        return place + "".join(_shown(self.metrics.get(key), form).rjust(width) for _, key, form, width in COLUMNS)
+
+    def page(self) -> RenderableType:
+        """The whole page for the console's present width."""
+        width = min(self.console.width, 140)
+        inner = width - 4
+        wide = width >= WIDE
+        story_width = inner - FIGURES_WIDTH - 3 if wide else inner
+        story = Group(self._reward(story_width), Text(), self._groups(story_width))
+        if wide:
+            columns = Table.grid(padding=(0, 3, 0, 0))
+            columns.add_column(width=story_width)
+            columns.add_column(no_wrap=True)
+            columns.add_row(story, self._figures())
+            body: RenderableType = columns
+        else:
+            body = Group(story, Text(), self._figures())
+        return Panel(
+            Group(body, Text(), self._stage_bar(inner)),
+            title=Text(f" onedial · {self.title} ", "bold"),
+            subtitle=Text(f" {self._clock()} "),
+            title_align="left",
+            subtitle_align="left",
+            border_style="bright_black",
+            width=width,
+        )
+
+    def _reward(self, width: int) -> Text:
+        text = Text().append("reward   ", "bold").append(_shown(self.metrics.get("reward_mean"), "{:.3f}"), "bold cyan")
+        text.append("   correct ", "default").append(_shown(self.metrics.get("correct_share"), "{:.0%}"), "bold cyan")
+        if not self.rewards:
+            return text.append("\n         (no iteration has ended yet)", "bright_black")
+        low, high = min(self.rewards), max(self.rewards)
+        ends = (f"{low:.2f} ", f" {high:.2f}")
+        line = sparkline(self.rewards, max(8, min(width - LABEL_WIDTH - len(ends[0]) - len(ends[1]), 60)))
+        return text.append(f"\n         {ends[0]}", "bright_black").append(line, "cyan").append(ends[1], "bright_black")
+
+    def _groups(self, width: int) -> Text:
+        values = [_number(self.metrics.get(key)) or 0.0 for key, *_ in SHARES]
+        text = Text().append("groups   ", "bold")
+        for cells, (_, _, glyph, colour) in zip(stacked(values, width - LABEL_WIDTH), SHARES, strict=True):
+            text.append(glyph * cells, colour)
+        if not any(values):
+            text.append("–", "bright_black")
+        text.append("\n         ")
+        for value, (_, name, glyph, colour) in zip(values, SHARES, strict=True):
+            if value or name != "other":
+                text.append(f"{glyph} ", colour).append(f"{name} {value:.0%}  ")
+        return text
+
+    def _figures(self) -> Table:
+        """The σ̂ histogram with its neighbours: what the tokens did, how the policy moves."""
+        grid = Table.grid(padding=(0, 3, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True)
+        grid.add_row(self._histogram(), self._numbers())
+        return grid
+
+    def _histogram(self) -> Text:
+        text = Text()
+        rows = bars(self.metrics.get("sigma_hist") or [0] * 10, height=4)
+        for index, row in enumerate(rows):
+            text.append("σ̂        " if index == 0 else " " * 9, "bold").append(row + "\n", "cyan")
+        axis = "0" + "0.5".rjust(2 * 10 - 2)
+        text.append(" " * 9 + axis + "\n", "bright_black")
+        return text.append("         mean ", "default").append(_shown(self.metrics.get("sigma_mean"), "{:.3f}"), "cyan")
+
+    def _numbers(self) -> Table:
+        get = self.metrics.get
+        rows = (
+            ("taught", f"{_shown(get('taught_share'), '{:.0%}')} of the tokens"),
+            ("speed", f"{_shown(get('tokens_per_s'), '{:.0f}')} tokens/s"),
+            ("length", f"{_shown(get('length_mean'), '{:.1f}')}, {_shown(get('truncated_share'), '{:.0%}')} cut off"),
+            (
+                "clipped",
+                f"{_shown(get('clip_low_share'), '{:.1%}')} low, {_shown(get('clip_high_share'), '{:.1%}')} high",
+            ),
+            ("entropy", f"{_shown(get('entropy'), '{:.3f}')} nats"),
+            ("gradient", f"{_shown(get('grad_norm'), '{:.3f}')} norm"),
+        )
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for name, value in rows:
+            grid.add_row(Text(name, "bright_black"), Text(value))
+        return grid
+
+    def _stage_bar(self, inner: int) -> Text:
+        stage, done, total = self.stage
+        if not stage:
+            return Text(" ")
+        count = f" {done}/{total}"
+        room = max(10, inner - LABEL_WIDTH - len(count))
+        filled = round(room * min(1.0, done / total)) if total else 0
+        return (
+            Text()
+            .append(f"{stage:<9}", "bold")
+            .append("━" * filled, "cyan")
+            .append("━" * (room - filled), "grey30")
+            .append(count)
+        )
+
+    def _clock(self) -> str:
+        spent = time.monotonic() - self._start
+        at = self.metrics.get("iteration", 0)
+        parts = [f"iteration {at} of {self.iterations}", f"{_duration(spent)} elapsed"]
+        if self._updates and at < self.iterations:
+            parts.append(f"about {_duration(spent / self._updates * (self.iterations - at))} left")
+        return " · ".join(parts)
+
+    def _draw(self, *, force: bool) -> None:
+        now = time.monotonic()
+        if self._live is not None and (force or now - self._drawn >= REFRESH_S):
+            self._drawn = now
+            self._live.update(self.page(), refresh=True)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values from lowest to highest as blocks; neighbours are averaged when there are more than `width`."""
+    if len(values) > width:
+        edges = [round(index * len(values) / width) for index in range(width + 1)]
+        values = [math.fsum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(values), max(values)
+    span = high - low
+    return "".join(BLOCKS[1 + round(7 * (value - low) / span)] if span > 0 else BLOCKS[4] for value in values)
+
+
+def bars(counts: Sequence[float], height: int) -> list[str]:
+    """A histogram as `height` lines, two columns a bin; a bin that is not empty shows at least one eighth."""
+    top = max(counts, default=0) or 1
+    eighths = [max(1, round(8 * height * count / top)) if count else 0 for count in counts]
+    rows = []
+    for row in reversed(range(height)):
+        levels = [min(8, max(0, value - 8 * row)) for value in eighths]
+        rows.append("".join(BLOCKS[level] + " " if level == 0 else BLOCKS[level] * 2 for level in levels))
+    return rows
+
+
+def stacked(shares: Sequence[float], width: int) -> list[int]:
+    """Cells of each part of a bar; they add up to `width` times the sum of shares (largest remainders round up)."""
+    exact = [share * width for share in shares]
+    cells = [math.floor(value) for value in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda index: exact[index] - cells[index], reverse=True)
+    for index in by_remainder[: round(math.fsum(exact)) - sum(cells)]:
+        cells[index] += 1
+    return cells
+
+
+def _must_be_plain(console: Console) -> bool:
+    utf8 = (console.encoding or "").lower().replace("-", "").startswith("utf")
+    return not console.is_terminal or console.is_dumb_terminal or not utf8 or bool(os.environ.get("NO_COLOR"))
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _shown(value: Any, form: str) -> str:
+    number = _number(value)
+    return "-" if number is None else form.format(number)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

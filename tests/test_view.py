@@ -1,0 +1,165 @@
+"""Oracles: widths counted in terminal cells, hand-drawn bars, the contract of the plain lines, a stopped clock."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from onedial.train.view import View, bars, sparkline, stacked
+
+METRICS: dict[str, Any] = {
+    "iteration": 3,
+    "reward_mean": 0.4375,
+    "correct_share": 0.4375,
+    "sigma_mean": 0.21,
+    "sigma_hist": [6, 0, 0, 0, 0, 0, 2, 0, 3, 5],
+    "mixed_share": 0.625,
+    "silent_right_share": 0.125,
+    "silent_wrong_share": 0.25,
+    "silent_other_share": 0.0,
+    "taught_share": 0.55,
+    "entropy": 0.412,
+    "clip_low_share": 0.003,
+    "clip_high_share": 0.008,
+    "length_mean": 8.1,
+    "truncated_share": 0.02,
+    "tokens_per_s": 412.3,
+    "time_s": 6.2,
+    "grad_norm": 0.8,
+}
+
+
+def terminal(width: int) -> Console:
+    return Console(
+        file=io.StringIO(), force_terminal=True, width=width, color_system=None, highlight=False, legacy_windows=False
+    )
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 107, 108, 120, 200])
+@pytest.mark.parametrize("metrics", [METRICS, {}, {"iteration": 3, "reward_mean": math.nan, "sigma_hist": None}])
+def test_page_fits_its_width_and_half_a_screen(width: int, metrics: dict[str, Any]) -> None:
+    console = terminal(width)
+    view = View("dapo on arithmetic", 30, console=console, plain=False)
+    for _ in range(200):
+        view.update(metrics)
+    view.progress("generate", 41, 64)
+    console.print(view.page())
+    lines = text_of(console).splitlines()
+    assert max(cell_len(line) for line in lines) <= width
+    assert len(lines) <= 18
+
+
+def test_page_shows_what_a_run_is_judged_by() -> None:
+    console = terminal(80)
+    view = View("dapo on arithmetic", 30, console=console, plain=False)
+    view.update(METRICS)
+    view.progress("verify", 16, 64)
+    console.print(view.page())
+    shown = " ".join(text_of(console).split())
+    for part in (
+        "reward 0.438", "correct 44%", "mixed 62%", "all right 12%", "all wrong 25%", "mean 0.210", "entropy 0.412",
+        "0.3% low, 0.8% high", "8.1, 2% cut off", "412 tokens/s", "55% of the tokens", "verify ━", "16/64",
+        "iteration 3 of 30", "elapsed", "left",
+    ):  # fmt: skip
+        assert part in shown, part
+
+
+def test_a_terminal_page_is_drawn_at_most_four_times_a_second() -> None:
+    console = terminal(80)
+    drawn = 0
+    with View("t", 3, console=console, plain=False) as view:
+        draw = view.page
+
+        def page() -> Any:
+            nonlocal drawn
+            drawn += 1
+            return draw()
+
+        view.page = page  # type: ignore[method-assign]
+        start = time.monotonic()
+        for done in range(20_000):
+            view.progress("generate", done, 20_000)
+        spent = time.monotonic() - start
+        assert drawn <= 1 + spent / 0.25
+        assert spent < 2.0  # cheap enough to call for every finished row
+
+
+def test_not_a_terminal_means_one_plain_line_per_iteration() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with View("dapo on arithmetic", 30, console=console) as view:
+        for iteration in range(1, 28):
+            view.progress("generate", 1, 2)
+            view.update(METRICS | {"iteration": iteration})
+    lines = text_of(console).splitlines()
+    assert len(lines) == 27 + 2  # the heading comes again after 25 lines
+    assert all(len(line) < 80 and line.isascii() for line in lines)
+    assert lines[0].split() == [
+        "iteration", "reward", "correct", "mixed", "right", "wrong", "entropy", "length", "taught", "s",
+    ]  # fmt: skip
+    assert lines[3].split() == ["3/30", "0.438", "44%", "62%", "12%", "25%", "0.41", "8.1", "55%", "6.2"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_environment_that_asks_for_plain_text_gets_it(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert not View("t", 1, console=Console(file=Utf8(), force_terminal=True)).plain
+    monkeypatch.setenv(variable, value)
+    assert View("t", 1, console=Console(file=Utf8(), force_terminal=True)).plain
+
+
+class Utf8(io.StringIO):
+    encoding = "utf-8"
+
+
+def test_missing_and_unfinite_numbers_show_as_a_dash() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with View("t", 2, console=console) as view:
+        view.update({"iteration": 1, "reward_mean": math.inf, "entropy": None})
+    assert text_of(console).splitlines()[1].split() == ["1/2"] + ["-"] * 9
+
+
+def test_markup_in_a_note_is_text() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    View("t", 1, console=console).note("wrote [bold]x[/bold] [1, 2]")
+    assert text_of(console) == "wrote [bold]x[/bold] [1, 2]\n"
+
+
+def test_the_page_is_closed_when_the_run_fails() -> None:
+    console = terminal(80)
+    with pytest.raises(RuntimeError, match="engine"), View("t", 3, console=console, plain=False):
+        raise RuntimeError("engine")
+    assert "\x1b[?25h" in text_of(console)  # the cursor is shown again
+
+
+def test_sparkline_hand_values() -> None:
+    assert sparkline([0.0, 0.5, 1.0], 10) == "▁▅█"  # lowest, half of 7 steps rounded to even, highest
+    assert sparkline([0.3, 0.3], 10) == "▄▄"
+    assert sparkline([0.0, 0.0, 1.0, 1.0], 2) == "▁█"  # pairs averaged
+    assert len(sparkline([float(x) for x in range(1000)], 40)) == 40
+
+
+def test_bars_hand_values() -> None:
+    assert bars([8, 4, 0], 2) == ["██    ", "████  "]
+    assert bars([1000, 1], 1) == ["██▁▁"]  # a bin that is not empty is seen
+    assert bars([0, 0], 2) == ["    ", "    "]
+
+
+def test_stacked_cells_fill_the_bar() -> None:
+    assert stacked([0.5, 0.25, 0.25], 8) == [4, 2, 2]
+    assert stacked([1 / 3, 1 / 3, 1 / 3], 10) == [4, 3, 3]  # the remainder goes to the first
+    for share in (0.0, 0.011, 0.49, 0.999, 1.0):
+        assert sum(stacked([share, 1 - share], 71)) == 71
