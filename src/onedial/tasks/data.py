@@ -26,6 +26,7 @@ JUDGES: dict[str, Callable[[], Verifier]] = {
     "strict_number": Number,
     "math": Math,
 }
+GSM8K_HUB, MATH_HUB = "openai/gsm8k", "DigitalLearningGmbH/MATH-lighteval"
 GSM8K_WORDING = "{question}\nReason step by step, then write the final number after ####."
 MATH_WORDING = "{question}\nReason step by step, and put the final answer within \\boxed{}."
 Row = Mapping[str, Any]
@@ -147,15 +148,17 @@ def judge_for(answers: Iterable[Any]) -> str:
 
 def gsm8k(
     *,
-    path: str | None = "openai/gsm8k",
+    path: str | None = None,
     test_path: str | None = None,
     wording: str = GSM8K_WORDING,
     held_out: float = HELD_OUT,
 ) -> FiniteSource:
     """Grade-school word problems (Cobbe et al., arXiv:2110.14168): `question`, and an `answer` ending `#### number`.
 
-    path: hub name or local file. The hub's own test split is used; for a local file, test_path or content decides.
+    path: local file or hub name, by default `GSM8K_HUB`. A hub data set brings its own test split; for a local file,
+    test_path or content decides. test_path alone serves evaluation.
     """
+    path = GSM8K_HUB if path is None and test_path is None else path
     return _data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number(strict=False), "main")
 
 
@@ -171,12 +174,16 @@ def _gsm8k_prompt(row: Row, place: str, wording: str) -> Prompt:
 
 def math(
     *,
-    path: str | None = "DigitalLearningGmbH/MATH-lighteval",
+    path: str | None = None,
     test_path: str | None = None,
     wording: str = MATH_WORDING,
     held_out: float = HELD_OUT,
 ) -> FiniteSource:
-    """Competition mathematics (Hendrycks et al., arXiv:2103.03874): `problem`, and `answer` or a boxed `solution`."""
+    """Competition mathematics (Hendrycks et al., arXiv:2103.03874): `problem`, and `answer` or a boxed `solution`.
+
+    path and test_path as for `gsm8k`; the hub's default is `MATH_HUB`.
+    """
+    path = MATH_HUB if path is None and test_path is None else path
     return _data_set("math", path, test_path, wording, held_out, _math_prompt, Math(), None)
 
 
