@@ -6,3 +6,24 @@
 """
 
 from __future__ import annotations
+
+from onedial.logs.detect import ALIASES, FORMATS, read
+from onedial.logs.formats import Format
+from onedial.logs.groups import Scale, group_frame, right_of, scale
+from onedial.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Broken, Coverage, Log
+
+__all__ = [
+    "ALIASES",
+    "FORMATS",
+    "RATE_COLUMNS",
+    "ROLLOUT_COLUMNS",
+    "Broken",
+    "Coverage",
+    "Format",
+    "Log",
+    "Scale",
+    "group_frame",
+    "read",
+    "right_of",
+    "scale",
+]

@@ -1,0 +1,183 @@
+"""Raw tables as lazy frames, and expressions that turn a column of any type into the schema's types."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from onedial.logs.files import Trouble, open_bytes, plain_copy
+from onedial.logs.formats import Sample
+from onedial.logs.lines import WORDS, frame_of, frames
+from onedial.logs.store import CHUNK_ROWS, Store
+
+FILE = "__file"
+
+
+def raw_table(
+    samples: Sequence[Sample], wanted: Mapping[str, pl.DataType], essential: Sequence[str], trouble: Trouble
+) -> pl.LazyFrame:
+    """The wanted columns of all files, with a column `__file`; columns that no file has are absent.
+
+    Text formats are parsed into `wanted`'s types; parquet and arrow keep their own.
+    """
+    store, lazies, any_lines = Store(), [], False
+    for sample in samples:
+        if sample.kind in ("jsonl", "json"):
+            any_lines = True
+            keys = [name for name in essential if name in wanted]
+            if sample.kind == "jsonl":
+                parts = frames(sample.file, wanted, keys, trouble)
+            else:
+                document = sample.document if isinstance(sample.document, list) else []
+                parts = iter([frame_of(sample.file, enumerate(document, start=1), wanted, keys, trouble)])
+            for frame in parts:
+                store.add(frame.with_columns(pl.lit(str(sample.file)).alias(FILE)))
+        else:
+            lazy = _scan(sample, trouble)
+            if lazy is not None:
+                have = [name for name in wanted if name in lazy.collect_schema()]
+                lazies.append(lazy.select(*have, pl.lit(str(sample.file)).alias(FILE)))
+    if any_lines:
+        lazies.append(store.scan())
+    return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
+
+
+def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
+    """Files whose column types clash (text here, numbers there) with the clashing columns as text."""
+    types: dict[str, set[str]] = {}
+    for lazy in lazies:
+        for name, dtype in lazy.collect_schema().items():
+            types.setdefault(name, set()).add("number" if dtype.is_numeric() or dtype == pl.Boolean else str(dtype))
+    clash = [name for name, kinds in types.items() if len(kinds - {"Null"}) > 1]
+    if not clash:
+        return lazies
+    return [
+        lazy.with_columns(text_of(name, lazy.collect_schema()[name]) for name in clash if name in lazy.collect_schema())
+        for lazy in lazies
+    ]
+
+
+def _scan(sample: Sample, trouble: Trouble) -> pl.LazyFrame | None:
+    if sample.kind == "parquet":
+        return pl.scan_parquet(sample.file, glob=False)
+    if sample.kind == "arrow":
+        return _scan_arrow(sample.file)
+    return _scan_csv(sample, trouble)
+
+
+def _scan_arrow(file: Path) -> pl.LazyFrame:
+    with file.open("rb") as stream:
+        if stream.read(6) == b"ARROW1":
+            return pl.scan_ipc(file)
+    import pyarrow.ipc as ipc
+
+    store = Store()
+    with file.open("rb") as stream:
+        for batch in ipc.open_stream(stream):
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)
+            store.add(frame)
+    return store.scan()
+
+
+def _scan_csv(sample: Sample, trouble: Trouble) -> pl.LazyFrame:
+    """Every column as text. Files with a ragged row are read row by row, so that it can be located."""
+    file, separator = plain_copy(sample.file, trouble), "\t" if sample.kind == "tsv" else ","
+    names = list(sample.schema)
+    lazy = pl.scan_csv(file, separator=separator, infer_schema=False, glob=False)
+    try:
+        whole = lazy.collect_schema().names() == names
+        suspect = lazy.select(pl.col(names[-1]).is_null().any()).collect(engine="streaming").item() if whole else True
+    except pl.exceptions.PolarsError:
+        suspect = True
+    return lazy if not suspect else _csv_rows(file, separator, trouble)
+
+
+def _csv_rows(file: Path, separator: str, trouble: Trouble) -> pl.LazyFrame:
+    store, names, rows = Store(), list[str](), list[list[str]]()
+    with open_bytes(file) as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
+        reader = csv.reader(_without_nul(text), delimiter=separator)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as problem:
+                trouble.add(file, reader.line_num, f"not CSV: {problem}")
+                continue
+            if not names:
+                names = row
+            elif row and len(row) != len(names):
+                trouble.add(file, reader.line_num, f"{len(row)} fields where the header has {len(names)}")
+            elif row:
+                rows.append(row)
+            if len(rows) >= CHUNK_ROWS:
+                store.add(_text_frame(names, rows))
+                rows = []
+    store.add(_text_frame(names, rows))
+    return store.scan()
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    return (line.replace("\0", "") for line in lines)
+
+
+def _text_frame(names: list[str], rows: list[list[str]]) -> pl.DataFrame:
+    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in names]
+    return pl.DataFrame(
+        {name: pl.Series(name, list(column), dtype=pl.String) for name, column in zip(names, columns, strict=True) if name}
+    ).with_columns(pl.all().replace("", None))
+
+
+def text_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as text: chat messages as their contents, one per line, other nested values as JSON-like text."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        return column
+    if isinstance(dtype, pl.List):
+        inner = dtype.inner
+        if isinstance(inner, pl.Struct) and any(f.name == "content" and f.dtype == pl.String for f in inner.fields):
+            return column.list.eval(pl.element().struct.field("content")).list.join("\n", ignore_nulls=True).alias(name)
+        if inner == pl.String:
+            return column.list.join("\n", ignore_nulls=True).alias(name)
+        return column.map_elements(lambda value: str(value.to_list()), return_dtype=pl.String).alias(name)
+    if isinstance(dtype, pl.Struct):
+        return column.struct.json_encode().alias(name)
+    return column.cast(pl.String, strict=False)
+
+
+def number_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as f64; text may spell numbers or right and wrong (WORDS); anything else is null."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        text = column.str.strip_chars().str.to_lowercase()
+        return pl.coalesce(text.cast(pl.Float64, strict=False), text.replace_strict(dict(WORDS), default=None)).alias(name)
+    if isinstance(dtype, pl.List | pl.Struct | pl.Array):
+        return pl.lit(None, dtype=pl.Float64).alias(name)
+    return column.cast(pl.Float64, strict=False)
+
+
+def whole_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as i64 (its length where it is a list of tokens)."""
+    if isinstance(dtype, pl.List):
+        return pl.col(name).list.len().cast(pl.Int64)
+    return number_of(name, dtype).cast(pl.Int64, strict=False)
+
+
+def truth_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as boolean: true and false, 1 and 0, or their words; any other value is null."""
+    if dtype == pl.Boolean:
+        return pl.col(name)
+    value = number_of(name, dtype)
+    return pl.when(value == 1).then(True).when(value == 0).then(False).alias(name)
+
+
+def key_of(*names: str) -> pl.Expr:
+    """A 64-bit hash of one or several columns: a key to compare for equality."""
+    return pl.col(names[0]).hash() if len(names) == 1 else pl.struct(names).hash()

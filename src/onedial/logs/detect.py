@@ -1,0 +1,175 @@
+"""From a path to a `Log`: which files, which format, which reader. The table of formats is `FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+
+from onedial.errors import DataError, nearest
+from onedial.logs.files import Trouble, data_files
+from onedial.logs.formats import Format, Options, Sample, take_sample
+from onedial.logs.groups import group_frame
+from onedial.logs.readers import (
+    code, lists, nemo, onedial_run, open_instruct, plain_table, rates, swift, tinker, traces, trl, verifiers_results, verl,
+)  # fmt: skip
+from onedial.logs.readers.common import count_of, listed
+from onedial.logs.schema import Coverage, Log
+
+FORMATS: Mapping[str, Format] = {
+    form.name: form
+    for form in (
+        onedial_run.FORMAT,
+        traces.FORMAT,
+        verifiers_results.FORMAT,
+        open_instruct.FORMAT,
+        tinker.FORMAT,
+        nemo.FORMAT,
+        swift.FORMAT,
+        trl.FORMAT,
+        verl.FORMAT,
+        code.FORMATS["lm-eval"],
+        code.FORMATS["evalplus"],
+        lists.FORMAT,
+        code.FORMATS["humaneval"],
+        rates.FORMAT,
+        plain_table.FORMAT,
+    )
+}
+"""In the order in which they are tried: the most particular first."""
+
+ALIASES = {
+    "prime-rl": "traces",
+    "verifiers-v1": "traces",
+    "verifiers-legacy": "verifiers",
+    "livecodebench": "sample-lists",
+    "cruxeval": "sample-lists",
+    "bigcodebench": "evalplus",
+    "plain": "table",
+    "swift": "ms-swift",
+    "nemo": "nemo-rl",
+}
+
+NO_LOG = {
+    "openrlhf": "OpenRLHF 0.11 writes no rollout log: it sends one sample per step to wandb or TensorBoard and nothing to "
+    "disk. Dump prompt, completion and reward per rollout from your reward function as JSON lines; onedial reads that "
+    "as a plain table",
+}
+
+MIN_GROUPS_TO_TELL = 20
+
+
+def read(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    outcome: str | None = None,
+    tries: int | None = None,
+    text: bool = True,
+) -> Log:
+    """Read a rollout log or a rate table: a file, or a folder of files.
+
+    `format` is a name of `FORMATS`, detected when None. `columns` maps our names to the file's
+    ({"prompt": "question"}); `outcome` names the reward component to take as outcome, or "total"; `tries` is the
+    number of rollouts behind each solve rate; `text=False` leaves prompts and completions out.
+    Raises DataError when nothing there can be read as a log; broken lines are counted in the result instead.
+    """
+    options, trouble = Options(dict(columns or {}), outcome, tries, text), Trouble()
+    path = Path(path)
+    files = data_files(path)
+    form, samples, unread = choose(path, files, format, options, trouble)
+    log = form.read(samples, options, trouble)
+    notes = log.coverage.notes
+    if unread:
+        names = listed([file.name for file in unread], 4)
+        notes += (f"{count_of(len(unread), 'file')} here are not {form.title}, and were not read: {names}.",)
+    log = replace(
+        log,
+        broken=tuple(trouble.places),
+        broken_lines=trouble.count,
+        coverage=replace(log.coverage, notes=notes),
+    )
+    return _tell_survivors(log)
+
+
+def choose(
+    path: Path, files: Sequence[Path], format: str | None, options: Options, trouble: Trouble
+) -> tuple[Format, list[Sample], list[Path]]:
+    """(format, samples of its files, files left unread)."""
+    form = by_name(format) if format else None
+    seen: dict[str, list[Sample]] = {}
+    unread: list[Path] = []
+    samples: list[Sample] = []
+    for file in files:
+        sample = take_sample(file, trouble)
+        if sample is None:
+            unread.append(file)
+            continue
+        samples.append(sample)
+        name = next((name for name, known in FORMATS.items() if known.detect(sample)), None)
+        if name:
+            seen.setdefault(name, []).append(sample)
+    if form is None:
+        form = next((known for name, known in FORMATS.items() if name in seen), None)
+    if form is None and options.columns and samples:
+        form = FORMATS["rates" if {"rate", "k", "n"} & set(options.columns) else "table"]
+        return form, samples, unread
+    if form is None:
+        raise DataError(_not_recognised(path, samples, trouble))
+    chosen = seen.get(form.name) or (samples if format else [])
+    if not chosen:
+        raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognised(path, samples, trouble)}")
+    return form, chosen, unread + [sample.file for sample in samples if sample not in chosen]
+
+
+def by_name(name: str) -> Format:
+    """The format of that name or alias; DataError names the nearest."""
+    name = name.lower()
+    if name in NO_LOG:
+        raise DataError(f"--format {name}: {NO_LOG[name]}")
+    name = ALIASES.get(name, name)
+    if name not in FORMATS:
+        raise DataError(
+            f"--format {name}: not a known format{nearest(name, [*FORMATS, *ALIASES])}; "
+            f"allowed: {', '.join(FORMATS)} (onedial inspect --formats says what each is)"
+        )
+    return FORMATS[name]
+
+
+def _not_recognised(path: Path, samples: Sequence[Sample], trouble: Trouble) -> str:
+    if not samples:
+        why = f" ({trouble.places[0].reason})" if trouble.places else ""
+        return (
+            f"{path}: there is no readable data in it{why}. onedial reads .jsonl, .json, .csv, .tsv, .parquet, .arrow and "
+            ".feather files, compressed or not, and folders of them"
+        )
+    first = samples[0]
+    columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
+    return (
+        f"{first.file}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an id or "
+        "its text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns with "
+        "--map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
+    )
+
+
+def _tell_survivors(log: Log) -> Log:
+    """Where the format allows a filter before logging, let the groups tell whether it was on."""
+    if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
+        return log
+    kinds = group_frame(log, lean=True).select("kind").collect(engine="streaming").to_series()
+    silent = int(kinds.is_in(["right", "wrong", "other"]).sum())
+    mixed = int((kinds == "mixed").sum())
+    if silent:
+        return replace(log, coverage=replace(log.coverage, survivors_only=False))
+    if mixed < MIN_GROUPS_TO_TELL:
+        note = f"Whether silent groups were dropped before logging cannot be told from {count_of(mixed, 'mixed group')}."
+        return replace(log, coverage=replace(log.coverage, notes=(*log.coverage.notes, note)))
+    note = (
+        f"Not one of {mixed:,} groups is silent: they were dropped before the log was written. The log holds survivors "
+        "only; silent shares, solve rates and pass@k of the run cannot be had from it."
+    )
+    return replace(log, coverage=replace(log.coverage, survivors_only=True, notes=(note, *log.coverage.notes)))
+
+

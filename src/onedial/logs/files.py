@@ -1,0 +1,200 @@
+"""Finding, opening and recognising the files of a log: any mix of folders, compressed or not."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import pyarrow as pa
+
+from onedial.errors import DataError
+from onedial.logs.schema import MAX_BROKEN, Broken
+
+FileKind = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow"]
+
+SUFFIXES: dict[str, FileKind] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jl": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+BLOCK_BYTES = 4 << 20
+MAX_LINE_BYTES = 256 << 20
+
+
+@dataclass
+class Trouble:
+    """Collects what could not be read: every place counted, the first `MAX_BROKEN` kept."""
+
+    count: int = 0
+    places: list[Broken] = field(default_factory=list)
+
+    def add(self, file: Path | str, line: int, reason: str) -> None:
+        """Note one broken line (counted from 1), or a whole file with line 0."""
+        self.count += 1
+        if len(self.places) < MAX_BROKEN:
+            self.places.append(Broken(str(file), line, reason))
+
+
+def data_files(path: Path) -> list[Path]:
+    """Every file below `path` that may hold a log, in natural order (2 before 10); hidden files are left out."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; give a log file or the folder that holds it")
+    if path.is_file():
+        return [path]
+    found = [
+        file
+        for file in path.rglob("*")
+        if file.is_file()
+        and file_kind(file) is not None
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    return sorted(found, key=lambda file: natural(str(file)))
+
+
+def natural(text: str) -> list[tuple[int, int | str]]:
+    """Sort key that orders runs of digits by value."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def file_kind(path: Path) -> FileKind | None:
+    """What a file holds, by its name, compression suffix aside; None when the name does not tell."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return SUFFIXES.get(suffixes[-1]) if suffixes else None
+
+
+def kind_by_content(path: Path) -> FileKind | None:
+    """What a file holds, by its first bytes: for names that do not tell, and for .json files with one object a line."""
+    with open_bytes(path) as stream:
+        head = stream.read(1 << 16)
+    if head[:4] == b"PAR1":
+        return "parquet"
+    if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
+        return "arrow"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start[:1] not in (b"{", b"["):
+        return None
+    return "jsonl" if _one_object_a_line(start) else "json"
+
+
+def _one_object_a_line(start: bytes) -> bool:
+    first, newline, rest = start.partition(b"\n")
+    whole = first.rstrip().endswith((b"}", b"]")) and first.startswith(b"{")
+    return whole and bool(newline) and (not rest.strip() or rest.lstrip()[:1] == b"{")
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the name says that the file is compressed."""
+    return path.suffix.lower() in COMPRESSED
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed as the name says, with a leading byte order mark left in place.
+
+    Raises DataError when the compression is broken at the start; a stream that breaks later raises OSError on read.
+    """
+    if not is_compressed(path):
+        return path.open("rb")
+    try:
+        stream = pa.input_stream(str(path), compression=COMPRESSED[path.suffix.lower()])
+    except (OSError, pa.ArrowInvalid) as problem:
+        raise DataError(f"{path}: cannot be decompressed ({problem})") from problem
+    return cast(IO[bytes], stream)
+
+
+def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
+    """(number of the first line, whole lines) in blocks of about `BLOCK_BYTES`; memory stays bounded.
+
+    A compressed stream that breaks off is noted in `trouble`; what came before it is still given.
+    """
+    line, rest = 1, b""
+    with open_bytes(path) as stream:
+        while True:
+            chunk, broke = _read(stream)
+            if broke:
+                trouble.add(path, line, f"the compressed data breaks off: {broke}")
+            if not chunk:
+                break
+            cut = chunk.rfind(b"\n") + 1
+            if not cut:
+                rest += chunk
+                if len(rest) > MAX_LINE_BYTES:
+                    trouble.add(path, line, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB; the file is read no further")
+                    return
+                continue
+            block, rest = rest + chunk[:cut], chunk[cut:]
+            yield line, block
+            line += block.count(b"\n")
+    if rest:
+        yield line, rest
+
+
+def _read(stream: IO[bytes]) -> tuple[bytes, str]:
+    try:
+        return stream.read(BLOCK_BYTES), ""
+    except (OSError, pa.ArrowInvalid) as problem:
+        return b"", str(problem).splitlines()[0][:200]
+
+
+def workspace() -> Path:
+    """A fresh temporary folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="onedial-logs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def plain_copy(path: Path, trouble: Trouble) -> Path:
+    """`path` itself, or a decompressed temporary copy for readers that need a real file."""
+    if not is_compressed(path):
+        return path
+    target = workspace() / path.with_suffix("").name
+    with open_bytes(path) as source, target.open("wb") as sink:
+        while True:
+            chunk, broke = _read(source)
+            if broke:
+                trouble.add(path, 0, f"the compressed data breaks off: {broke}")
+            if not chunk:
+                return target
+            sink.write(chunk)
+
+
+def load_json(path: Path, trouble: Trouble) -> Any:
+    """A whole JSON document; None, with the place noted in `trouble`, when it is broken."""
+    import json
+
+    with open_bytes(path) as stream:
+        parts = []
+        while True:
+            chunk, broke = _read(stream)
+            if broke:
+                trouble.add(path, 0, f"the compressed data breaks off: {broke}")
+            if not chunk:
+                break
+            parts.append(chunk)
+    data = b"".join(parts)
+    if not data.strip():
+        trouble.add(path, 0, "the file is empty")
+        return None
+    try:
+        return json.loads(data.decode("utf-8-sig", errors="replace"))
+    except json.JSONDecodeError as problem:
+        trouble.add(path, problem.lineno, f"not JSON: {problem.msg} (column {problem.colno})")
+    except RecursionError:
+        trouble.add(path, 0, "not read: nested too deeply")
+    return None

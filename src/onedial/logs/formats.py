@@ -1,0 +1,185 @@
+"""What a reader is: the sample it looks at to recognise a file, and the row of the table it fills."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from onedial.logs.files import FileKind, Trouble, file_kind, kind_by_content, load_json, open_bytes, plain_copy
+from onedial.logs.lines import json_rows
+from onedial.logs.schema import Log
+
+SAMPLE_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person may say about a log.
+
+    columns  our column name → the file's column name (`--map prompt=question`)
+    outcome  the reward component to take as outcome (`--outcome accuracy_reward`), or "total"
+    tries    rollouts behind each solve rate, where the table does not say (`--tries 64`)
+    text     whether prompts and completions are kept (figures alone do not need them)
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+    tries: int | None = None
+    text: bool = True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file and its beginning. `rows` holds up to SAMPLE_ROWS objects; `document` a whole JSON file."""
+
+    file: Path
+    kind: FileKind
+    rows: tuple[Any, ...] = ()
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    document: Any = None
+
+    @property
+    def columns(self) -> set[str]:
+        """Names of the fields in the sample (of the whole schema where the file carries one)."""
+        names = set(self.schema)
+        return names.union(*(set(row) for row in self.rows if isinstance(row, dict)))
+
+    def has(self, *names: str) -> bool:
+        """Whether all these fields occur."""
+        return self.columns.issuperset(names)
+
+    def values(self, name: str) -> list[Any]:
+        """The sampled values of a field that are not null."""
+        return [row[name] for row in self.rows if isinstance(row, dict) and row.get(name) is not None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One log format: how it is recognised, read, and what it can and cannot show."""
+
+    name: str
+    title: str
+    where: str
+    shows: str
+    cannot: str
+    detect: Callable[[Sample], bool]
+    read: Callable[[Sequence[Sample], Options, Trouble], Log]
+
+
+def take_sample(file: Path, trouble: Trouble) -> Sample | None:
+    """The file's beginning; None when nothing of it can be read (noted in `trouble`) or it holds no table."""
+    if file.stat().st_size == 0:
+        trouble.add(file, 0, "the file is empty")
+        return None
+    kind = file_kind(file)
+    if kind in (None, "json"):
+        kind = kind_by_content(file) or kind
+    if kind is None:
+        return None
+    try:
+        return SAMPLERS[kind](file, kind, trouble)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as problem:
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
+        trouble.add(file, 0, f"not a readable {kind} file: {reason}")
+        return None
+
+
+def _sample_lines(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
+    """A sample of lines; broken ones are not noted here, the reader that follows notes them."""
+    rows = tuple(row for _, row in islice(json_rows(file, Trouble()), SAMPLE_ROWS))
+    if not rows:
+        trouble.add(file, 0, "not one line of it is JSON")
+        return None
+    return Sample(file, kind, rows)
+
+
+def _sample_document(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
+    document = load_json(file, trouble)
+    if document is None:
+        return None
+    rows = tabular(document)
+    return Sample(file, kind, tuple(rows[:SAMPLE_ROWS]), document=rows or document)
+
+
+def tabular(document: Any) -> list[Any]:
+    """The rows of a JSON document: a list, the one list of objects in it, columns, or {name: row}; else nothing."""
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, dict) or not document or isinstance(document.get("eval"), dict):
+        return []
+    lists = [value for value in document.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) == 1:
+        return lists[0]
+    values = list(document.values())
+    if all(isinstance(value, list) for value in values):
+        return _turned(document)
+    if not all(isinstance(value, dict) and value for value in values):
+        return []
+    first = values[0]
+    if all(set(value) == set(first) for value in values) and all(not isinstance(v, dict | list) for v in first.values()):
+        by_column = len(first) > len(document) and all(str(name).isdigit() for name in first)
+        if by_column:  # pandas' {column: {row: value}}
+            return [{name: document[name][row] for name in document} for row in first]
+    if any({"correct", "passed", "score", "reward", "pass_rate", "solve_rate"} & set(map(str, value)) for value in values):
+        return [{"task_id": name, **value} for name, value in document.items()]
+    return []
+
+
+def _turned(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """{column: [values]} → rows, when the columns are equally long and have names that a table would have."""
+    lengths = {len(values) for values in columns.values()}
+    words = {"prompt", "question", "problem", "task_id", "correct", "passed", "reward", "score", "completion", "response"}
+    if len(lengths) != 1 or not words & set(columns):
+        return []
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _sample_parquet(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
+    file = plain_copy(file, trouble)
+    lazy = pl.scan_parquet(file, glob=False)
+    return Sample(file, kind, tuple(lazy.head(SAMPLE_ROWS).collect().to_dicts()), schema=dict(lazy.collect_schema()))
+
+
+def _sample_arrow(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
+    import pyarrow as pa
+    import pyarrow.ipc as ipc
+
+    file = plain_copy(file, trouble)
+    try:
+        with file.open("rb") as stream:
+            is_file = stream.read(6) == b"ARROW1"
+        if is_file:
+            frame = pl.from_arrow(ipc.open_file(str(file)).get_batch(0))
+        else:
+            with file.open("rb") as stream:
+                frame = pl.from_arrow(ipc.open_stream(stream).read_next_batch())
+    except (pa.ArrowInvalid, StopIteration) as problem:
+        raise ValueError(str(problem) or "no data") from problem
+    assert isinstance(frame, pl.DataFrame)
+    return Sample(file, kind, tuple(frame.head(SAMPLE_ROWS).to_dicts()), schema=dict(frame.schema))
+
+
+def _sample_csv(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
+    with open_bytes(file) as stream:
+        text = stream.read(1 << 20).decode("utf-8-sig", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == "tsv" else ",")
+    rows = tuple({name: value for name, value in row.items() if name} for row in islice(reader, SAMPLE_ROWS))
+    names = [name for name in reader.fieldnames or [] if name]
+    return Sample(file, kind, rows, schema=dict.fromkeys(names, pl.String()))
+
+
+SAMPLERS: dict[FileKind, Callable[[Path, FileKind, Trouble], Sample | None]] = {
+    "jsonl": _sample_lines,
+    "json": _sample_document,
+    "csv": _sample_csv,
+    "tsv": _sample_csv,
+    "parquet": _sample_parquet,
+    "arrow": _sample_arrow,
+}

@@ -1,0 +1,160 @@
+"""JSON lines: fast where a block is clean, line by line where it is not, nothing dropped in silence.
+
+A block of whole lines goes through polars' parser with the needed columns only. Where that parser refuses (a broken
+line, a NaN literal, a value of another type), the block is read again line by line; what cannot be read is noted with
+its file and line number, and everything else of the block is kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from onedial.logs.files import Trouble, blocks
+
+BOM = b"\xef\xbb\xbf"
+
+
+def json_rows(path: Path, trouble: Trouble) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of every line that is JSON; blank lines are no lines, others are noted in `trouble`."""
+    for first, block in blocks(path, trouble):
+        yield from _rows_of_block(path, first, block, trouble)
+
+
+def _rows_of_block(path: Path, first: int, block: bytes, trouble: Trouble) -> Iterator[tuple[int, Any]]:
+    for number, raw in enumerate(block.split(b"\n"), start=first):
+        line = raw.removeprefix(BOM).strip() if number == 1 else raw.strip()
+        if not line:
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as problem:
+            trouble.add(path, number, f"not UTF-8 text (byte {problem.start + 1} of the line)")
+        except json.JSONDecodeError as problem:
+            trouble.add(path, number, f"not JSON: {problem.msg} (column {problem.colno})")
+        except RecursionError:
+            trouble.add(path, number, "nested too deeply to be read")
+        except ValueError as problem:  # a whole number with more digits than Python converts
+            trouble.add(path, number, f"not read: {str(problem)[:100]}")
+
+
+def frames(
+    path: Path, schema: Mapping[str, pl.DataType], essential: Sequence[str], trouble: Trouble
+) -> Iterator[pl.DataFrame]:
+    """The columns of `schema` of every line, one data frame a block.
+
+    A String column takes any value (as JSON text where it is not a string). A line with none of the `essential`
+    columns is no rollout and is noted as broken.
+    """
+    for first, block in blocks(path, trouble):
+        frame = _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
+        if frame is None:
+            frame = frame_of(path, _rows_of_block(path, first, block, trouble), schema, essential, trouble)
+        yield frame
+
+
+def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[str]) -> pl.DataFrame | None:
+    """The block by polars' parser, or None when any line of it needs a closer look."""
+    if not block.strip():
+        return pl.DataFrame(schema=dict(schema))
+    try:
+        frame = pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    if not essential:
+        return frame
+    foreign = frame.select(pl.all_horizontal(pl.col(name).is_null() for name in essential).any()).item()
+    return None if foreign else frame
+
+
+def frame_of(
+    path: Path,
+    rows: Iterable[tuple[int, Any]],
+    schema: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    trouble: Trouble,
+) -> pl.DataFrame:
+    """Numbered rows as a frame of `schema`; rows and values that do not fit are noted with their number."""
+    columns: dict[str, list[Any]] = {name: [] for name in schema}
+    for number, row in rows:
+        if not isinstance(row, dict):
+            trouble.add(path, number, f"a JSON {type(row).__name__}, not an object")
+            continue
+        if essential and all(row.get(name) is None for name in essential):
+            trouble.add(path, number, f"none of the fields {', '.join(essential)}")
+            continue
+        odd = []
+        for name, dtype in schema.items():
+            value, fits = coerce(row.get(name), dtype)
+            columns[name].append(value)
+            if not fits:
+                odd.append(f"{name} is {short(row[name])}, not {expected(dtype)}")
+        if odd:
+            trouble.add(path, number, "; ".join(odd) + "; left empty")
+    return pl.DataFrame(columns, schema=dict(schema), strict=False)
+
+
+def coerce(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
+    """(value as `dtype`, whether it could be had): null stays null, numbers may come as text or true/false."""
+    if value is None:
+        return None, True
+    if dtype == pl.String:
+        return clean(value if isinstance(value, str) else json.dumps(value)), True
+    if dtype == pl.Float64:
+        number = to_float(value)
+        return number, number is not None
+    if isinstance(dtype, pl.List):
+        fits = isinstance(value, list) and all(coerce(item, dtype.inner)[1] for item in value)  # type: ignore[arg-type]
+        return (value, True) if fits else (None, False)
+    return value, True
+
+
+def clean(text: str) -> str:
+    """`text` without lone surrogates, which JSON can spell and no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def to_float(value: Any) -> float | None:
+    """A number from a number, a boolean or their text; None from anything else. NaN and infinities pass through."""
+    if isinstance(value, bool | int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in WORDS:
+            return WORDS[text]
+        try:
+            return float(text)
+        except ValueError:
+            return None
+    return None
+
+
+WORDS: Mapping[str, float] = {
+    **dict.fromkeys(("true", "yes", "y", "correct", "right", "pass", "passed", "success", "solved", "resolved", "c"), 1.0),
+    **dict.fromkeys(
+        ("false", "no", "n", "incorrect", "wrong", "fail", "failed", "failure", "unsolved", "unresolved", "i"), 0.0
+    ),
+}
+"""What people write for right and wrong."""
+
+
+def expected(dtype: pl.DataType) -> str:
+    """A type in plain words."""
+    if dtype == pl.Float64:
+        return "a number"
+    return "a list" if isinstance(dtype, pl.List) else "text"
+
+
+def short(value: Any) -> str:
+    """At most 40 characters of a value, control characters escaped."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"

@@ -1,0 +1,78 @@
+"""onedial's own run folder: rollouts/000001.parquet …, one row per rollout, silent groups included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import polars as pl
+
+from onedial.logs.columns import raw_table
+from onedial.logs.files import Trouble
+from onedial.logs.formats import Format, Options, Sample
+from onedial.logs.readers.common import finish
+from onedial.logs.schema import REWARD_PART, Coverage, Log
+
+SAME = (
+    "split", "iteration", "group_id", "prompt_id", "rollout_index", "policy_version", "source", "level",
+    "prompt", "completion", "answer", "parsed_answer", "outcome", "correct", "shaped_reward", "advantage",
+    "prompt_tokens", "completion_tokens", "finish_reason", "fate",
+)  # fmt: skip
+TEXT = ("prompt", "completion")
+
+
+def detect(sample: Sample) -> bool:
+    return sample.has("group_id", "rollout_index", "outcome", "fate", "reward", "policy_version")
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
+    wanted = dict.fromkeys((*SAME, "reward", "reward_parts", "logps"), pl.String())
+    raw = raw_table(samples, wanted, ("reward", "outcome"), trouble)
+    have = raw.collect_schema()
+    exprs = [pl.col(name) for name in SAME if name in have and (options.text or name not in TEXT)]
+    exprs.append(pl.col("reward").cast(pl.Float64, strict=False).alias("outcome_reward"))
+    if "finish_reason" in have:
+        exprs.append((pl.col("finish_reason") == "length").alias("truncated"))
+    if isinstance(have.get("logps"), pl.List):
+        exprs.append(pl.col("logps").list.mean().cast(pl.Float64).alias("mean_logp"))
+    if "completion" in have:
+        exprs.append(pl.col("completion").str.len_chars().cast(pl.Int64).alias("completion_chars"))
+    exprs += _parts(samples)
+    notes = []
+    if "fate" in have:
+        notes.append("Every generated rollout is here, silent groups and unused ones included.")
+    return finish(
+        "onedial",
+        "an onedial run",
+        raw.select(exprs),
+        samples=samples,
+        coverage=Coverage(reward_is="the verifier's reward, before shaping", notes=tuple(notes)),
+        why={"entropy": "onedial logs entropy per iteration (metrics.jsonl), not per rollout"},
+        ignored={"token_ids", "logps", "detail", "schema_version"} & set().union(*(s.columns for s in samples)),
+    )
+
+
+def _parts(samples: Sequence[Sample]) -> list[pl.Expr]:
+    """One column per name in the sampled `reward_parts` (a JSON object)."""
+    names: dict[str, None] = {}
+    for text in (value for sample in samples for value in sample.values("reward_parts")):
+        try:
+            parts = json.loads(text)
+        except (TypeError, json.JSONDecodeError):
+            continue
+        names.update(dict.fromkeys(name for name in parts if name.replace("_", "").isalnum()))
+    return [
+        pl.col("reward_parts").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).alias(REWARD_PART + name)
+        for name in names
+    ]
+
+
+FORMAT = Format(
+    name="onedial",
+    title="onedial run",
+    where="RUN/rollouts/*.parquet",
+    shows="everything: every rollout generated, silent and unused ones included",
+    cannot="per-rollout entropy",
+    detect=detect,
+    read=read,
+)
