@@ -35,7 +35,7 @@ format: $(VENV)/.tested ## rewrite the sources in the project's style
 	@$(PY) -m ruff format .
 
 constraints: $(VENV)/.tested ## rewrite constraints.txt from what .venv holds
-	@{ grep '^#' constraints.txt; $(PIP) freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > constraints.txt.new
+	@{ grep '^#' constraints.txt; $(PIP) freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+[a-z0-9.]*$$//'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
 clean: ## remove .venv and caches (never runs/)

@@ -1,0 +1,243 @@
+"""The documents say what the source does, and the source keeps the limits that CONTRIBUTING sets.
+
+The oracle of each test is the other side: the README against the files, the pins against what pip installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from rich.cells import cell_len
+
+import onedial
+from onedial import cli
+from onedial.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src" / "onedial"
+FILES = sorted(SRC.rglob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SRC))
+
+
+# --- documents -------------------------------------------------------------------------------------------------
+
+
+def test_readme_tree_is_the_source_tree() -> None:
+    block = README.split("```\nsrc/onedial/\n")[1].split("```")[0]
+    shown = {line.split()[0] for line in block.splitlines()}
+    assert all((SRC / name).exists() for name in shown), shown
+    packages = {f"{path.name}/" for path in SRC.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert packages <= shown, f"not in README's tree: {packages - shown}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_commands_and_targets_in_the_documents_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in re.findall(r"(?:^|`)make ([a-z ]+?)(?:  |`|$)", text, re.MULTILINE):
+        assert set(line.split()) <= targets, line
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    commands = {*re.findall(r"^onedial ([a-z]+)", blocks, re.MULTILINE), *re.findall(r"`onedial ([a-z]+)", text)}
+    assert commands <= set(cli.available()), commands
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_between_files_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_changelog_starts_with_this_version() -> None:
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == onedial.__version__
+
+
+def test_public_names_are_sorted() -> None:
+    assert onedial.__all__ == sorted(onedial.__all__)
+
+
+# --- source ----------------------------------------------------------------------------------------------------
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def length_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = function.body[0]
+    documented = ast.get_docstring(function) is not None
+    return _lines(function) - (_lines(first) if documented else 0)
+
+
+def _lines(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 500
+    assert not [f.name for f in functions(ast.parse(text)) if length_without_docstring(f) > 80]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_modules_and_public_names_are_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "the module has no docstring"
+    # these two families implement an interface that is documented once: onedial.cli, onedial.logs.formats
+    told_elsewhere = {"commands": ("configure", "run"), "readers": ("detect", "read")}.get(path.parent.name, ())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith(("_", *told_elsewhere)):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+# --- versions --------------------------------------------------------------------------------------------------
+
+
+def wanted(*extras: str) -> list[Requirement]:
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def closure(requirements: list[Requirement]) -> Iterator[str]:
+    """The names of everything installed that these requirements bring, themselves included."""
+    seen: set[str] = set()
+    queue = [(requirement, "") for requirement in requirements]
+    while queue:
+        requirement, extra = queue.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        new = {f"{name}[{extra}]" for extra in ("", *requirement.extras)} - seen
+        seen |= new
+        if not new or name == "onedial":
+            continue
+        yield name
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed here
+        for inner in ("", *requirement.extras):
+            queue += [(Requirement(line), inner) for line in lines]
+
+
+def test_every_package_that_an_install_brings_is_pinned() -> None:
+    # an accelerator build of torch pins its own companions exactly
+    brought = {name for name in closure(wanted("test")) if not name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert brought - set(PINS) == set()
+
+
+def test_torch_stays_where_the_cpu_build_is() -> None:
+    assert PINS["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("requirement", wanted("test", "dev"), ids=lambda requirement: requirement.name)
+def test_pins_satisfy_what_the_project_asks_for(requirement: Requirement) -> None:
+    if requirement.name != "onedial":
+        assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+# --- command line ----------------------------------------------------------------------------------------------
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "onedial.cli", *words], capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_help_lists_every_command_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert max(cell_len(line) for line in out.splitlines()) <= 80
+    modules = {path.stem for path in (SRC / "commands").glob("[a-z]*.py")}
+    assert modules == set(cli.available()), "a command that COMMANDS does not list is never shown"
+    for name, summary in cli.available().items():
+        assert summary, f"commands/{name}.py: HELP has no first line"
+        assert f"  {name} " in out
+        assert summary in out
+
+
+@pytest.mark.parametrize("name", list(cli.available()))
+def test_help_of_each_command_fits_80_columns(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        cli.main([name, "--help"])
+    assert end.value.code == 0
+    assert max(cell_len(line) for line in capsys.readouterr().out.splitlines()) <= 80
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"onedial {onedial.__version__}\n"
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trian"]) == 2
+    assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(words: list[str]) -> int:
+        raise ConfigError("clip_low=1.2: must lie in (0, 1); 0.2 is usual")
+
+    monkeypatch.setattr(cli, "_dispatch", mistaken)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr() == ("", "onedial: clip_low=1.2: must lie in (0, 1); 0.2 is usual\n")
+    monkeypatch.setenv("ONEDIAL_TRACEBACK", "1")
+    with pytest.raises(ConfigError):
+        cli.main(["train"])
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupted)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "onedial: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`onedial … | head -1`: the pipe is closed before anything is written."""
+    script = "import sys, time; time.sleep(0.2); from onedial.cli import main; sys.exit(main(['--help']))"
+    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert writer.stdout is not None and writer.stderr is not None
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    writer.stderr.close()
+    assert writer.wait() == 141
+
+
+def test_the_module_runs_as_the_script_does() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"onedial {onedial.__version__}\n")
