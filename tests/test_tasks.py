@@ -337,9 +337,24 @@ def test_reasoning_gym_scores_with_its_own_function() -> None:
     assert prompt.plain.count("+") + prompt.plain.count("-") >= 1
 
 
+def test_several_reasoning_gym_data_sets_are_mixed_and_judged_in_workers() -> None:
+    pytest.importorskip("reasoning_gym")
+    config = {"chain_sum": {"min_terms": 2, "max_terms": 2}}
+    source = open_task("reasoning_gym", dataset="chain_sum,leg_counting", config=config)
+    prompts = [source.draw("train", 0, position) for position in range(20)]
+    assert {prompt.meta["level"] for prompt in prompts} == {"chain_sum", "leg_counting"}
+    with VerifierPool(source.verifier, workers=1, timeout_s=30) as pool:
+        for index, prompt in enumerate(prompts):
+            pool.submit(index, prompt, f"<answer>{prompt.answer}</answer>")
+        assert [verdict.outcome for _, verdict in pool.drain(60)] == ["correct"] * 20
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"dataset": "composite"}, "name its parts instead"),
+        ({"dataset": "chain_sum", "wording": "Go"}, "must contain {question}"),
+        ({"dataset": "chain_sum,leg_counting", "config": {"min_terms": 2}}, "'min_terms' is not one of the data sets"),
         ({"dataset": "chainsum"}, "'chainsum' is unknown; did you mean 'chain_sum'"),
         ({"dataset": "chain_sum", "config": "{"}, "not valid JSON"),
         ({"dataset": "chain_sum", "config": {"seed": 1}}, "'seed' is set by onedial"),

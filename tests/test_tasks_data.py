@@ -164,6 +164,16 @@ def test_columns_by_name_and_joined(tmp_path: Path) -> None:
     assert open_task("jsonl", path=path, prompt_column="Body", chat=False).draw("train", 0, 0).text.startswith("Tom")
 
 
+def test_another_wording_moves_no_prompt_to_the_other_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "sums.jsonl", sums(50))
+    splits = []
+    for wording in ("{question}", "{question} Be brief."):
+        source = open_task(path, wording=wording)
+        assert isinstance(source, FiniteSource)
+        splits.append({prompt.meta["split_key"] for prompt in source.splits["test"]})
+    assert splits[0] == splits[1] and splits[0]
+
+
 def test_the_judge_fits_the_answers() -> None:
     assert judge_for(["1", 2, "3.5", "1,000", "1/2"]) == "number"
     assert judge_for(["1", r"\frac{1}{2}"]) == "math"

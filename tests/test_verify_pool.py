@@ -249,6 +249,40 @@ def test_a_verifier_that_cannot_be_loaded_is_one_clear_error() -> None:
             pool.drain(30)
 
 
+class _DiesAtOnce:
+    """Loads, then ends its process from a thread, before or while it judges."""
+
+    name = "doomed"
+    in_process = False
+
+    def __reduce__(self) -> Any:
+        return (_doomed, ())
+
+    def judge(self, prompt: Any, completion: str, token_ids: Any = ()) -> float:
+        time.sleep(1)
+        return 1.0
+
+
+def _doomed() -> _DiesAtOnce:
+    import threading
+
+    threading.Timer(0.0, os._exit, (7,)).start()
+    time.sleep(0.001)
+    return _DiesAtOnce()
+
+
+def test_workers_that_keep_dying_do_not_hang_the_pool() -> None:
+    """Either the item is judged an error, or the pool says that no worker lives: never an endless wait."""
+    with VerifierPool(_DiesAtOnce(), workers=1) as pool:
+        for index in range(5):
+            pool.submit(index, PROMPT, "x")
+        try:
+            assert {verdict.outcome for _, verdict in pool.drain(30)} == {"error"}
+            assert pool.pending == 0
+        except VerifierError as error:
+            assert "keep dying" in str(error) or "ended its process (exit status 7)" in str(error)
+
+
 def test_impossible_settings_and_unsendable_prompts_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers=0: must be positive"):
         VerifierPool(Number(), workers=0)

@@ -34,6 +34,7 @@ def test_trl_function_gets_what_trl_gives() -> None:
     def reward(prompts, completions, completion_ids, **kwargs):  # type: ignore[no-untyped-def]
         seen.update(kwargs, prompts=prompts, completions=completions, completion_ids=completion_ids)
         kwargs["log_metric"]("near", 0.25)
+        kwargs["log_metric"]("far", math.inf)
         kwargs["log_extra"]("parsed", ["four"])
         return [1.0]
 

@@ -97,21 +97,23 @@ class _Columns:
     def prompt(self, row: Row, place: str, wording: str) -> Prompt:
         """The prompt of one row. Raises DataError naming the row when a column is missing or the prompt is empty."""
         values = [row[named_column(row, name, place)] for name in self.prompt_names]
-        text = ""
+        text, question = "", ""
         messages: tuple[Message, ...] = ()
         if len(values) == 1 and not isinstance(values[0], str) and values[0] is not None:
             messages = messages_of(values[0], place)
         else:
-            joined = " ".join(str(value).strip() for value in values if value is not None)
-            if not joined:
+            question = " ".join(str(value).strip() for value in values if value is not None)
+            if not question:
                 raise DataError(f"{place}: the prompt ({', '.join(self.prompt_names)}) is empty; remove the row")
-            text = wording.replace("{question}", values[0] if len(values) == 1 else joined)
+            text = wording.replace("{question}", values[0] if len(values) == 1 else question)
         if text and self.chat:
             text, messages = "", ({"role": "user", "content": text},)
         level = row.get(self.level_name) if self.level_name else None
         source = str(row.get("data_source") or "")
         columns = _others(row, self.prompt_names)
         meta = {"level": "all" if level is None else str(level), "columns": columns, "place": place}
+        if question:  # not its wording: another wording must not move a prompt to the other split
+            meta["split_key"] = question
         return Prompt(text, messages, self._answer(row), source or "jsonl", meta)
 
     def _answer(self, row: Row) -> Any:

@@ -85,7 +85,7 @@ def _table(path: Path) -> Iterator[tuple[int, Row]]:
     import polars
 
     try:
-        frame = polars.read_csv(path) if path.suffix == ".csv" else polars.read_parquet(path)
+        frame = polars.read_csv(path, infer_schema_length=None) if path.suffix == ".csv" else polars.read_parquet(path)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}") from error
     yield from enumerate(frame.iter_rows(named=True), 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Literal, Protocol
@@ -133,7 +133,6 @@ class FiniteSource:
     verifier: Verifier
     splits: Mapping[str, Sequence[Prompt]]
     notes: tuple[str, ...] = ()
-    _keys: frozenset[str] = field(default=frozenset(), repr=False)
 
     def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
         """Position p is item p mod n of epoch p // n, in that epoch's order."""

@@ -22,6 +22,7 @@ from onedial.verify.process import Process
 from onedial.verify.verdict import Fields, Verifier, failure, judge, verdict_of
 
 _MAX_BATCH = 8  # items per message; small, because a hanging item holds up the rest of its message
+_MAX_IDLE_DEATHS = 3
 Item = tuple[Hashable, bytes]
 
 
@@ -131,18 +132,30 @@ class VerifierPool:
         """One thread per worker: take items, have them judged, replace the worker when it had to be killed."""
         process: Process | None = None
         backlog: deque[Item] = deque()
+        idle_deaths = 0
         try:
             while not self._closed:
                 process = process or self._launch()
                 if not backlog and not self._take(backlog):
                     return
-                if not self._judge(process, backlog):
-                    self._retire(process)
-                    process = None
+                waiting = len(backlog)
+                if self._judge(process, backlog):
+                    continue
+                idle_deaths = idle_deaths + 1 if len(backlog) == waiting else 0
+                if idle_deaths >= _MAX_IDLE_DEATHS:
+                    raise VerifierError(f"the workers of verifier {self._name} keep dying before they judge anything")
+                self._retire(process)
+                process = None
         except VerifierError as error:
-            self._failure = None if self._closed else error
+            self._fail(error)
+        except Exception as error:  # a thread that ended in silence would leave its items pending for ever
+            self._fail(VerifierError(f"the verifier pool broke: {type(error).__name__}: {error}"))
         finally:
             self._retire(process)
+
+    def _fail(self, error: VerifierError) -> None:
+        if not self._closed:
+            self._failure = error
 
     def _take(self, backlog: deque[Item]) -> bool:
         """Wait for an item and add its fair share of those waiting behind it; False when the pool is closing."""

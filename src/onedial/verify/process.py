@@ -19,6 +19,7 @@ from onedial.errors import VerifierError
 from onedial.verify.verdict import Fields
 from onedial.verify.worker import receive, send
 
+_KILL_ROUNDS = 10
 _SOURCE = str(Path(__file__).parents[2])  # the folder that holds the package
 
 
@@ -98,9 +99,13 @@ class Process:
         """SIGKILL to the worker, its process group, and every descendant that left the group."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGSTOP)  # so that it starts nothing while its descendants are listed
-        for pid in descendants(self.pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        for _ in range(_KILL_ROUNDS):  # orphans of what was killed come back to the worker, and are listed again
+            living = descendants(self.pid)
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if not living:
+                break
         # the zombie has not been reaped yet, so the group number cannot have been given to someone else
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -112,17 +117,24 @@ class Process:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes below `pid`, from /proc; empty where there is none (then the process group has to do)."""
+    """Living processes below `pid`, from /proc; empty where that is missing (then the process group has to do)."""
     found: list[int] = []
     waiting = [pid]
     while waiting:
         parent = waiting.pop()
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                below = [int(child) for child in children.read_text().split()]
-                found += below
-                waiting += below
+                waiting += [int(child) for child in children.read_text().split()]
+        if parent != pid and not _is_zombie(parent):
+            found.append(parent)
     return found
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
 
 
 def _readable(descriptors: Sequence[int], timeout_s: float) -> list[int]:

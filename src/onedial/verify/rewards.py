@@ -22,7 +22,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from onedial.errors import ConfigError, nearest
-from onedial.verify.verdict import Fields, PromptLike, failure, fields_of
+from onedial.verify.verdict import Fields, PromptLike, failure, fields_of, number_of
 
 Function = Callable[..., Any]
 STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
@@ -97,8 +97,10 @@ class Reward:
 
 def _with(fields: Fields, extra: dict[str, Any]) -> Fields:
     """Logged metrics join the parts, logged columns the detail."""
-    metrics = {name: float(value) for name, value in extra.get("metrics", {}).items()}
-    notes = [f"{name}={value}" for name, value in extra.get("columns", {}).items()]
+    read = {name: number_of(value) for name, value in extra.get("metrics", {}).items()}
+    metrics = {name: value for name, value in read.items() if value is not None}
+    others = {name: value for name, value in extra.get("metrics", {}).items() if name not in metrics}
+    notes = [f"{name}={value}" for name, value in (others | extra.get("columns", {})).items()]
     return {"parts": {**fields["parts"], **metrics}, "detail": "; ".join(filter(None, [fields["detail"], *notes]))}
 
 
@@ -141,9 +143,9 @@ def _call_verl(call: Function, prompt: PromptLike, completion: str, ids: Sequenc
         return result, {}
     if "score" not in result:
         raise KeyError(f"a dict without 'score'; it has: {', '.join(map(str, result))}")
-    others = {k: v for k, v in result.items() if k not in ("score", "acc", "pred")}
-    numbers = {k: float(v) for k, v in others.items() if isinstance(v, (bool, int, float))}
-    fields = {"reward": result["score"], "answer": result.get("pred"), "parts": numbers}
+    others = {name: number_of(value) for name, value in result.items() if name not in ("score", "acc", "pred")}
+    numbers = {name: value for name, value in others.items() if value is not None}
+    fields: Fields = {"reward": result["score"], "answer": result.get("pred"), "parts": numbers}
     if "acc" in result:
         fields["correct"] = bool(result["acc"])
     return fields, {}

@@ -100,10 +100,10 @@ def _checked(raw: Fields, name: str) -> Fields:
     if outcome is not None and outcome not in OUTCOMES:
         return failure("error", f"{name} returned outcome {outcome!r}; allowed: {', '.join(OUTCOMES)}")
     value = raw.get("reward")
-    reward = _number(value)
+    reward = number_of(value)
     if reward is None:
         return failure("error", f"{name} returned reward {_short(value)}: not a finite number")
-    parts = {str(key): _number(part) for key, part in dict(raw.get("parts") or {}).items()}
+    parts = {str(key): number_of(part) for key, part in dict(raw.get("parts") or {}).items()}
     bad = [key for key, part in parts.items() if part is None]
     if bad:
         return failure("error", f"{name} returned part {bad[0]}={_short(raw['parts'][bad[0]])}: not a finite number")
@@ -125,7 +125,7 @@ def _checked(raw: Fields, name: str) -> Fields:
     }
 
 
-def _number(value: object) -> float | None:
+def number_of(value: object) -> float | None:
     """The finite float of a number, or None. Strings are not numbers, even when they look like one."""
     if type(value).__module__.split(".")[0] in ("numpy", "torch"):  # their scalars are not all numbers.Real
         try:
