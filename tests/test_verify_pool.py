@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -22,57 +21,9 @@ from onedial.verify.rewards import Reward
 from onedial.verify.verifiers import Number
 
 PROMPT = Prompt("q", answer="1")
+HOSTILE = Reward((f"{Path(__file__).parent / 'hostile_verifier.py'}:hostile",))
 
 
-def hostile(prompt: Any, completion: str) -> Any:
-    """Does what the completion says."""
-    what, _, rest = completion.partition(" ")
-    return _HOSTILE[what](rest)
-
-
-def _fork_and_return(_: str) -> float:
-    return 0.0 if os.fork() == 0 else 1.0
-
-
-def _fork_and_exit(_: str) -> float:
-    if os.fork() == 0:
-        time.sleep(60)
-    os._exit(1)
-
-
-def _leave_a_child(file: str) -> float:
-    """Starts a child in the group, and one that left it for a session of its own; then hangs."""
-    children = [subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sleep", "60"], start_new_session=True)]
-    Path(file).write_text(" ".join(str(child.pid) for child in children))
-    time.sleep(60)
-    return 1.0
-
-
-def _ignore_sigterm(_: str) -> float:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(60)
-    return 1.0
-
-
-_HOSTILE = {
-    "right": lambda _: True,
-    "half": lambda _: 0.5,
-    "hang": lambda _: time.sleep(60),
-    "raise": lambda _: 1 / 0,
-    "sysexit": lambda _: sys.exit(0),
-    "exit": lambda _: os._exit(3),
-    "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
-    "memory": lambda _: len(bytearray(2**40)),
-    "nan": lambda _: float("nan"),
-    "inf": lambda _: float("inf"),
-    "string": lambda _: "1.0",
-    "none": lambda _: None,
-    "print": lambda _: print("x" * 1_000_000) or 1.0,
-    "fork": _fork_and_return,
-    "forkexit": _fork_and_exit,
-    "children": _leave_a_child,
-    "sigterm": _ignore_sigterm,
-}
 EXPECTED = {
     "right": ("correct", ""),
     "half": ("wrong", ""),
@@ -94,7 +45,7 @@ HANGING = ("hang", "sigterm")
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool(Reward((hostile,)), workers=2, timeout_s=5.0) as shared:
+    with VerifierPool(HOSTILE, workers=2, timeout_s=5.0) as shared:
         yield shared
 
 
@@ -151,7 +102,7 @@ def test_quick_items_are_quick(pool: VerifierPool) -> None:
 def test_c14_a_hanging_verifier_times_out_and_is_not_wrong(tmp_path: Path) -> None:
     """peers.md C14 (verl 5635, 5839): no silent zero, no endless hang, and the children die as well."""
     pids = tmp_path / "pids"
-    with VerifierPool(Reward((hostile,)), workers=3, timeout_s=0.5) as pool:
+    with VerifierPool(HOSTILE, workers=3, timeout_s=0.5) as pool:
         start = time.monotonic()
         results = ask(pool, ["hang", "sigterm", f"children {pids}", "right", "right"])
         assert time.monotonic() - start < 20
@@ -181,7 +132,7 @@ def test_memory_limit_holds_for_children_of_a_lazy_allocation(pool: VerifierPool
 
 
 def test_submit_and_poll_do_not_wait() -> None:
-    with VerifierPool(Reward((hostile,)), workers=1, timeout_s=30.0) as pool:
+    with VerifierPool(HOSTILE, workers=1, timeout_s=30.0) as pool:
         start = time.monotonic()
         pool.submit("slow", PROMPT, "hang")
         assert pool.poll() == []
@@ -289,7 +240,7 @@ def test_impossible_settings_and_unsendable_prompts_are_refused() -> None:
     with pytest.raises(ConfigError, match="timeout_s=-1"):
         VerifierPool(Number(), timeout_s=-1)
     with (
-        VerifierPool(Reward((hostile,)), workers=1) as pool,
+        VerifierPool(HOSTILE, workers=1) as pool,
         pytest.raises(DataError, match="cannot be sent to a worker"),
     ):
         pool.submit(0, Prompt("q", meta={"file": sys.stdout}), "right")

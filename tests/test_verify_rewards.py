@@ -49,7 +49,7 @@ def test_trl_function_gets_what_trl_gives() -> None:
         1.0,
         "correct",
         {"near": 0.25},
-        "parsed=four",
+        "far=inf; parsed=four",
     )
     verdict(Reward((reward,)), TEXT)
     assert seen["prompts"] == ["2+2"] and seen["completions"] == ["4"]
