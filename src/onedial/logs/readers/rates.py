@@ -141,9 +141,8 @@ def _raw(
         theirs = find(free, SYNONYMS[ours])
         if ours not in names and theirs is not None:
             names[ours] = theirs
-    own = find(free - set(names.values()), STRONG_IDS) or (
-        find(free - set(names.values()), WEAK_IDS) if "prompt" not in names else None
-    )
+    strong, weak = find(free - set(names.values()), STRONG_IDS), find(free - set(names.values()), WEAK_IDS)
+    own = strong or weak
     if own and "prompt_id" not in names:
         names["prompt_id"] = own
     numeric = pl.List(pl.Float64()) if found.series else pl.String()
@@ -152,7 +151,12 @@ def _raw(
         wanted[found.rate] = numeric
     raw = raw_table(samples, wanted, tuple(sorted(used)), trouble)
     have = raw.collect_schema()
-    return raw, {ours: theirs for ours, theirs in names.items() if theirs in have}
+    names = {ours: theirs for ours, theirs in names.items() if theirs in have}
+    if names.get("prompt_id") == weak and weak and "prompt" in names:
+        unique = raw.select(pl.col(weak).n_unique() == pl.len()).collect(engine="streaming").item()
+        if not unique:  # a number within a source, say: the text tells prompts apart
+            del names["prompt_id"]
+    return raw, names
 
 
 def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFrame:
@@ -197,18 +201,9 @@ def _with_tries(
     elif found.rate and FRACTION.match(str(_first_text(frame, found.rate, have) or "")):
         tries = pl.col(found.rate).str.extract(FRACTION.pattern, 2).cast(pl.Int64)
     else:
-        size = _infer_tries(frame, found, have)
-        if size is None:
-            notes.append(
-                "The table does not say how many rollouts stand behind a rate, and the rates do not fall on a grid that "
-                "would tell; give it with --tries N. Figures that need the number are withheld."
-            )
-        else:
-            tries = pl.lit(size, dtype=pl.Int64)
-            notes.append(
-                f"The number of rollouts per rate is inferred, not given: {size} is the smallest that explains every "
-                "rate (the true number may be a multiple). Say otherwise with --tries N."
-            )
+        size, note = _infer_tries(frame, found, have)
+        notes.append(note)
+        tries = pl.lit(size, dtype=pl.Int64)
     frame = frame.with_columns(n=pl.when(pl.col("rate").is_not_null()).then(tries))
     right = (pl.col("rate") * pl.col("n")).round().cast(pl.Int64)
     if found.right and found.rate is None:
@@ -223,19 +218,29 @@ def _first_text(frame: pl.LazyFrame, name: str, have: pl.Schema) -> str | None:
     return str(values[0]) if len(values) else None
 
 
-def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> int | None:
-    """n from a count beside the rate, from a name such as acc_of_8 or avg@8, or from the grid of the rates."""
+def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[int | None, str]:
+    """n, and how it is known: from a count beside the rate, from a name such as avg@8, or from the grid of the rates."""
     if found.right:
         counts = number_of(found.right, have[found.right])
-        sizes = (
-            frame.filter((pl.col("rate") > 0) & (counts > 0)).select((counts / pl.col("rate")).round().alias("n")).unique().collect()
-        )
-        return int(sizes["n"][0]) if sizes.height == 1 else None
+        both = frame.filter((pl.col("rate") > 0) & (counts > 0))
+        sizes = both.select((counts / pl.col("rate")).round().alias("n")).unique().collect()
+        if sizes.height == 1:
+            size = int(sizes["n"][0])
+            return size, f"{found.right} divided by {found.rate} is {size} in every row: that many rollouts stand behind a rate."
     named = re.search(r"(?:@|_of_)(\d+)$", norm(found.rate or ""))
     if named and int(named.group(1)) > 1:
-        return int(named.group(1))
+        return int(named.group(1)), f"The name {found.rate} says that {named.group(1)} rollouts stand behind a rate."
     rates = frame.select(pl.col("rate").drop_nulls().unique()).collect(engine="streaming").to_series().to_numpy()
-    return smallest_grid(rates)
+    size = smallest_grid(rates)
+    if size is None:
+        return None, (
+            "The table does not say how many rollouts stand behind a rate, and the rates do not fall on a grid that "
+            "would tell; give it with --tries N. Figures that need the number are withheld."
+        )
+    return size, (
+        f"The number of rollouts per rate is inferred, not given: {size} is the smallest that explains every rate (the "
+        "true number may be a multiple). Say otherwise with --tries N."
+    )
 
 
 def smallest_grid(rates: np.ndarray) -> int | None:

@@ -1,0 +1,302 @@
+"""The figures of `onedial inspect --json`: counts, shares and pass@k of a log, each withheld with a reason where the
+log cannot support it.
+
+Definitions
+    rollouts        rows of the log (of the chosen split), unusable ones included
+    unusable        timeouts, errors and rollouts without a finite reward; they enter no share and no mean
+    groups          groups with at least one row; `group_sizes` counts rows per group, unusable ones included
+    shares          of the groups with two or more usable rollouts. silent = all outcome rewards equal (max == min):
+                    all right, all wrong, or equal but neither ("other")
+    groups_of_one   groups with fewer than two usable rollouts: they can teach nothing and stand in no share
+    tokens_silent   completion tokens of the silent groups
+    pass_at_k       1 − C(n−c, k) / C(n, k) of each group with n ≥ k usable rollouts, averaged over those groups
+                    (unbiased; Chen et al. 2021, arXiv:2107.03374, eq. 1)
+
+For a rate table each prompt stands for one group of its n tries, and `expected_silent_share` is what groups of size G
+drawn from those tries would show: (C(k, G) + C(n−k, G)) / C(n, G), averaged over prompts with n ≥ G.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from onedial.findings.intervals import wilson
+from onedial.logs.groups import Reward, Scale, group_frame, reward_of, scale
+from onedial.logs.schema import Log
+
+SILENT = ("right", "wrong", "other")
+SHARES = ("mixed_share", "silent_share", "silent_right_share", "silent_wrong_share", "silent_other_share")
+GROUP_SIZES = (2, 4, 8, 16, 32, 64)
+BROKEN_SHOWN = 20
+
+Figures = dict[str, Any]
+
+
+def key_figures(log: Log) -> Figures:
+    """All figures of a log as plain JSON values; `withheld` maps each null figure to its reason."""
+    figures = _of_rates(log) if log.kind == "rates" else _of_rollouts(log)
+    return {
+        "format": log.format,
+        "kind": log.kind,
+        "coverage": log.coverage.to_json(),
+        **figures,
+        "broken_lines": log.broken_lines,
+        "broken": [{"file": b.file, "line": b.line, "reason": b.reason} for b in log.broken[:BROKEN_SHOWN]],
+        "files": len(log.files),
+    }
+
+
+def pass_at_k(counts: Iterable[tuple[int, int, int]], k: int) -> float | None:
+    """Mean of 1 − C(n−c, k)/C(n, k) over groups; `counts` holds (n, c, number of such groups); None when no n ≥ k."""
+    total, groups = 0.0, 0
+    for n, c, number in counts:
+        if n >= k:
+            total += number * (1.0 - math.comb(n - c, k) / math.comb(n, k))
+            groups += number
+    return total / groups if groups else None
+
+
+def silent_at(counts: Iterable[tuple[int, int, int]], size: int) -> float | None:
+    """Expected silent share of groups of `size` drawn without replacement from n tries with c right."""
+    total, prompts = 0.0, 0
+    for n, c, number in counts:
+        if n >= size:
+            total += number * (math.comb(c, size) + math.comb(n - c, size)) / math.comb(n, size)
+            prompts += number
+    return total / prompts if prompts else None
+
+
+def _of_rollouts(log: Log) -> Figures:
+    withheld: dict[str, str] = {}
+    grouped = log.has("group_id") and log.coverage.group_identity != "none"
+    totals = _totals(log)
+    if not totals["rollouts"]:
+        return _empty(withheld, "the log holds no rollouts")
+    marks = scale(log)
+    table = _table(log, marks, "outcome_reward") if grouped else None
+    figures: Figures = {
+        "rollouts": totals["rollouts"],
+        "unusable": totals["unusable"],
+        "prompts": totals["prompts"],
+        **_group_figures(table, log, withheld),
+        "mean_reward": totals["mean"],
+        "mean_reward_interval": _mean_interval(table),
+        "right_means": marks.rule,
+    }
+    if totals["mean"] is None:
+        withheld["mean_reward"] = "no rollout has a usable reward"
+    if log.has("shaped_reward"):
+        figures["mean_shaped_reward"] = totals["shaped_mean"]
+        if table is not None and totals["shaped_mean"] is not None and not log.coverage.survivors_only:
+            figures["on_shaped_reward"] = _shaped(log)
+    figures |= _tokens(log, totals, table, withheld)
+    figures["pass_at_k"] = _pass_figures(log, marks, table, withheld)
+    return {**figures, "withheld": withheld}
+
+
+def _totals(log: Log) -> Figures:
+    reward, shaped = reward_of(), reward_of("shaped_reward")
+    exprs = [
+        pl.len().alias("rollouts"),
+        reward.is_null().sum().alias("unusable"),
+        reward.mean().alias("mean"),
+    ]
+    if log.has("shaped_reward"):
+        exprs.append(shaped.mean().alias("shaped_mean"))
+    if log.has("completion_tokens"):
+        exprs += [pl.col("completion_tokens").sum().alias("tokens"), pl.col("completion_tokens").null_count().alias("blank")]
+    if log.has("group_id"):
+        exprs.append(pl.col("group_id").null_count().alias("nameless"))
+    row = log.frame.select(exprs).collect(engine="streaming").row(0, named=True)
+    prompts = None
+    if log.has("prompt_id"):
+        key = pl.col("prompt_id").hash() if log.frame.collect_schema()["prompt_id"] == pl.String else pl.col("prompt_id")
+        found = log.frame.select(key.alias("p")).group_by("p").agg().select(pl.len()).collect(engine="streaming")
+        prompts = int(found.item())
+    return {"shaped_mean": None, "tokens": None, "blank": 0, "nameless": 0, **row, "prompts": prompts}
+
+
+def _table(log: Log, marks: Scale, on: Reward) -> pl.DataFrame:
+    """Groups counted by kind, size, n and c, with token sums and what the interval of the mean needs."""
+    named = replace(log, frame=log.frame.filter(pl.col("group_id").is_not_null()))
+    total, n = pl.col("total"), pl.col("n")
+    return (
+        group_frame(named, on=on, marks=marks, lean=True)
+        .group_by("kind", "size", "n", "c")
+        .agg(
+            pl.len().cast(pl.Int64).alias("groups"),
+            pl.col("tokens").sum(),
+            total.sum().alias("t"),
+            (total * total).sum().alias("tt"),
+            (total * n).sum().alias("tn"),
+        )
+        .sort("size", "n", "c", "kind")
+        .collect(engine="streaming")
+    )
+
+
+def _count(table: pl.DataFrame, *kinds: str) -> int:
+    return int(table.filter(pl.col("kind").is_in(kinds)).get_column("groups").sum())
+
+
+def _group_figures(table: pl.DataFrame | None, log: Log, withheld: dict[str, str]) -> Figures:
+    if table is None:
+        reason = "the log does not tell which rollouts belong to one group"
+        withheld |= dict.fromkeys(("groups", "group_sizes", "groups_of_one", *SHARES), reason)
+        return dict.fromkeys(("groups", "group_sizes", "groups_of_one", "groups_in_shares", *SHARES))
+    sizes = table.group_by("size").agg(pl.col("groups").sum()).sort("size")
+    base = _count(table, "mixed", *SILENT)
+    figures: Figures = {
+        "groups": int(table.get_column("groups").sum()),
+        "group_sizes": {str(size): number for size, number in sizes.iter_rows()},
+        "groups_of_one": _count(table, "one", "empty"),
+        "groups_in_shares": base,
+    }
+    reason = ""
+    if log.coverage.survivors_only:
+        reason = "the log holds only groups that survived filtering, so silent groups cannot be counted"
+    elif not base:
+        reason = "no group has two or more usable rollouts"
+    if reason:
+        withheld |= dict.fromkeys(SHARES, reason)
+        return {**figures, **dict.fromkeys(SHARES)}
+    hits = {"mixed_share": ("mixed",), "silent_share": SILENT}
+    hits |= {f"silent_{kind}_share": (kind,) for kind in SILENT}
+    figures |= {name: _count(table, *kinds) / base for name, kinds in hits.items()}
+    figures["share_intervals"] = {name: list(wilson(_count(table, *kinds), base)) for name, kinds in hits.items()}
+    return figures
+
+
+def _mean_interval(table: pl.DataFrame | None) -> list[float] | None:
+    """95 % interval of the mean reward with groups as clusters (ratio estimator, linearised)."""
+    if table is None or table.is_empty():
+        return None
+    number = int(table.filter(pl.col("n") > 0).get_column("groups").sum())
+    n = table.get_column("n") * table.get_column("groups")
+    rollouts, total = int(n.sum()), float(table.get_column("t").sum())
+    if number < 2 or not rollouts:
+        return None
+    mean = total / rollouts
+    squares = float((table.get_column("n") ** 2 * table.get_column("groups")).sum())
+    spread = float(table.get_column("tt").sum()) - 2 * mean * float(table.get_column("tn").sum()) + mean * mean * squares
+    half = 1.959964 * math.sqrt(max(0.0, spread) * number / (number - 1)) / rollouts
+    return [mean - half, mean + half]
+
+
+def _shaped(log: Log) -> Figures:
+    """Mixed and silent shares by the reward that trained: where it differs from the outcome, shaping decided."""
+    table = _table(log, scale(log, "shaped_reward"), "shaped_reward")
+    base = _count(table, "mixed", *SILENT)
+    if not base:
+        return {"mixed_share": None, "silent_share": None}
+    return {"mixed_share": _count(table, "mixed") / base, "silent_share": _count(table, *SILENT) / base}
+
+
+def _tokens(log: Log, totals: Figures, table: pl.DataFrame | None, withheld: dict[str, str]) -> Figures:
+    names = ("tokens_generated", "tokens_silent")
+    if not log.has("completion_tokens") or totals["blank"] == totals["rollouts"]:
+        withheld |= dict.fromkeys(names, log.why_missing("completion_tokens") or "no rollout has a token count")
+        return dict.fromkeys(names)
+    figures: Figures = {"tokens_generated": int(totals["tokens"]), "tokens_silent": None}
+    if totals["blank"]:
+        figures["rollouts_without_tokens"] = totals["blank"]
+    if log.coverage.survivors_only or table is None:
+        withheld["tokens_silent"] = withheld.get("silent_share", "the log does not tell the groups")
+    else:
+        silent = table.filter(pl.col("kind").is_in(SILENT))
+        figures["tokens_silent"] = int(silent.get_column("tokens").sum())
+    return figures
+
+
+def _pass_figures(log: Log, marks: Scale, table: pl.DataFrame | None, withheld: dict[str, str]) -> Figures | None:
+    reason = ""
+    if table is None:
+        reason = "the log does not tell which rollouts belong to one group"
+    elif log.coverage.survivors_only:
+        reason = "the log holds only groups that survived filtering, whose solve rates are not the run's"
+    elif not marks.exact and not log.has("correct"):
+        reason = marks.rule + "; which rollouts are right is not known"
+    elif not int(table.get_column("n").sum()):
+        reason = "no rollout has a usable reward"
+    if table is None or reason:
+        withheld["pass_at_k"] = reason
+        return None
+    counts = list(table.filter(pl.col("n") > 0).select("n", "c", "groups").iter_rows())
+    return {str(k): pass_at_k(counts, k) for k in ks_of(n for n, _, _ in counts)}
+
+
+def ks_of(sizes: Iterable[int]) -> list[int]:
+    """1, 2, 4, … up to the largest size, and the size itself where all are equal."""
+    found = set(sizes)
+    top = max(found, default=0)
+    powers = {2**i for i in range(top.bit_length()) if 2**i <= top}
+    return sorted(powers | (found if len(found) == 1 else set()))
+
+
+def _of_rates(log: Log) -> Figures:
+    withheld = {
+        "tokens_generated": "a table of solve rates holds no lengths",
+        "tokens_silent": "a table of solve rates holds no lengths",
+        "silent_other_share": "a table of solve rates knows right and wrong only",
+    }
+    known = log.frame.filter(pl.col("rate").is_not_null())
+    table = known.group_by("n", "k", "rate").agg(pl.len().cast(pl.Int64).alias("prompts")).collect(engine="streaming")
+    blank = int(log.frame.select(pl.len()).collect(engine="streaming").item()) - int(table.get_column("prompts").sum())
+    if table.is_empty():
+        return _empty(withheld, "the table holds no rates")
+    prompts = int(table.get_column("prompts").sum())
+    right = int(table.filter(pl.col("rate") >= 1).get_column("prompts").sum())
+    wrong = int(table.filter(pl.col("rate") <= 0).get_column("prompts").sum())
+    has_n = table.get_column("n").null_count() == 0
+    if not has_n:
+        withheld |= dict.fromkeys(
+            ("rollouts", "group_sizes", "pass_at_k", "expected_silent_share"), "the number of rollouts per rate is not known"
+        )
+    counts = list(table.select("n", "k", "prompts").iter_rows()) if has_n else []
+    sizes = table.group_by("n").agg(pl.col("prompts").sum()).sort("n")
+    hits = {
+        "mixed_share": prompts - right - wrong,
+        "silent_share": right + wrong,
+        "silent_right_share": right,
+        "silent_wrong_share": wrong,
+    }
+    return {
+        "rollouts": sum(n * number for n, _, number in counts) if has_n else None,
+        "unusable": blank,
+        "prompts": int(log.frame.select(pl.col("prompt_id").n_unique()).collect().item()),
+        "groups": prompts,
+        "group_sizes": {str(n): number for n, number in sizes.iter_rows()} if has_n else None,
+        "groups_of_one": 0,
+        "groups_in_shares": prompts,
+        **{name: number / prompts for name, number in hits.items()},
+        "silent_other_share": None,
+        "share_intervals": {name: list(wilson(number, prompts)) for name, number in hits.items()},
+        "mean_reward": float((table.get_column("rate") * table.get_column("prompts")).sum()) / prompts,
+        "mean_reward_interval": None,
+        "right_means": "the table says how often each prompt was solved",
+        "tokens_generated": None,
+        "tokens_silent": None,
+        "pass_at_k": {str(k): pass_at_k(counts, k) for k in ks_of(n for n, _, _ in counts)} if has_n else None,
+        "expected_silent_share": {str(g): v for g in GROUP_SIZES if (v := silent_at(counts, g)) is not None} if has_n else None,
+        "withheld": withheld,
+    }
+
+
+def _empty(withheld: dict[str, str], reason: str) -> Figures:
+    names = ("mean_reward", *SHARES, "tokens_generated", "tokens_silent", "pass_at_k")
+    return {
+        "rollouts": 0,
+        "unusable": 0,
+        "prompts": 0,
+        "groups": 0,
+        "group_sizes": {},
+        "groups_of_one": 0,
+        "groups_in_shares": 0,
+        **dict.fromkeys(names),
+        "withheld": {**withheld, **dict.fromkeys(names, reason)},
+    }
