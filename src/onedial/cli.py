@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onedial import __version__
-from onedial.errors import OnedialError, nearest
+from onedial.errors import ConfigError, OnedialError, nearest
 
 # Every command there may be, in the order a newcomer meets them; those whose module is absent are not shown.
 COMMANDS = (
@@ -79,8 +79,39 @@ def _dispatch(words: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    code: int = module.run(parser.parse_args(words[1:]))
+    rest, settings = _dotted(words[1:], getattr(module, "DOTTED", ()))
+    args, unknown = parser.parse_known_args(rest)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        message = f"unknown argument {unknown[0]!r}{nearest(unknown[0].partition('=')[0], flags)}"
+        print(f"{PROG} {name}: {message} ({PROG} {name} --help lists all)", file=sys.stderr)
+        return EXIT_USER_ERROR
+    args.dotted = settings
+    code: int = module.run(args)
     return code
+
+
+def _dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Takes `--SECTION.NAME VALUE` and `--SECTION.NAME=VALUE` out of the words, for the sections a command declares.
+
+    Which names exist depends on the values of other options (the task, the row), so they are not flags of argparse.
+    """
+    rest: list[str] = []
+    settings: dict[str, dict[str, str]] = {}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        section, _, name = key.partition(".")
+        if not word.startswith("--") or not name or section not in sections:
+            rest.append(word)
+            continue
+        if not equals:
+            if not queue:
+                raise ConfigError(f"{word} needs a value, as in {word}=VALUE")
+            value = queue.pop(0)
+        settings.setdefault(section, {})[name] = value
+    return rest, settings
 
 
 def overview() -> str:
@@ -94,7 +125,7 @@ def overview() -> str:
         "",
         *(f"  {name:<{width}}  {summary}" for name, summary in commands.items()),
         "",
-        f"{PROG} COMMAND --help explains one command; {PROG} --version prints the version.",
+        f"More on one command: {PROG} COMMAND --help",
     ]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -175,7 +175,8 @@ class Batch:
 
     Per group (N): `prompt_tokens` (P,) with `prompt_offsets` (N+1,), `group_ids` the groups' names.
     Per row (B): `group` number, `advantage`, `positive` (judged correct), `row_mask` (False = left out of the
-    loss and of every count, e.g. overlong), `group_tokens` tokens of the row's whole group, counted before any split.
+    loss and of every count, e.g. overlong), `group_tokens` tokens of the row's whole group, counted before any split,
+    `stale` (written by an earlier policy than the one training starts from).
     Per token (T): `tokens` with `offsets` (B+1,), `row` number, `mask`, and log-probabilities in nats:
     `engine_logp` (sampler), `old_logp` (trainer at iteration start), `ref_logp` (reference), `logp` (now, with grad).
     """
@@ -190,6 +191,7 @@ class Batch:
     positive: Tensor
     row_mask: Tensor
     group_tokens: Tensor
+    stale: Tensor | None = None
     engine_logp: Tensor | None = None
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
@@ -240,11 +242,21 @@ class Batch:
             positive=self.positive[rows],
             row_mask=self.row_mask[rows],
             group_tokens=self.group_tokens[rows],
+            stale=None if self.stale is None else self.stale[rows],
             engine_logp=of_tokens(self.engine_logp),
             old_logp=of_tokens(self.old_logp),
             ref_logp=of_tokens(self.ref_logp),
             logp=of_tokens(self.logp),
         )
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch with its tensors on a device."""
+        moved = {
+            cell.name: value.to(device)
+            for cell in fields(self)
+            if isinstance(value := getattr(self, cell.name), Tensor)
+        }
+        return replace(self, **moved)
 
     def split(self, parts: int) -> list[Batch]:
         """About equal micro-batches of neighbouring rows; with `Counts` of the whole, their losses add up."""

@@ -13,7 +13,6 @@ Shapes here: T tokens of the flat row, H query heads, K key/value heads, D head 
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,17 +44,17 @@ class Layout(Protocol):
         ...
 
 
-_layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+_layouts: list[Layout] = []  # a stack; not a context variable, because CUDA's backward runs in a thread of its own
 
 
 @contextmanager
 def using(layout: Layout) -> Iterator[None]:
-    """Model calls inside attend as `layout` says."""
-    token = _layout.set(layout)
+    """Model calls inside attend as `layout` says, recomputation in backward included."""
+    _layouts.append(layout)
     try:
         yield
     finally:
-        _layout.reset(token)
+        _layouts.pop()
 
 
 def _attention(
@@ -63,9 +62,9 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The function Hugging Face models call: (1, H, T, D), (1, K, T, D), (1, K, T, D) → (1, T, H, D)."""
-    layout = _layout.get()
-    if layout is None:
+    if not _layouts:
         raise RuntimeError("a model with onedial's attention was called outside `with using(layout)`")
+    layout = _layouts[-1]
     window = options.get("sliding_window")
     unsupported = [name for name in ("softcap", "s_aux") if options.get(name) is not None]
     if window is not None and layout.longest > window:

@@ -28,21 +28,17 @@ class _TokenLogps(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, inverse_temperature: float
-    ) -> tuple[Tensor, Tensor]:
-        logps, entropies, normalisers = [], [], []
+    ) -> Tensor:
+        logps, normalisers = [], []
         rows = chunk_rows(weight.shape[0])
         for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
             logits = _logits(part, weight, bias, inverse_temperature)
             normaliser = logits.logsumexp(-1)
             logps.append(logits.gather(1, target[:, None]).squeeze(1) - normaliser)
-            probability = (logits - normaliser[:, None]).exp_()
-            entropies.append(normaliser - torch.linalg.vecdot(probability, logits))
             normalisers.append(normaliser)
         ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalisers))
         ctx.inverse_temperature = inverse_temperature
-        entropy = torch.cat(entropies)
-        ctx.mark_non_differentiable(entropy)
-        return torch.cat(logps), entropy
+        return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -74,10 +70,10 @@ class _TokenLogps(torch.autograd.Function):
 
 def token_logps(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Hidden states (T, d), output weight (V, d), targets (T,) → fp32 logp (T,) and entropy (T,), in nats.
+) -> Tensor:
+    """Hidden states (T, d), output weight (V, d), targets (T,) → logp (T,) in fp32 and nats, with gradient.
 
-    Both are of softmax(logits / temperature). Gradients flow through logp only; entropy is a reading.
+    Of softmax(logits / temperature). Logits are multiplied in the model's type, everything after in fp32.
     """
-    logp, entropy = _TokenLogps.apply(hidden, weight, bias, targets, 1.0 / temperature)
-    return logp, entropy
+    logp: Tensor = _TokenLogps.apply(hidden, weight, bias, targets, 1.0 / temperature)
+    return logp

@@ -31,8 +31,15 @@ class Rows:
         return dict(zip(keys, values, strict=True))
 
 
-def pack(algorithm: Algorithm, groups: Sequence[Group], max_new_tokens: int, kl_penalty: Tensor | None = None) -> Rows:
-    """Packs groups and computes their advantages.
+def pack(
+    algorithm: Algorithm,
+    groups: Sequence[Group],
+    *,
+    max_new_tokens: int,
+    version: int = 0,
+    kl_penalty: Tensor | None = None,
+) -> Rows:
+    """Packs groups and computes their advantages; rows written by a policy older than `version` are stale.
 
     `kl_penalty` (B,) is subtracted from the reward (kl_in='reward'). Overlong handling comes after the outcome
     reward, so a unanimous group can still be told apart by its outcome.
@@ -62,6 +69,7 @@ def pack(algorithm: Algorithm, groups: Sequence[Group], max_new_tokens: int, kl_
         positive=torch.tensor([bool(rollout.verdict.correct) for rollout in rollouts], dtype=torch.bool),
         row_mask=row_mask,
         group_tokens=group_tokens[number],
+        stale=torch.tensor([r.completion.policy_version < version for r in rollouts], dtype=torch.bool),
         engine_logp=torch.tensor([logp for r in rollouts for logp in r.completion.logps], dtype=torch.float32),
     )
     return Rows(batch, shaped)

@@ -1,0 +1,78 @@
+"""`onedial train`: train a model, or go on with a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from onedial.algorithms import get_algorithm
+from onedial.config import PLAIN_FIELDS, RUN_FIELDS, Run, default_of, make_run, merge, read_toml
+from onedial.errors import ConfigError
+
+HELP = """Train a model with verifiable rewards, or resume a run
+
+  onedial train dapo --task arithmetic --iterations 30
+  onedial train grpo --model ./my-model --task data.jsonl --lr 1e-6
+  onedial train --config run.toml --seed 1
+  onedial train --resume runs/dapo-arithmetic-s0
+
+ROW is a row of the table (onedial algorithms). Any setting below can stand in the TOML file too.
+--task.OPTION sets an option of the task, --algorithm.CELL a cell of the row."""
+
+DOTTED = ("task", "algorithm")
+RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "eval_every", "threads", "track")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "onedial train [ROW] [--config FILE] [--SETTING VALUE …] | --resume DIR"
+    parser.add_argument("row", nargs="?", metavar="ROW", help="row of the algorithm table")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this directory")
+    settings = parser.add_argument_group("settings")
+    for name in PLAIN_FIELDS:
+        text = str(RUN_FIELDS[name].metadata["help"]).replace("%", "%%")
+        default = default_of(name)
+        shown = f" [{default}]" if default not in ("", None) else ""
+        settings.add_argument(f"--{name}", metavar="X", help=text + shown, default=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    given = {name: getattr(args, name) for name in PLAIN_FIELDS if name in args}
+    return start(args.row, args.config, args.resume, merge(given, args.dotted))
+
+
+def start(row: str | None, config: Path | None, resume: Path | None, given: dict[str, Any]) -> int:
+    """Trains with settings from file and command line, or resumes, and prints what was learned."""
+    if resume is not None:
+        settings = _resumed(resume, row, config, given)
+    else:
+        layers = [read_toml(config)] if config else []
+        if row is not None:
+            layers.append({"algorithm": {"row": get_algorithm(row).name}})
+        settings = make_run(merge(*layers, given), where=f"{config}: " if config and not given else "")
+    from onedial.train.loop import train
+
+    result = train(settings, resume=resume is not None)
+    print(f"run: {result.directory}   (onedial report {result.directory} shows it)")
+    if result.after is not None:
+        samples = result.after.samples
+        before = f"{result.before.avg.value:.1%}" if result.before else "–"
+        print(
+            f"held-out avg@{samples}: {before} → {result.after.avg.value:.1%} "
+            f"in {result.train_s:.0f} s of training ({result.directory})"
+        )
+    return 0
+
+
+def _resumed(directory: Path, row: str | None, config: Path | None, given: dict[str, Any]) -> Run:
+    forbidden = (
+        [name for name in given if name not in RESUMABLE] + (["ROW"] if row else []) + (["config"] if config else [])
+    )
+    if forbidden:
+        raise ConfigError(
+            f"--resume goes on with the run as it was; {', '.join(forbidden)} cannot change. "
+            f"What can: {', '.join(RESUMABLE)}"
+        )
+    path = directory / "run.toml"
+    return make_run(merge(read_toml(path), given, {"out": str(directory)}), where=f"{path}: ")

@@ -1,0 +1,59 @@
+"""THE MAIN PATH: rollouts → groups → advantages → update → weights back to the engine → log.
+
+Read it top to bottom; every line is one stage, and each stage is one module.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from onedial.config import Run
+from onedial.evaluation import Evaluation
+from onedial.train.metrics import metrics_of
+from onedial.train.rundir import held
+from onedial.train.step import update
+from onedial.train.view import View
+from onedial.train.workshop import Workshop
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: its directory, the evaluations before and after, and the seconds spent training."""
+
+    directory: Path
+    before: Evaluation | None
+    after: Evaluation | None
+    train_s: float
+
+
+def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result:
+    """Trains a model as `run` says, into its run directory, and returns what it learned.
+
+    With `resume`, goes on from the newest checkpoint; rollouts that were already paid for are not generated again,
+    and the result equals that of a run that was never stopped. Raises UserError for everything a person can mend.
+    """
+    view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)
+    with held(run.directory, resume=resume), Workshop(run, resume, view) as shop, view:
+        before = shop.evaluate(0)
+        for iteration in range(shop.done + 1, run.iterations + 1):
+            started = time.perf_counter()
+            collected = shop.collector.collect(iteration)
+            rows = shop.pack(collected.allocation.train)
+            shop.save_rollouts(iteration, collected, rows)
+
+            update_started = time.perf_counter()
+            updated = update(shop.policy, shop.reference, rows.batch, iteration - 1, view.progress)
+            shop.steps += updated.steps
+            shop.engine.load_weights(shop.policy.model, shop.steps)
+            update_s = time.perf_counter() - update_started
+
+            if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
+                shop.save_checkpoint(iteration)
+            times = {"time_s": time.perf_counter() - started, "update_s": update_s}
+            shop.log(iteration, metrics_of(run, iteration, shop.steps, collected, rows, updated, times))
+            if run.eval_every and iteration % run.eval_every == 0 and iteration < run.iterations:
+                shop.evaluate(iteration)
+        after = shop.evaluate(run.iterations)
+        return Result(run.directory, before, after, shop.train_s)

@@ -1,0 +1,217 @@
+"""Everything a run needs, opened in order and closed together: model, engine, task, verifiers, logs, saved state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from onedial import __version__
+from onedial.budget.allocators import Allocator, Dynamic, Fixed
+from onedial.config import Run, to_toml
+from onedial.errors import RunDirError
+from onedial.evaluation import Evaluation, evaluate_groups, generate_groups
+from onedial.lm.text import Text
+from onedial.logs.run_log import (
+    Trained,
+    append_json,
+    cut_json_lines,
+    read_groups,
+    read_json_lines,
+    rollout_file,
+    write_rollouts,
+)
+from onedial.models import load_tokenizer, resolve, stop_ids
+from onedial.rollout.collector import Collected, Collector
+from onedial.rollout.engine import Sampling, seed_of
+from onedial.rollout.torch_engine import TorchEngine
+from onedial.tasks import TaskSource, open_task
+from onedial.train import checkpoint
+from onedial.train.packing import Rows, pack
+from onedial.train.policy import Policy
+from onedial.train.step import kl_penalty
+from onedial.train.trackers import Tracker, open_trackers
+from onedial.train.view import View
+from onedial.types import Group
+from onedial.verify.pool import VerifierPool
+
+
+def open_engine(run: Run, policy: Policy, tokenizer: Any) -> TorchEngine:
+    """The torch engine on the policy's weights."""
+    model: Any = policy.model
+    stops = stop_ids(model.config, model.generation_config, tokenizer)
+    return TorchEngine(model, stops, max_rows=run.max_rows)
+
+
+def open_allocator(run: Run) -> Allocator:
+    """The allocator that the row's `keep` and `refill` ask for."""
+    row = run.algorithm
+    if row.refill:
+        return Dynamic(run.prompts_per_iteration, run.group_size, run.refill_limit, run.on_exhausted)
+    return Fixed(run.prompts_per_iteration, run.group_size, keep_mixed=row.keep == "mixed")
+
+
+class Workshop:
+    """The tools of one run. `done` iterations and `steps` optimiser steps lie behind it."""
+
+    def __init__(self, run: Run, resume: bool, view: View) -> None:
+        self.run, self.view = run, view
+        self.directory = run.directory
+        self.done = self.steps = 0
+        self.train_s = 0.0
+        self.judge: VerifierPool | None = None
+        self.trackers: list[Tracker] = []
+        self._resume = resume
+
+    def __enter__(self) -> Workshop:
+        try:
+            self._open()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        run = self.run
+        torch.set_num_threads(run.threads or len(os.sched_getaffinity(0)))
+        # everything that a person can have got wrong is opened before the run directory holds a run
+        self.task: TaskSource = open_task(run.task, **run.task_options)
+        path = resolve(run.model)
+        self.tokenizer = load_tokenizer(path)
+        self.text = Text(self.tokenizer)
+        self.policy = Policy(run, path)
+        self.reference = self.policy.frozen_copy() if run.algorithm.needs_reference else None
+        self.engine = open_engine(run, self.policy, self.tokenizer)
+        self.judge = VerifierPool(
+            self.task.verifier, run.verifier_workers, run.verifier_timeout_s, run.verifier_memory_mb
+        )
+        allocator = open_allocator(run)
+        self.sampling = Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
+        self.collector = Collector(
+            self.engine,
+            self.text,
+            self.judge,
+            allocator,
+            lambda position: self.task.draw("train", run.seed, position),
+            self.sampling,
+            run.seed,
+            progress=self.view.progress,
+        )
+        self.text.encode(self.task.draw("train", run.seed, 0))  # a template or data error shows before anything is paid
+        self.trackers = open_trackers(
+            [name for name in run.track.split(",") if name], self.directory, {"run": to_toml(run)}
+        )
+        if self._resume:
+            self._restore(allocator)
+        else:
+            header = f"# onedial {__version__}\n"
+            (self.directory / "run.toml").write_text(header + to_toml(run), encoding="utf-8")
+        for note in self.task.notes:
+            self.view.note(note)
+
+    def _restore(self, allocator: Allocator) -> None:
+        stored = checkpoint.latest(self.directory)
+        if stored is not None:
+            state = checkpoint.load(stored, self.policy)
+            self.done, self.steps, self.train_s = state["iteration"], state["step"], state["train_s"]
+            allocator.restore(state["allocator"], self._carried(state["allocator"].get("carried", [])))
+            self.engine.load_weights(self.policy.model, self.steps)
+        if self.done >= self.run.iterations:
+            raise RunDirError(
+                f"{self.directory}: all {self.run.iterations} iterations are done; to go on, add --iterations N with "
+                f"N > {self.run.iterations}"
+            )
+        for name in ("metrics.jsonl", "eval.jsonl"):
+            if (self.directory / name).exists():
+                cut_json_lines(self.directory / name, self.done)
+        recorded: dict[str, Group] = {}
+        iteration = self.done + 1
+        while (path := rollout_file(self.directory, iteration)).exists():
+            recorded.update(read_groups(path))
+            iteration += 1
+        self.collector.recorded = recorded
+        self.view.note(f"resuming after iteration {self.done}; {len(recorded)} groups already generated are reused")
+
+    def _carried(self, names: list[list[Any]]) -> list[Group]:
+        """Groups that wait for their update, from the rollouts on disk, with prompts as the task draws them."""
+        groups = []
+        for iteration, name in names:
+            group = read_groups(rollout_file(self.directory, iteration))[name]
+            prompt = self.task.draw("train", self.run.seed, group.position)
+            groups.append(Group(prompt, group.rollouts, iteration, group.position, self.text.encode(prompt)))
+        return groups
+
+    def pack(self, groups: list[Group]) -> Rows:
+        """The batch of the groups that train, with advantages."""
+        row, limit = self.run.algorithm, self.run.max_new_tokens
+        rows = pack(row, groups, max_new_tokens=limit, version=self.steps)
+        if row.kl_coef > 0 and row.kl_in == "reward" and self.reference is not None:
+            penalty = kl_penalty(self.policy, rows.batch, self.reference)
+            rows = pack(row, groups, max_new_tokens=limit, version=self.steps, kl_penalty=penalty)
+        return rows
+
+    def save_rollouts(self, iteration: int, collected: Collected, rows: Rows) -> None:
+        """All groups of the iteration to disk, before they train."""
+        trained = {key: Trained(*values) for key, values in rows.by_rollout(collected.allocation.train).items()}
+        write_rollouts(self.directory, iteration, collected.groups, collected.allocation.fates, trained)
+
+    def save_checkpoint(self, iteration: int) -> Path:
+        """Weights, moments and the state to resume from."""
+        state = {
+            "version": __version__,
+            "iteration": iteration,
+            "step": self.steps,
+            "train_s": self.train_s,
+            "allocator": self.collector.allocator.state(),
+        }
+        return checkpoint.save(self.directory, iteration, self.policy, self.tokenizer, state, self.run.keep_checkpoints)
+
+    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+        """One line of metrics to the file, the screen and the trackers."""
+        self.train_s += metrics["time_s"]
+        append_json(self.directory / "metrics.jsonl", metrics)
+        self.view.update(metrics)
+        for tracker in self.trackers:
+            tracker.log(metrics, iteration)
+
+    def evaluate(self, iteration: int) -> Evaluation | None:
+        """Held-out accuracy now; None where evaluation is off or this iteration's lies behind a resumed run."""
+        run = self.run
+        if not run.eval_prompts or iteration < self.done:
+            return None
+        prompts = self.task.heldout(run.eval_prompts, run.seed)
+        groups = generate_groups(
+            self.engine,
+            self.text,
+            self._open_judge(),
+            prompts,
+            samples=run.eval_samples,
+            sampling=self.sampling,
+            seed=seed_of(run.seed, "eval"),
+            progress=self.view.progress,
+        )
+        evaluation = evaluate_groups(groups, run.temperature)
+        path = self.directory / "eval.jsonl"
+        known = [record for record in read_json_lines(path) if record["iteration"] == iteration]
+        if not known:
+            append_json(path, {"iteration": iteration, **evaluation.to_json()})
+        self.view.note(f"held-out avg@{evaluation.samples} after {iteration} iterations: {evaluation.avg.value:.1%}")
+        return evaluation
+
+    def _open_judge(self) -> VerifierPool:
+        assert self.judge is not None, "the workshop is open"
+        return self.judge
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.judge is not None:
+            self.judge.close()
+        for tracker in self.trackers:
+            tracker.close()
