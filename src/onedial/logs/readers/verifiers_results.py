@@ -62,6 +62,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
 def _rows(
     samples: Sequence[Sample], options: Options, trouble: Trouble, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
+    numbered = {sample.file for sample in samples if _ids_repeat(sample)}
     for sample, line, record in objects(samples, trouble):
         if "reward" not in record and "example_id" not in record:
             trouble.add(sample.file, line, "none of the fields reward, example_id")
@@ -69,7 +70,9 @@ def _rows(
         counts["rows"] += 1
         prompt = record.get("prompt")
         example = record.get("example_id")
-        if example is None:  # `id` numbers examples in some old versions and rows in others: the prompt decides
+        if example is None and sample.file in numbered:
+            example = record.get("id")
+        if example is None:
             counts["inferred"] += 1
             example = key([prompt, record.get("answer")])
         env = record.get("env_name") or record.get("task") or ""
@@ -100,6 +103,19 @@ def _rows(
         if options.text:
             row |= {"prompt": plain(prompt), "completion": completion}
         yield row
+
+
+def _ids_repeat(sample: Sample) -> bool:
+    """Whether an old file's `id` repeats: then it numbers examples; where every row has its own, the prompt decides."""
+    if sample.has("example_id") or not sample.has("id"):
+        return False
+    seen: set[str] = set()
+    for _, _, record in objects([sample], Trouble()):
+        own = key(record.get("id"))
+        if own in seen:
+            return True
+        seen.add(own)
+    return False
 
 
 def _lengths(record: dict[str, Any]) -> dict[str, Any]:
