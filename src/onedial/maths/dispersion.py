@@ -20,7 +20,8 @@ _CELLS = 4_000_000  # numbers held at once by the sums over k, so that long arra
 
 def mixed_probability(p: ArrayLike, size: ArrayLike) -> Array:
     """P(0 < k < G) = 1 − p^G − q^G: the chance that a group of `size` rollouts is not silent. Shapes broadcast."""
-    p, size = _rate(p), np.asarray(size, dtype=np.float64)
+    # a group of none is as silent as a group of one, and 0·log 0 is not a number
+    p, size = _rate(p), np.maximum(np.asarray(size, dtype=np.float64), 1.0)
     # 1 − q^G through log1p keeps its digits for rare successes; floor 0 takes off the last rounding at G = 1
     with np.errstate(divide="ignore"):
         return np.asarray(np.maximum(-np.expm1(size * np.log1p(-p)) - p**size, 0.0))

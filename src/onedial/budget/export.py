@@ -1,0 +1,118 @@
+"""A plan as files: a TRL data set, a verl parquet, the initial state of our own allocator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from onedial.budget.planner import Plan
+from onedial.errors import DataError, nearest
+
+KINDS = {"trl": (".jsonl", ".parquet"), "verl": (".parquet",), "onedial": (".json",)}
+
+
+def parse_target(text: str) -> tuple[str, Path]:
+    """`"trl:next.jsonl"` → ("trl", Path("next.jsonl")). Raises DataError for an unknown kind or ending."""
+    kind, _, path = text.partition(":")
+    if kind not in KINDS or not path:
+        kinds = ", ".join(KINDS)
+        raise DataError(f"--export {text!r}: must be KIND:PATH with KIND one of {kinds}{nearest(kind, KINDS)}")
+    if Path(path).suffix not in KINDS[kind]:
+        raise DataError(f"--export {text!r}: the file of {kind} must end in {' or '.join(KINDS[kind])}")
+    return kind, Path(path)
+
+
+def export(plan: Plan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
+    """Write the plan; `prompts` has prompt_id (text), prompt, answer, source per prompt.
+
+    trl and verl get the funded prompts, one row each, with tries, weight and the believed solve rate; their trainer
+    takes one group size, `plan.group_size`. Raises DataError when the texts they need are not known.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        {"trl": _trl, "verl": _verl, "onedial": _onedial}[kind](plan, prompts, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def table_of(plan: Plan) -> pl.DataFrame:
+    """Per prompt: what is believed and what is planned."""
+    a, b = plan.beliefs.beta()
+    return pl.DataFrame(
+        {
+            "prompt_id": plan.beliefs.counts.ids,
+            "a": a,
+            "b": b,
+            "n": plan.beliefs.counts.n,
+            "solve_rate": plan.beliefs.mean(),
+            "mixed_probability": plan.beliefs.mixed(plan.group_size),
+            "tries": plan.tries,
+            "adaptive_tries": plan.adaptive_tries,
+            "weight": plan.weight,
+            "fate": plan.fate,
+        }
+    )
+
+
+def _onedial(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = table_of(plan).iter_rows(named=True)
+    state: dict[str, Any] = {
+        "version": 1,
+        "kind": "onedial allocator state",
+        "group_size": plan.group_size,
+        "rho": plan.rho,
+        "prompts": {
+            row["prompt_id"]: {
+                "a": round(row["a"], 6),
+                "b": round(row["b"], 6),
+                "n": row["n"],
+                "weight": round(row["weight"], 6),
+                "tries": row["adaptive_tries"],
+                "fate": row["fate"],
+            }
+            for row in rows
+        },
+    }
+    path.write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def _trl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = _funded(plan, prompts).select(
+        "prompt", "answer", "source", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
+    )
+    if path.suffix == ".parquet":
+        rows.write_parquet(path)
+    else:
+        rows.write_ndjson(path)
+
+
+def _verl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = _funded(plan, prompts).with_row_index("index")
+    extra = pl.struct(
+        pl.lit("train").alias("split"), "index", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
+    )
+    message = pl.struct(pl.lit("user").alias("role"), pl.col("prompt").alias("content"))
+    rows.select(
+        pl.col("source").fill_null("").alias("data_source"),
+        pl.concat_list(message).alias("prompt"),
+        pl.col("source").fill_null("").alias("ability"),
+        pl.struct(pl.lit("rule").alias("style"), pl.col("answer").alias("ground_truth")).alias("reward_model"),
+        extra.alias("extra_info"),
+    ).write_parquet(path)
+
+
+def _funded(plan: Plan, prompts: pl.DataFrame) -> pl.DataFrame:
+    """The funded prompts with their texts, in the order of the plan."""
+    funded = table_of(plan).filter(pl.col("fate") == "fund")
+    rows = funded.join(prompts, on="prompt_id", how="left", maintain_order="left")
+    absent = rows.get_column("prompt").null_count()
+    if absent:
+        raise DataError(
+            f"the log holds no text for {absent:,} of {len(rows):,} planned prompts, so no data set can be written; "
+            "export onedial:PATH (by prompt id), or plan from a log with prompts"
+        )
+    return rows
