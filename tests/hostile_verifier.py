@@ -49,7 +49,7 @@ _HOSTILE = {
     "sysexit": lambda _: sys.exit(0),
     "exit": lambda _: os._exit(3),
     "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
-    "memory": lambda _: len(bytearray(2**40)),
+    "memory": lambda _: len(bytearray(3 * 2**30)),
     "nan": lambda _: float("nan"),
     "inf": lambda _: float("inf"),
     "string": lambda _: "1.0",

@@ -66,6 +66,15 @@ def test_draw_is_stateless_and_repeats(name: str) -> None:
     assert all("level" in prompt.meta and prompt.source for prompt in forward)
 
 
+@pytest.mark.parametrize("name", ["arithmetic/all", "countdown", "user"])
+def test_neighbouring_seeds_are_not_shifted_copies(name: str) -> None:
+    """The trap of seed + index: stream s + 1 would be stream s, one position on. Oracle: prompts in common by chance."""
+    source = sources()[name]
+    streams = [[source.draw("train", seed, position).id for position in range(60)] for seed in (1, 2)]
+    shifted = sum(a == b for a, b in zip(streams[0][1:], streams[1], strict=False))
+    assert shifted <= 3
+
+
 def test_draw_is_the_same_in_another_process() -> None:
     """Oracle: a fresh interpreter with another hash seed."""
     code = (
