@@ -178,7 +178,7 @@ def test_help_lists_every_command_within_80_columns(capsys: pytest.CaptureFixtur
     for name, summary in cli.available().items():
         assert summary, f"commands/{name}.py: HELP has no first line"
         assert f"  {name} " in out
-        assert summary in out
+        assert summary in " ".join(out.split())
 
 
 @pytest.mark.parametrize("name", list(cli.available()))
@@ -190,6 +190,12 @@ def test_help_of_each_command_fits_80_columns(
         cli.main([name, "--help"])
     assert end.value.code == 0
     assert max(cell_len(line) for line in capsys.readouterr().out.splitlines()) <= 80
+
+
+def test_long_help_lines_hang_under_their_second_column() -> None:
+    text = "short\n\n  one   two three four five\na paragraph of prose goes on"
+    expected = ["short", "", "  one   two three", "        four five", "a paragraph of prose", "goes on"]
+    assert cli.fitted(text, 20).splitlines() == expected
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,10 @@ import ast
 import importlib
 import importlib.util
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +29,7 @@ COMMANDS = (
     "train", "eval", "compare", "inspect", "plan", "report", "reproduce", "algorithms", "bench", "doctor",
 )  # fmt: skip
 PROG = "onedial"
+WIDTH = 80
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
 
@@ -74,7 +78,7 @@ def _dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"onedial.commands.{name}")
     parser = argparse.ArgumentParser(
         prog=f"{PROG} {name}",
-        description=module.HELP.strip(),
+        description=fitted(module.HELP.strip(), min(WIDTH, shutil.get_terminal_size().columns)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -115,7 +119,7 @@ def _dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[str], d
 
 
 def overview() -> str:
-    """The text of `onedial --help`, at most 80 columns wide."""
+    """The text of `onedial --help`, at most WIDTH columns wide."""
     commands = available()
     width = max((len(name) for name in commands), default=0)
     lines = [
@@ -127,6 +131,16 @@ def overview() -> str:
         "",
         f"More on one command: {PROG} COMMAND --help",
     ]
+    return fitted("\n".join(lines), WIDTH)
+
+
+def fitted(text: str, width: int) -> str:
+    """`text` with lines longer than `width` broken; the rest hangs under the line's second column, if it has one."""
+    lines = []
+    for line in text.splitlines():
+        column = re.match(r" *\S.*? {2,}(?=\S)", line)
+        hang = len(column[0]) if column is not None and len(column[0]) < width * 2 // 3 else 0
+        lines += textwrap.wrap(line, width, subsequent_indent=" " * hang, break_on_hyphens=False) or [""]
     return "\n".join(lines)
 
 
@@ -144,7 +158,7 @@ def _summary(path: Path) -> str:
         )
         if any(isinstance(target, ast.Name) and target.id == "HELP" for target in targets):
             text: str = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-            return text.strip().splitlines()[0]
+            return text.strip().splitlines()[0].rstrip(".")
     return ""
 
 
