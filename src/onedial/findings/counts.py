@@ -14,7 +14,8 @@ from onedial.logs.schema import Log
 def prompt_counts(log: Log | Evidence, *, survivors_only: bool | None = None) -> PromptCounts:
     """Right answers and tries of every judged prompt.
 
-    `survivors_only` overrides what the log says of itself. Raises DataError, with the reason, where rightness or the number of tries is unknown.
+    `survivors_only` overrides what the log says of itself. Raises DataError, with the reason, where rightness or the
+    number of tries is unknown.
     """
     evidence = log if isinstance(log, Evidence) else collect(log)
     if not evidence.judged or evidence.counts.is_empty():

@@ -159,8 +159,9 @@ def expected_silence(evidence: Evidence, fitted: Mixing | None = None) -> Findin
     at = "at the log's group sizes" if not evidence.shared.is_empty() else "at G = 8"
     seen = "" if observed is None else f"; {percent(observed)} were observed"
     mean_only = float(sum(w * dispersion.silent_probability(fitted.mean, n) for n, w in own.items()))
+    columns = ("G", "expected", "low", "high", "at the mean rate", "known from the log")
     rows = tuple(
-        (int(g), float(e), float(a), float(b), float(m), "" if g <= most else "extrapolated beyond the tries logged")
+        (int(g), float(e), float(a), float(b), float(m), "yes" if g <= most else "extrapolated")
         for g, e, a, b, m in zip(sizes, expected, low, high, naive, strict=True)
     )
     return Finding(
@@ -192,7 +193,7 @@ def expected_silence(evidence: Evidence, fitted: Mixing | None = None) -> Findin
                 note=f"beyond G = {most} (the most tries of a prompt) the curve is an extrapolation",
             ),
         ),
-        tables=(Table("By group size", ("G", "expected", "low", "high", "at the mean rate", "note"), rows),),
+        tables=(Table("By group size", columns, rows, ("", *["share"] * 4, "")),),
     )
 
 

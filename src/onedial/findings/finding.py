@@ -49,11 +49,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers; numbers stay numbers."""
+    """Rows under headers; numbers stay numbers. `units` per column as in `Finding`, "" for plain ones, or none at all."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
+    units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

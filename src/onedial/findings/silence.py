@@ -107,7 +107,7 @@ def silent_tokens(evidence: Evidence, *, price: float | None = None, seconds: fl
         "the backward pass of silent groups (exact where no KL or entropy term remains).",
         method="bootstrap over prompts" + (", time split by tokens" if seconds is not None else ""),
         importance=0.45 + 0.5 * share,
-        tables=(Table("What silent groups cost", ("what", "all", "silent", "share"), tuple(rows)),),
+        tables=(Table("What silent groups cost", ("what", "all", "silent", "share"), tuple(rows), ("", "", "", "share")),),
     )
 
 
@@ -159,7 +159,7 @@ def shaping_leaks(evidence: Evidence) -> Finding:
         else "Nothing: shaping never stands alone here.",
         method=METHOD,
         importance=0.15 + 0.7 * max(leak, lost) / total,
-        tables=(Table("Unanimity on each reward", ("groups where", "count", "share"), rows),),
+        tables=(Table("Unanimity on each reward", ("groups where", "count", "share"), rows, ("", "", "share")),),
     )
 
 

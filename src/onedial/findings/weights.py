@@ -94,7 +94,7 @@ def algorithm_weights(evidence: Evidence) -> Finding:
         title=title,
         value=value,
         unit="share",
-        interval=None if np.isnan(hard[0]).any() else (float(hard[0][()]), float(hard[1][()])),
+        interval=None if np.isnan(hard[0]).any() or value == 0.0 else (float(hard[0][()]), float(hard[1][()])),
         headline=f"Prompts solved under 20 % of the time get {percent(value)} of GRPO's weight (α = 1), "
         f"{percent(flat)} of Dr. GRPO's (α = 0).",
         definition=definition,
@@ -104,7 +104,7 @@ def algorithm_weights(evidence: Evidence) -> Finding:
         method="bootstrap over prompts; difficulty is the posterior mean of the prompt's solve rate",
         importance=0.33,
         plots=(plot,),
-        tables=(Table("Share of weight by solve rate", ("row", *LABELS), body + spread),),
+        tables=(Table("Share of weight by solve rate", ("row", *LABELS), body + spread, ("", *["share"] * BINS)),),
     )
 
 

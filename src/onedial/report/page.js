@@ -20,7 +20,7 @@ function dress(node, attributes, children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value !== null && value !== false) node.setAttribute(name, value === true ? "" : String(value));
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined) node.append(child.nodeType ? child : document.createTextNode(String(child)));
   }
   return node;
@@ -294,6 +294,8 @@ function promptList(plot, index, close) {
 }
 
 // ---- findings --------------------------------------------------------------------------------------------------
+function quiet(finding) { return finding.what_to_do.startsWith("Nothing"); }
+
 function findingNode(finding) {
   const interval = finding.interval ? range(finding.interval[0], finding.interval[1], finding.unit) : "";
   const unit = ["share", "ratio", "difference of shares"].includes(finding.unit) ? "" : " " + finding.unit;
@@ -302,11 +304,13 @@ function findingNode(finding) {
     make("h3", {}, finding.title),
     make("div", { class: "figure" }, show(finding.value, finding.unit), make("small", {}, (unit + (interval ? "  " + interval : "")).trim())),
     make("p", {}, prose(finding.headline)));
-  if (finding.what_to_do && !/^Nothing\.?$/.test(finding.what_to_do)) card.append(make("p", { class: "todo" }, make("b", {}, "Do: "), prose(finding.what_to_do)));
+  if (finding.what_to_do && !quiet(finding)) card.append(make("p", { class: "todo" }, make("b", {}, "Do: "), prose(finding.what_to_do)));
   if (finding.plots.length) card.append(make("div", { class: "plots" }, finding.plots.map(plotNode)));
   for (const table of finding.tables) {
     if (!table.rows.length) continue;
-    const box = make("details", {}, make("summary", {}, `${table.title} (${table.rows.length})`), tableNode(table.columns, table.rows));
+    const small = table.rows.length <= 7 && table.columns.length <= 5 && table.rows.every((row) => row.every((value) => String(value).length < 48));
+    const rows = table.rows.map((row) => row.map((value, j) => (table.units[j] && typeof value === "number" ? show(value, table.units[j]) : value)));
+    const box = make("details", { open: small }, make("summary", {}, `${table.title} (${table.rows.length})`), tableNode(table.columns, rows));
     card.append(box);
   }
   card.append(make("details", {}, make("summary", {}, "How it is defined, and why it matters"), make("dl", {},
@@ -330,7 +334,7 @@ function readPrompt(key) {
 function paintReader() {
   const kept = DATA.groups.filter((group) => (reader.kind === "all" || group.kind === reader.kind) &&
     (!reader.words || (group.prompt + " " + group.prompt_id).toLowerCase().includes(reader.words.toLowerCase())));
-  if (!kept.includes(reader.current)) reader.current = kept[0] || null;
+  if (!kept.includes(reader.current)) reader.current = kept.find((group) => group.kind === "mixed") || kept[0] || null;
   document.querySelectorAll("[data-filter]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.filter === reader.kind)));
   document.getElementById("search").value = reader.words;
   document.getElementById("group-list").replaceChildren(...kept.map((group) => make("li", {},
@@ -398,6 +402,7 @@ function theme() {
 
 function build() {
   const shown = DATA.findings.filter((f) => !f.withheld), kept = DATA.findings.filter((f) => f.withheld);
+  const calm = shown.filter((f) => quiet(f) && !f.plots.length), loud = shown.filter((f) => !calm.includes(f));
   const main = make("main");
   document.body.append(
     make("header", {}, make("div", {}, make("h1", { class: "isolate", dir: "auto" }, DATA.title), make("div", { class: "soft isolate" }, DATA.subtitle)),
@@ -407,7 +412,8 @@ function build() {
     main, make("footer", {}, DATA.footer), tip);
   main.append(make("div", { class: "facts" }, DATA.facts.map((fact) => make("div", { class: "fact" }, make("span", {}, fact.label), make("b", {}, show(fact.value, fact.unit)), make("span", {}, fact.note)))));
   if (DATA.notes.length) main.append(make("div", { class: "notice" }, make("b", {}, "What this log can and cannot show"), make("ul", {}, DATA.notes.map((note) => make("li", { class: "isolate" }, note)))));
-  if (shown.length) main.append(section("findings", "Findings", make("div", { class: "grid" }, shown.map(findingNode))));
+  if (shown.length) main.append(section("findings", "Findings", make("div", { class: "grid" }, loud.map(findingNode),
+    calm.length ? make("div", { class: "card wide", id: "calm" }, make("h3", {}, "Checked, nothing to do"), make("dl", {}, calm.map((f) => [make("dt", {}, f.title), make("dd", {}, prose(f.headline), f.interval ? make("span", { class: "small" }, ` (${range(f.interval[0], f.interval[1], f.unit)})`) : "")]))) : [])));
   if (DATA.curves.length) main.append(section("curves", "Curves of the run", make("div", { class: "grid" }, DATA.curves.map((plot) => make("div", { class: "card" }, plotNode(plot))))));
   if (DATA.groups.length) main.append(readerNode());
   if (kept.length) main.append(section("withheld", "Not shown, and why", make("div", { class: "card" }, make("dl", {}, kept.map((f) => [make("dt", {}, f.title), make("dd", {}, f.withheld)])))));

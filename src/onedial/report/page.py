@@ -142,11 +142,11 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def inert(text: str) -> str:
-    """`text` with control characters, direction overrides and lone surrogates made visible, e.g. ␛ or ⟨U+202E⟩."""
+    """`text` with control characters, direction overrides and lone surrogates written as escapes: \\x1b, \\u202e."""
 
     def mark(match: re.Match[str]) -> str:
         code = ord(match.group())
-        return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
     return _INVISIBLE.sub(mark, text.replace("\r\n", "\n"))
 
