@@ -103,7 +103,7 @@ def choose(
     unread: list[Path] = []
     samples: list[Sample] = []
     for file in files:
-        sample = take_sample(file, trouble)
+        sample = take_sample(file, trouble, path)
         if sample is None:
             unread.append(file)
             continue

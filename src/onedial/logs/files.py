@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import gzip
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,7 @@ SUFFIXES: dict[str, FileKind] = {
 }
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 BLOCK_BYTES = 4 << 20
+READ_BYTES = 1 << 18
 MAX_LINE_BYTES = 256 << 20
 
 
@@ -82,7 +85,7 @@ def file_kind(path: Path) -> FileKind | None:
 def kind_by_content(path: Path) -> FileKind | None:
     """What a file holds, by its first bytes: for names that do not tell, and for .json files with one object a line."""
     with open_bytes(path) as stream:
-        head = stream.read(1 << 16)
+        head, _ = _read(stream)
     if head[:4] == b"PAR1":
         return "parquet"
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
@@ -111,8 +114,11 @@ def open_bytes(path: Path) -> IO[bytes]:
     """
     if not is_compressed(path):
         return path.open("rb")
+    method = COMPRESSED[path.suffix.lower()]
+    if method == "gzip":
+        return cast(IO[bytes], gzip.open(path, "rb"))
     try:
-        stream = pa.input_stream(str(path), compression=COMPRESSED[path.suffix.lower()])
+        stream = pa.input_stream(str(path), compression=method)
     except (OSError, pa.ArrowInvalid) as problem:
         raise DataError(f"{path}: cannot be decompressed ({problem})") from problem
     return cast(IO[bytes], stream)
@@ -127,9 +133,7 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
     with open_bytes(path) as stream:
         while True:
             chunk, broke = _read(stream)
-            if broke:
-                trouble.add(path, line, f"the compressed data breaks off: {broke}")
-            if not chunk:
+            if not chunk and not broke:
                 break
             cut = chunk.rfind(b"\n") + 1
             if not cut:
@@ -137,19 +141,31 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
                 if len(rest) > MAX_LINE_BYTES:
                     trouble.add(path, line, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB; the file is read no further")
                     return
-                continue
-            block, rest = rest + chunk[:cut], chunk[cut:]
-            yield line, block
-            line += block.count(b"\n")
+            else:
+                block, rest = rest + chunk[:cut], chunk[cut:]
+                yield line, block
+                line += block.count(b"\n")
+            if broke:
+                trouble.add(path, line, f"the compressed data breaks off: {broke}")
+                break
     if rest:
         yield line, rest
 
 
 def _read(stream: IO[bytes]) -> tuple[bytes, str]:
+    """(about a block, why no more can be had); small reads, so that a broken stream loses little."""
+    parts: list[bytes] = []
+    size = 0
     try:
-        return stream.read(BLOCK_BYTES), ""
-    except (OSError, pa.ArrowInvalid) as problem:
-        return b"", str(problem).splitlines()[0][:200]
+        while size < BLOCK_BYTES:
+            part = stream.read1(READ_BYTES) if isinstance(stream, gzip.GzipFile) else stream.read(READ_BYTES)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as problem:
+        return b"".join(parts), (str(problem).splitlines() or [type(problem).__name__])[0][:200]
+    return b"".join(parts), ""
 
 
 def workspace() -> Path:
@@ -167,11 +183,11 @@ def plain_copy(path: Path, trouble: Trouble) -> Path:
     with open_bytes(path) as source, target.open("wb") as sink:
         while True:
             chunk, broke = _read(source)
+            sink.write(chunk)
             if broke:
                 trouble.add(path, 0, f"the compressed data breaks off: {broke}")
-            if not chunk:
+            if broke or not chunk:
                 return target
-            sink.write(chunk)
 
 
 def load_json(path: Path, trouble: Trouble) -> Any:
@@ -179,14 +195,14 @@ def load_json(path: Path, trouble: Trouble) -> Any:
     import json
 
     with open_bytes(path) as stream:
-        parts = []
+        parts: list[bytes] = []
         while True:
             chunk, broke = _read(stream)
+            parts.append(chunk)
             if broke:
                 trouble.add(path, 0, f"the compressed data breaks off: {broke}")
-            if not chunk:
+            if broke or not chunk:
                 break
-            parts.append(chunk)
     data = b"".join(parts)
     if not data.strip():
         trouble.add(path, 0, "the file is empty")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Sample:
-    """A file and its beginning. `rows` holds up to SAMPLE_ROWS objects; `document` a whole JSON file."""
+    """A file and its beginning.
+
+    `rows` holds up to SAMPLE_ROWS objects, `document` a whole JSON file. `place` is the file as seen from just above
+    what the person named, so that folders further up (…/test_runs/…) say nothing about split and step.
+    """
 
     file: Path
     kind: FileKind
     rows: tuple[Any, ...] = ()
     schema: Mapping[str, Any] = field(default_factory=dict)
     document: Any = None
+    place: Path = Path()
 
     @property
     def columns(self) -> set[str]:
@@ -73,7 +78,7 @@ class Format:
     read: Callable[[Sequence[Sample], Options, Trouble], Log]
 
 
-def take_sample(file: Path, trouble: Trouble) -> Sample | None:
+def take_sample(file: Path, trouble: Trouble, root: Path | None = None) -> Sample | None:
     """The file's beginning; None when nothing of it can be read (noted in `trouble`) or it holds no table."""
     if file.stat().st_size == 0:
         trouble.add(file, 0, "the file is empty")
@@ -84,11 +89,20 @@ def take_sample(file: Path, trouble: Trouble) -> Sample | None:
     if kind is None:
         return None
     try:
-        return SAMPLERS[kind](file, kind, trouble)
+        sample = SAMPLERS[kind](file, kind, trouble)
+        return None if sample is None else replace(sample, place=place_of(file, root or file))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
         trouble.add(file, 0, f"not a readable {kind} file: {reason}")
         return None
+
+
+def place_of(file: Path, root: Path) -> Path:
+    """The last parts of the path that belong to the log: below `root`, its own name included; four folders of a file."""
+    parts = file.absolute().parts
+    if file == root:
+        return Path(*parts[-5:])
+    return Path(*parts[-len(file.relative_to(root).parts) - 1 :])
 
 
 def _sample_lines(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:

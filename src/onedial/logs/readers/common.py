@@ -11,7 +11,9 @@ import polars as pl
 from onedial.logs.formats import Sample
 from onedial.logs.schema import ROLLOUT_COLUMNS, Coverage, Log, conform
 
-EVALUATION = re.compile(r"^(val|valid|validation|eval|evals|evaluation|test)([_\-.]|\d|$)", re.IGNORECASE)
+EVALUATION = re.compile(
+    r"^(val|valid|validation|eval|evals|evaluation)([_\-.]|\d|$)|^test([_\-](set|data|split|rollouts?).*)?(\.\w+)*$", re.IGNORECASE
+)
 TRAINING = re.compile(r"^(train|training)([_\-.]|\d|$)", re.IGNORECASE)
 OUTCOME_NAME = re.compile(
     r"^(reward[_/])?(acc|accuracy|correct|correctness|is_correct|exact_match|correct_answer|answer_correct|math_correct)"

@@ -142,8 +142,8 @@ def _frame(
     if "split" in found:
         word = text_of(found["split"], have[found["split"]]).str.to_lowercase()
         out["split"] = pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
-    elif any(split_of_path(s.file) for s in samples):
-        out["split"] = per_file(samples, {str(s.file): split_of_path(s.file) for s in samples}, pl.String())
+    elif any(split_of_path(s.place) for s in samples):
+        out["split"] = per_file(samples, {str(s.file): split_of_path(s.place) for s in samples}, pl.String())
     _rewards(out, found, have)
     if "finish_reason" in out and "truncated" not in out:
         out["truncated"] = pl.col(found["finish_reason"]).cast(pl.String).is_in(["length", "max_tokens", "max_length"])

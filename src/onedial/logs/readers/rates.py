@@ -62,7 +62,7 @@ def find_columns(sample: Sample) -> Found | None:
         return Found(right=right, tries=tries)
     weak = find(columns, WEAK_RATES)
     alone = find(columns, SYNONYMS["completion"]) is None and _distinct(sample)
-    if weak and alone and _rates(sample, weak) and _fractions(sample.values(weak)):
+    if weak and alone and _unit(sample.values(weak)) and _fractions(sample.values(weak)):
         return Found(rate=weak, right=right, tries=tries)
     return None
 
@@ -77,9 +77,15 @@ def _is_series(value: object) -> bool:
 
 
 def _rates(sample: Sample, name: str) -> bool:
+    """Whether most sampled values can be rates, percentages allowed; the odd ones are noted when the table is read."""
     values = sample.values(name)
-    numbers = [_rate(value) for value in values]
-    return bool(values) and all(number is not None and (0 <= number <= 100 or number != number) for number in numbers)
+    numbers = [number for number in map(_rate, values) if number is not None]
+    return bool(values) and 2 * sum(0 <= number <= 100 for number in numbers) >= len(values)
+
+
+def _unit(values: Sequence[object]) -> bool:
+    """Whether all are numbers in [0, 1]: a name such as difficulty or score says nothing by itself."""
+    return bool(values) and all((number := _rate(value)) is not None and 0 <= number <= 1 for value in values)
 
 
 def _rate(value: object) -> float | None:
@@ -176,7 +182,7 @@ def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFra
         rate = pl.coalesce(rate, parts[0] / parts[1])
     raw = raw.with_columns(rate=rate)
     top = raw.select(pl.col("rate").max()).collect(engine="streaming").item()
-    if top is not None and 1 < top <= 100:
+    if top is not None and 2 <= top <= 100:
         notes.append(f"{found.rate} goes up to {top:g}: the values are read as percentages.")
         raw = raw.with_columns(rate=pl.col("rate") / 100)
     return raw

@@ -132,7 +132,7 @@ def _row(
     step = at("step") if at("step") is not None else at("gen_step")
     credit = at("advantages") if at("advantages") is not None else at("advantage")
     row: dict[str, Any] = {
-        "split": split_of_path(sample.file.name),
+        "split": split_of_path(sample.place.name),
         "iteration": int(step) if str(step).isdigit() else None,
         "prompt_id": hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:16],
         "group_id": "",

@@ -35,7 +35,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
             f"{count_of(counts['errors'], 'rollout')} ended in an error or a timeout: counted, and kept out of every "
             "share and mean, since its reward judges nothing."
         )
-    prime = any("rollouts" in sample.file.parts for sample in chosen)
+    prime = any("rollouts" in sample.place.parts for sample in chosen)
     return finish(
         "prime-rl" if prime else "verifiers-v1",
         "the trace",
@@ -53,10 +53,10 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
 
 def choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
     """prime-rl's `all` files where there are any for that split, else `effective`; notes; whether only survivors."""
-    has_all = {split_of_path(s.file.parent.parent) for s in samples if s.file.parent.name == "all"}
-    dropped = [s for s in samples if s.file.parent.name == "effective" and split_of_path(s.file.parent.parent) in has_all]
+    has_all = {split_of_path(s.place.parent.parent) for s in samples if s.place.parent.name == "all"}
+    dropped = [s for s in samples if s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) in has_all]
     kept = [s for s in samples if s not in dropped]
-    only = any(s.file.parent.name == "effective" and split_of_path(s.file.parent.parent) == "train" for s in kept)
+    only = any(s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) == "train" for s in kept)
     notes = []
     if dropped:
         notes.append("`all` was read, which holds every rollout; `effective` repeats a part of it and was left out.")
@@ -107,14 +107,14 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
     identity = task.get("key") or task.get("hash") or data.get("idx")
     prompt = data.get("prompt", data.get("question"))
     identity = key(prompt if identity is None else identity)
-    split = (work or {}).get("type") or record.get("kind") or (run or {}).get("type") or split_of_path(sample.file)
-    step = (work or {}).get("step", record.get("eval_step", step_of_path(sample.file)))
+    split = (work or {}).get("type") or record.get("kind") or (run or {}).get("type") or split_of_path(sample.place)
+    step = (work or {}).get("step", record.get("eval_step", step_of_path(sample.place)))
     group = record.get("group")
     group_id = group.get("id") if isinstance(group, dict) else record.get("group_id", group)
     policy = (work or {}).get("policy")
     return {
-        "split": {"train": "train", "eval": "eval"}.get(str(split), "eval" if "rollouts" not in sample.file.parts else None),
-        "iteration": step if isinstance(step, int) else step_of_path(sample.file),
+        "split": {"train": "train", "eval": "eval"}.get(str(split), "eval" if "rollouts" not in sample.place.parts else None),
+        "iteration": step if isinstance(step, int) else step_of_path(sample.place),
         "prompt_id": f"{name}/{identity}" if name else identity,
         "group_id": str(group_id) if group_id else f"{sample.file.parent}/{name}/{identity}",
         "source": name,

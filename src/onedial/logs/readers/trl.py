@@ -7,7 +7,7 @@ several logged steps stands in several files, and an evaluation at the same step
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -41,7 +41,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     parts = list(dict.fromkeys(name for sample in samples for name in components(sample)))
     columns = dict.fromkeys(("step", "prompt", "completion", "advantage", "advantages", *parts), pl.String())
     raw = raw_table(samples, columns, ("prompt",), trouble)
-    raw, repeated = drop_repeats(raw, samples)
+    raw, repeated = drop_repeats(raw, samples, columns)
     have = raw.collect_schema()
     outcome, reward_is = choose_outcome(parts, options)
     total = pl.sum_horizontal(number_of(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
@@ -109,7 +109,7 @@ def _coverage(
             f"{'is' if repeated == 1 else 'are'} counted once."
         )
     evaluation: bool | None = None
-    if any(split_of_path(sample.file.name) == "eval" for sample in samples):
+    if any(split_of_path(sample.place.name) == "eval" for sample in samples):
         evaluation = True
     return Coverage(
         last_batch_only=True,
@@ -120,7 +120,9 @@ def _coverage(
     )
 
 
-def drop_repeats(raw: pl.LazyFrame, samples: Sequence[Sample]) -> tuple[pl.LazyFrame, int]:
+def drop_repeats(
+    raw: pl.LazyFrame, samples: Sequence[Sample], columns: Mapping[str, pl.DataType]
+) -> tuple[pl.LazyFrame, int]:
     """Rows that repeat an earlier file of the same folder are removed; returns the rest and their number.
 
     The queue is first in, first out: what repeats is the end of one file and the beginning of the next, in order and
@@ -128,9 +130,9 @@ def drop_repeats(raw: pl.LazyFrame, samples: Sequence[Sample]) -> tuple[pl.LazyF
     """
     cut: dict[str, int] = {}
     before: dict[Path, list[int]] = {}
-    hidden = [name for name in raw.collect_schema().names() if name not in (FILE, "step")]
     for sample in samples:
-        rows = raw.filter(pl.col(FILE) == str(sample.file)).select(hidden).collect()
+        own = raw_table([sample], columns, (), Trouble())
+        rows = own.select(pl.exclude(FILE, "step")).collect()
         hashes = rows.hash_rows(seed=1).to_list() if rows.height else []
         prompts = rows.select(text_of("prompt", rows.schema["prompt"])).to_series().to_list() if rows.height else []
         folder = sample.file.parent

@@ -80,8 +80,8 @@ def _rows(
         if reward is None and record.get("reward") is not None:
             trouble.add(sample.file, line, f"reward is {str(record['reward'])[:40]!r}, not a number; left empty")
         row: dict[str, Any] = {
-            "split": split_of_path(sample.file) or "eval",
-            "iteration": step_of_path(sample.file.parent),
+            "split": split_of_path(sample.place) or "eval",
+            "iteration": step_of_path(sample.place.parent),
             "prompt_id": f"{env}/{example}",
             "group_id": f"{sample.file}/{env}/{example}",
             "answer": plain(record.get("answer")) if record.get("answer") not in (None, "") else None,

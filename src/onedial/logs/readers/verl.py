@@ -39,7 +39,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     raw = raw.with_columns(
         text_of("input", have["input"]),
         __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
-        __split=per_file(samples, {str(s.file): split_of_path(s.file.parent) for s in samples}, pl.String()),
+        __split=per_file(samples, {str(s.file): split_of_path(s.place.parent) for s in samples}, pl.String()),
     ).with_columns(prompt_id=key_of("input"))
     notes: list[str] = []
     raw = _with_groups(raw, v1, notes)
@@ -67,7 +67,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
         samples=samples,
         coverage=Coverage(
             survivors_only=None,
-            evaluation_mixed_in=None if not any(split_of_path(s.file.parent) for s in samples) else False,
+            evaluation_mixed_in=None if not any(split_of_path(s.place.parent) for s in samples) else False,
             group_identity="given" if v1 else "inferred from the prompt text",
             reward_is=reward_is,
             notes=tuple(notes),
