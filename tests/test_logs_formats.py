@@ -13,8 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.feather as feather
 import pytest
-from logs_data import make
 
+from logs_data import make
 from onedial.findings.key_figures import key_figures
 from onedial.logs import ROLLOUT_COLUMNS, read
 from onedial.logs.splits import with_split
@@ -138,10 +138,14 @@ def _plain(suffix: str) -> Callable[[Callable[[Path, list[dict[str, Any]]], None
 _plain(".jsonl")(lambda path, rows: make.lines(path, rows) and None)
 _plain(".json")(lambda path, rows: path.write_text(json.dumps(rows)) and None)
 _plain(".parquet")(lambda path, rows: pl.DataFrame(rows).write_parquet(path))
-_plain(".feather")(lambda path, rows: feather.write_feather(pl.DataFrame(rows).to_arrow(), str(path), compression="uncompressed"))
+_plain(".feather")(
+    lambda path, rows: feather.write_feather(pl.DataFrame(rows).to_arrow(), str(path), compression="uncompressed")
+)
 _plain(".csv")(lambda path, rows: pl.DataFrame(rows).write_csv(path))
 _plain(".tsv")(lambda path, rows: pl.DataFrame(rows).write_csv(path, separator="\t"))
-_plain(".jsonl.gz")(lambda path, rows: path.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode())) and None)
+_plain(".jsonl.gz")(
+    lambda path, rows: path.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode())) and None
+)
 
 
 def _zst(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -168,7 +172,16 @@ def test_plain_tables_in_every_file_type(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [(True, False), (1, 0), (1.0, 0.0), ("True", "False"), ("true", "false"), ("1", "0"), ("yes", "no"), ("passed", "failed")],
+    [
+        (True, False),
+        (1, 0),
+        (1.0, 0.0),
+        ("True", "False"),
+        ("true", "false"),
+        ("1", "0"),
+        ("yes", "no"),
+        ("passed", "failed"),
+    ],
 )
 def test_verdicts_in_every_spelling(right: Any, wrong: Any, tmp_path: Path) -> None:
     rows = make.rollouts(6)
@@ -194,12 +207,21 @@ def test_lists_of_verdicts_per_prompt(tmp_path: Path) -> None:
         groups.setdefault(row.prompt, []).append(bool(row.reward))
     files = {
         "a_eval_all.json": [
-            {"question_id": str(p), "graded_list": v, "pass@1": sum(v) / len(v), "code_list": ["x"] * len(v), "difficulty": "easy"}
+            {
+                "question_id": str(p),
+                "graded_list": v,
+                "pass@1": sum(v) / len(v),
+                "code_list": ["x"] * len(v),
+                "difficulty": "easy",
+            }
             for p, v in groups.items()
         ],
         "b.json": {"raw_scored_generations": {str(p): v for p, v in groups.items()}, "pass_at_1": 12.5},
         "c.json": {f"task{p}": v for p, v in groups.items()},
-        "d.json": {"date": "x", "eval": {str(p): {"graded_list": v, "code_list": ["x"] * len(v)} for p, v in groups.items()}},
+        "d.json": {
+            "date": "x",
+            "eval": {str(p): {"graded_list": v, "code_list": ["x"] * len(v)} for p, v in groups.items()},
+        },
     }
     oracle = make.expected(rows)
     for name, document in files.items():
@@ -208,7 +230,9 @@ def test_lists_of_verdicts_per_prompt(tmp_path: Path) -> None:
         check(key_figures(read(path)), oracle, lengths=False)
     path = make.lines(tmp_path / "e.jsonl", [{"problem": f"p{p}", "correctness": v} for p, v in groups.items()])
     check(key_figures(read(path)), oracle, lengths=False)
-    pl.DataFrame([{"problem": f"p{p}", "is_correct": v} for p, v in groups.items()]).write_parquet(tmp_path / "f.parquet")
+    pl.DataFrame([{"problem": f"p{p}", "is_correct": v} for p, v in groups.items()]).write_parquet(
+        tmp_path / "f.parquet"
+    )
     check(key_figures(read(tmp_path / "f.parquet")), oracle, lengths=False)
 
 
@@ -217,7 +241,12 @@ def test_code_samples(tmp_path: Path) -> None:
     rows = make.rollouts(9, iterations=1, prompts=10)
     oracle = make.expected(rows)
     humaneval = [
-        {"task_id": f"HumanEval/{r.prompt}", "completion": "x", "result": "passed" if r.reward else "timed out", "passed": bool(r.reward)}
+        {
+            "task_id": f"HumanEval/{r.prompt}",
+            "completion": "x",
+            "result": "passed" if r.reward else "timed out",
+            "passed": bool(r.reward),
+        }
         for r in rows
     ]
     log = read(make.lines(tmp_path / "samples.jsonl_results.jsonl", humaneval))
@@ -227,14 +256,24 @@ def test_code_samples(tmp_path: Path) -> None:
     for row in rows:
         groups.setdefault(f"HumanEval/{row.prompt}", []).append(row)
     new = {
-        task: [{"task_id": task, "solution": "x", "base_status": "pass", "plus_status": "pass" if r.reward else "fail"} for r in part]
+        task: [
+            {"task_id": task, "solution": "x", "base_status": "pass", "plus_status": "pass" if r.reward else "fail"}
+            for r in part
+        ]
         for task, part in groups.items()
     }
     old = {
-        task: {"nfiles": len(part), "base": [["pass", []]] * len(part), "plus": [["pass" if r.reward else "timeout", []] for r in part]}
+        task: {
+            "nfiles": len(part),
+            "base": [["pass", []]] * len(part),
+            "plus": [["pass" if r.reward else "timeout", []] for r in part],
+        }
         for task, part in groups.items()
     }
-    big = {task: [{"task_id": task, "status": "pass" if r.reward else "fail"} for r in part] for task, part in groups.items()}
+    big = {
+        task: [{"task_id": task, "status": "pass" if r.reward else "fail"} for r in part]
+        for task, part in groups.items()
+    }
     for name, results in {"new": new, "old": old, "big": big}.items():
         path = tmp_path / f"{name}_eval_results.json"
         path.write_text(json.dumps({"date": "x", "eval": results}))
@@ -247,7 +286,15 @@ def test_code_samples(tmp_path: Path) -> None:
 
 def test_lm_eval_reads_one_filter(tmp_path: Path) -> None:
     objects = [
-        {"doc_id": i, "doc": {"q": "x"}, "target": "4", "resps": [["a"]], "filtered_resps": ["a"], "filter": f, "exact_match": float(i % 3 == 0)}
+        {
+            "doc_id": i,
+            "doc": {"q": "x"},
+            "target": "4",
+            "resps": [["a"]],
+            "filtered_resps": ["a"],
+            "filter": f,
+            "exact_match": float(i % 3 == 0),
+        }
         for i in range(9)
         for f in ("strict", "flexible")
     ]
@@ -276,6 +323,9 @@ def test_csv_with_quotes_newlines_and_a_ragged_row(tmp_path: Path) -> None:
 
 def test_numbers_in_file_names_are_iterations_of_a_plain_table(tmp_path: Path) -> None:
     for step in (1, 2):
-        make.lines(tmp_path / f"step_{step}.jsonl", [{"prompt": "a", "reward": 1.0}, {"prompt": "a", "reward": float(step - 1)}])
+        make.lines(
+            tmp_path / f"step_{step}.jsonl",
+            [{"prompt": "a", "reward": 1.0}, {"prompt": "a", "reward": float(step - 1)}],
+        )
     figures = key_figures(read(tmp_path))
     assert (figures["groups"], figures["mixed_share"]) == (2, 0.5)

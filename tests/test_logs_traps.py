@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from logs_data import make
 
+from logs_data import make
 from onedial.errors import DataError
 from onedial.findings.key_figures import key_figures, pass_at_k, silent_at
 from onedial.logs import read, scale
@@ -259,7 +259,15 @@ def test_swift_flush_logged_twice_counts_once_and_cut_rows_are_counted(tmp_path:
     assert key_figures(log)["rollouts"] == len(rows)
     make.lines(
         tmp_path / "b" / "completions.jsonl",
-        [{"step": ["1"] * 3, "prompt": ["p"] * 3, "completion": ["a", "b", "c"], "Acc": [1.0, 0.0], "advantages": [0.1, 0.2]}],
+        [
+            {
+                "step": ["1"] * 3,
+                "prompt": ["p"] * 3,
+                "completion": ["a", "b", "c"],
+                "Acc": [1.0, 0.0],
+                "advantages": [0.1, 0.2],
+            }
+        ],
     )
     log = read(tmp_path / "b")
     assert key_figures(log)["rollouts"] == 2
@@ -270,7 +278,12 @@ def test_swift_ray_lines_are_lists_of_rows(tmp_path: Path) -> None:
     rows = [{"gen_step": 3, "prompt": f"p{i // 2}", "completion": "c", "reward": float(i == 0)} for i in range(4)]
     log = read(make.lines(tmp_path / "completions.jsonl", [rows]))
     figures = key_figures(log)
-    assert (log.format, figures["groups"], figures["mixed_share"], figures["silent_wrong_share"]) == ("ms-swift", 2, 0.5, 0.5)
+    assert (log.format, figures["groups"], figures["mixed_share"], figures["silent_wrong_share"]) == (
+        "ms-swift",
+        2,
+        0.5,
+        0.5,
+    )
 
 
 # scales and silence
@@ -297,7 +310,9 @@ def test_silence_is_max_equals_min_and_never_a_standard_deviation(tmp_path: Path
         ([0.0, 0.6, 1.2], 1.2, 0.0, False),
     ],
 )
-def test_which_reward_is_right(rewards: list[float], right: float | None, wrong: float | None, exact: bool, tmp_path: Path) -> None:
+def test_which_reward_is_right(
+    rewards: list[float], right: float | None, wrong: float | None, exact: bool, tmp_path: Path
+) -> None:
     marks = scale(read(make.lines(tmp_path / "a.jsonl", [{"prompt": "a", "reward": r} for r in rewards])))
     assert (marks.right, marks.wrong, marks.exact) == (right, wrong, exact)
 
@@ -349,8 +364,12 @@ def test_a_value_of_another_type_is_kept_where_it_can_be_read(tmp_path: Path) ->
     assert log.broken_lines == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"PAR1", b"PAR1" + bytes(range(256)) * 9, b"\x00" * 999, b"\x1f\x8b\x08\x00garbage"])
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.json", "a.csv", "a.arrow", "a.jsonl.gz", "a.jsonl.zst", "a"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"PAR1", b"PAR1" + bytes(range(256)) * 9, b"\x00" * 999, b"\x1f\x8b\x08\x00garbage"]
+)
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.parquet", "a.json", "a.csv", "a.arrow", "a.jsonl.gz", "a.jsonl.zst", "a"]
+)
 def test_garbage_is_one_clear_error(name: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
@@ -362,7 +381,11 @@ def test_a_truncated_compressed_file_keeps_what_came_before(tmp_path: Path) -> N
     path = tmp_path / "a.jsonl.gz"
     import gzip
 
-    whole = gzip.compress("".join(json.dumps({"prompt": f"p{i % 9}", "correct": i % 2, "n": "x" * (i % 50)}) + "\n" for i in range(9000)).encode())
+    whole = gzip.compress(
+        "".join(
+            json.dumps({"prompt": f"p{i % 9}", "correct": i % 2, "n": "x" * (i % 50)}) + "\n" for i in range(9000)
+        ).encode()
+    )
     path.write_bytes(whole[: len(whole) // 2])
     log = read(path)
     figures = key_figures(log)
@@ -399,23 +422,79 @@ def test_a_folder_without_a_log_names_what_it_saw(tmp_path: Path) -> None:
 
 
 HOSTILE = st.sampled_from(
-    ["<script>alert(1)</script>", "\x1b[31mred\x1b[0m", "\x00\x07", "\u202egnp.exe", "\ud800", "a" * 300, "'; DROP", "=1+1", "NaN", ""]
+    [
+        "<script>alert(1)</script>",
+        "\x1b[31mred\x1b[0m",
+        "\x00\x07",
+        "\u202egnp.exe",
+        "\ud800",
+        "a" * 300,
+        "'; DROP",
+        "=1+1",
+        "NaN",
+        "",
+    ]
 )
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | HOSTILE,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE | st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = (
-    "prompt completion reward correct step advantage input output score gts uid acc task traces nodes rewards example_id "
-    "prompt_tokens response_tokens prompt_idx group_idx traj_idx total_reward content idx doc_id doc resps passed task_id "
-    "graded_list solve_rate n_correct n id eval split group_id metrics token_usage error steps run group"
-).split()
+FIELDS = [
+    "prompt",
+    "completion",
+    "reward",
+    "correct",
+    "step",
+    "advantage",
+    "input",
+    "output",
+    "score",
+    "gts",
+    "uid",
+    "acc",
+    "task",
+    "traces",
+    "nodes",
+    "rewards",
+    "example_id",
+    "prompt_tokens",
+    "response_tokens",
+    "prompt_idx",
+    "group_idx",
+    "traj_idx",
+    "total_reward",
+    "content",
+    "idx",
+    "doc_id",
+    "doc",
+    "resps",
+    "passed",
+    "task_id",
+    "graded_list",
+    "solve_rate",
+    "n_correct",
+    "n",
+    "id",
+    "eval",
+    "split",
+    "group_id",
+    "metrics",
+    "token_usage",
+    "error",
+    "steps",
+    "run",
+    "group",
+]
 RECORDS = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=8)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(records=st.lists(RECORDS | VALUES, max_size=6), cut=st.integers(0, 40), name=st.sampled_from(["a.jsonl", "a.json", "results.jsonl"]))
+@given(
+    records=st.lists(RECORDS | VALUES, max_size=6),
+    cut=st.integers(0, 40),
+    name=st.sampled_from(["a.jsonl", "a.json", "results.jsonl"]),
+)
 def test_no_json_makes_a_traceback(records: list[Any], cut: int, name: str, tmp_path: Path) -> None:
     """Any JSON, cut anywhere: figures, or one DataError."""
     text = json.dumps(records) if name == "a.json" else "".join(json.dumps(record) + "\n" for record in records)
@@ -434,7 +513,9 @@ def test_no_json_makes_a_traceback(records: list[Any], cut: int, name: str, tmp_
     value=VALUES,
     where=st.integers(0, 5),
 )
-def test_one_hostile_value_in_a_good_log_costs_at_most_its_line(base: str, field: int, value: Any, where: int, tmp_path: Path) -> None:
+def test_one_hostile_value_in_a_good_log_costs_at_most_its_line(
+    base: str, field: int, value: Any, where: int, tmp_path: Path
+) -> None:
     rows = make.rollouts(1, iterations=1, prompts=3)
     objects = _objects(base, rows, tmp_path)
     victim = objects[where % len(objects)]
@@ -451,14 +532,22 @@ def test_one_hostile_value_in_a_good_log_costs_at_most_its_line(base: str, field
 
 
 def _objects(base: str, rows: list[make.Row], tmp_path: Path) -> list[dict[str, Any]]:
-    writers = {"verl": make.verl_v1, "verifiers": make.verifiers, "open-instruct": make.open_instruct, "tinker": make.tinker}
+    writers = {
+        "verl": make.verl_v1,
+        "verifiers": make.verifiers,
+        "open-instruct": make.open_instruct,
+        "tinker": make.tinker,
+    }
     writers |= {"nemo": make.nemo, "swift": make.swift}
     if base == "table":
         return make.table(rows)
     if base == "traces":
         return [make.episode(row) for row in rows]
     if base == "trl":
-        return [{"step": 1, "prompt": r.text, "completion": "c", "f": r.reward, "advantage": 0.0, "reward": r.reward} for r in rows]
+        return [
+            {"step": 1, "prompt": r.text, "completion": "c", "f": r.reward, "advantage": 0.0, "reward": r.reward}
+            for r in rows
+        ]
     folder = writers[base](tmp_path / base, rows)
     files = [file for file in folder.rglob("*.jsonl") if "metadata" not in file.name]
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
@@ -471,7 +560,13 @@ def test_rates_with_a_count(tmp_path: Path) -> None:
     objects = [{"prompt_text": f"p{k}", "solve_rate": k / 16, "n_correct": k} for k in (0, 1, 8, 16, 16)]
     log = read(make.lines(tmp_path / "a.jsonl", objects))
     figures = key_figures(log)
-    assert log.kind == "rates" and log.frame.select("k", "n").collect().rows() == [(0, 16), (1, 16), (8, 16), (16, 16), (16, 16)]
+    assert log.kind == "rates" and log.frame.select("k", "n").collect().rows() == [
+        (0, 16),
+        (1, 16),
+        (8, 16),
+        (16, 16),
+        (16, 16),
+    ]
     assert (figures["mixed_share"], figures["silent_right_share"], figures["silent_wrong_share"]) == (0.4, 0.4, 0.2)
     assert figures["pass_at_k"]["1"] == pytest.approx((0 + 1 / 16 + 0.5 + 2) / 5)
     plain = sum((math.comb(k, 4) + math.comb(16 - k, 4)) / math.comb(16, 4) for k in (0, 1, 8, 16, 16)) / 5
@@ -492,14 +587,19 @@ def test_rates_with_a_count(tmp_path: Path) -> None:
     ],
 )
 def test_tries_are_given_named_or_inferred(columns: dict[str, list[Any]], n: int, tmp_path: Path) -> None:
-    rows = [dict(zip(columns, values, strict=True)) | {"problem": f"p{i}"} for i, values in enumerate(zip(*columns.values(), strict=True))]
+    rows = [
+        dict(zip(columns, values, strict=True)) | {"problem": f"p{i}"}
+        for i, values in enumerate(zip(*columns.values(), strict=True))
+    ]
     log = read(make.lines(tmp_path / "a.jsonl", rows))
     assert log.kind == "rates"
     assert log.frame.select("n").collect().to_series().to_list() == [n] * 3
 
 
 def test_tries_that_cannot_be_inferred_are_withheld_until_given(tmp_path: Path) -> None:
-    path = make.lines(tmp_path / "a.jsonl", [{"problem": f"p{i}", "solve_rate": r} for i, r in enumerate((0.0, 1.0, 1.0))])
+    path = make.lines(
+        tmp_path / "a.jsonl", [{"problem": f"p{i}", "solve_rate": r} for i, r in enumerate((0.0, 1.0, 1.0))]
+    )
     figures = figures_of(path)
     assert figures["pass_at_k"] is None and "not known" in figures["withheld"]["pass_at_k"]
     assert figures["silent_right_share"] == 2 / 3
@@ -567,7 +667,11 @@ def test_real_solve_rates(shared_data: Path) -> None:
     assert figures["groups"] == 29_724 and figures["group_sizes"] == {"128": 29_724}
     assert figures["silent_wrong_share"] == 6130 / 29_724 and figures["silent_right_share"] == 1196 / 29_724
     assert figures["mean_reward"] == pytest.approx(sum(row["solve_rate"] for row in rows) / len(rows))
-    g4 = sum(math.comb(r["n_correct"], 4) + math.comb(128 - r["n_correct"], 4) for r in rows) / math.comb(128, 4) / len(rows)
+    g4 = (
+        sum(math.comb(r["n_correct"], 4) + math.comb(128 - r["n_correct"], 4) for r in rows)
+        / math.comb(128, 4)
+        / len(rows)
+    )
     assert figures["expected_silent_share"]["4"] == pytest.approx(g4)
 
 
@@ -578,7 +682,9 @@ def test_real_rates_by_epoch(shared_data: Path) -> None:
     figures = key_figures(log)
     assert figures["groups"] == len(rates) and figures["prompts"] == len(rows) == 1209
     assert figures["mixed_share"] == sum(0 < rate < 1 for rate in rates) / len(rates)
-    assert log.frame.select(pl.col("iteration").max()).collect().item() == max(len(r["acc_per_epoch_of_8"]) for r in rows)
+    assert log.frame.select(pl.col("iteration").max()).collect().item() == max(
+        len(r["acc_per_epoch_of_8"]) for r in rows
+    )
 
 
 def test_real_big_math(shared_data: Path) -> None:
@@ -587,7 +693,9 @@ def test_real_big_math(shared_data: Path) -> None:
     assert "inferred" in " ".join(log.coverage.notes)
 
 
-@pytest.mark.parametrize("name", ["gsm8k_train.jsonl", "countdown_train.parquet", "HumanEval.jsonl.gz", "math_train.json"])
+@pytest.mark.parametrize(
+    "name", ["gsm8k_train.jsonl", "countdown_train.parquet", "HumanEval.jsonl.gz", "math_train.json"]
+)
 def test_real_task_data_is_no_log_and_says_what_is_needed(name: str, shared_data: Path) -> None:
     with pytest.raises(DataError, match="Columns seen"):
         read(shared_data / name)

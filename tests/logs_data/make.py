@@ -38,7 +38,9 @@ class Row:
         return f"answer {self.iteration}-{self.prompt}-{self.index} " + "x" * (self.tokens % 17)
 
 
-def rollouts(seed: int = 0, *, iterations: int = 3, prompts: int = 7, ragged: bool = True, errors: bool = False) -> list[Row]:
+def rollouts(
+    seed: int = 0, *, iterations: int = 3, prompts: int = 7, ragged: bool = True, errors: bool = False
+) -> list[Row]:
     """Groups of 1 to 6 rollouts (of 4 when not ragged): all right, all wrong and mixed ones, with lengths."""
     rng = random.Random(f"logs/{seed}")
     rows = []
@@ -144,7 +146,13 @@ def verl_legacy(folder: Path, rows: list[Row], *, acc: bool = False) -> Path:
     for step, part in by_iteration(rows).items():
         objects = []
         for row in part:
-            entry = {"input": row.text, "output": row.completion, "gts": str(row.prompt + 1), "score": row.reward, "step": step}
+            entry = {
+                "input": row.text,
+                "output": row.completion,
+                "gts": str(row.prompt + 1),
+                "score": row.reward,
+                "step": step,
+            }
             if acc:
                 entry |= {"score": (row.reward or 0.0) - 0.01 * row.tokens, "acc": bool(row.reward)}
             objects.append(entry)
@@ -181,7 +189,12 @@ def episode(row: Row, *, kind: str = "train") -> dict[str, Any]:
         "task": {"type": "T", "data": {"idx": row.prompt, "prompt": row.text}},
         "agent": {"name": "agent", "trainable": True, "config": {}},
         "nodes": [
-            {"message": {"role": "user", "content": row.text}, "sampled": False, "token_ids": [1] * prompt, "mask": [False] * prompt},
+            {
+                "message": {"role": "user", "content": row.text},
+                "sampled": False,
+                "token_ids": [1] * prompt,
+                "mask": [False] * prompt,
+            },
             {
                 "parent": 0,
                 "message": {"role": "assistant", "content": row.completion},
@@ -192,7 +205,11 @@ def episode(row: Row, *, kind: str = "train") -> dict[str, Any]:
                 "advantages": [0.1] * row.tokens,
             },
         ],
-        "rewards": {"solved": {"score": 2 * (row.reward or 0.0), "weight": 0.5}, "extra": {"score": 0.0, "weight": 0.25}, "later": None},
+        "rewards": {
+            "solved": {"score": 2 * (row.reward or 0.0), "weight": 0.5},
+            "extra": {"score": 0.0, "weight": 0.25},
+            "later": None,
+        },
         "metrics": {"turns": 1.0},
         "is_completed": True,
         "ok": not row.error,
@@ -204,7 +221,11 @@ def episode(row: Row, *, kind: str = "train") -> dict[str, Any]:
         "env": {"id": "gsm8k", "name": "gsm8k"},
         "task": trace["task"],
         "group": {"id": f"g{row.iteration}-{row.prompt}"},
-        "run": {"type": "train", "id": "r", "work": {"type": kind, "step": row.iteration, "policy": {"start": 3, "end": 4}}},
+        "run": {
+            "type": "train",
+            "id": "r",
+            "work": {"type": kind, "step": row.iteration, "policy": {"start": 3, "end": 4}},
+        },
         "ok": not row.error,
         "errors": trace["errors"],
         "traces": [trace],

@@ -31,6 +31,7 @@ The format is detected. Broken lines are counted and located; figures that a log
 reason is given."""
 
 WIDTH, FINDINGS_SHOWN, BROKEN_SHOWN, BAR = 80, 6, 5, 20
+PLAIN = {"·": "-", "–": "-", "—": "-", "→": "->", "σ̂": "sigma", "≥": ">=", "×": "x", "−": "-", "½": "1/2"}
 SHARE_ROWS = (
     ("mixed_share", "mixed: these teach", "green"),
     ("silent_wrong_share", "all wrong", "red"),
@@ -46,13 +47,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", action="store_true", help="list the formats and stop")
     parser.add_argument("--json", action="store_true", help="print only JSON: the key figures")
     parser.add_argument("--findings", action="store_true", help="with --json: every finding too")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the page with plots to this .html file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the page with plots to this .html file"
+    )
     parser.add_argument("--split", choices=("train", "eval", "all"), help="rows to look at [train where there are any]")
     parser.add_argument(
-        "--map", action="append", default=[], metavar="OURS=THEIRS", help="name your columns, e.g. prompt=question,correct=ok"
+        "--map",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="name your columns, e.g. prompt=question,correct=ok",
     )
     parser.add_argument("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
-    parser.add_argument("--tries", type=int, metavar="N", help="rollouts behind each solve rate, where the table lacks it")
+    parser.add_argument(
+        "--tries", type=int, metavar="N", help="rollouts behind each solve rate, where the table lacks it"
+    )
     parser.add_argument("--price", type=float, metavar="P", help="money per million completion tokens")
     parser.add_argument("--seconds", type=float, metavar="S", help="seconds spent generating, to price silence in time")
 
@@ -62,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
         _print_formats(json_only=args.json)
         return 0
     if args.log is None:
-        raise ConfigError("inspect needs a log: onedial inspect PATH (a file or a folder); --formats lists what it reads")
+        raise ConfigError(
+            "inspect needs a log: onedial inspect PATH (a file or a folder); --formats lists what it reads"
+        )
     for name in ("price", "seconds", "tries"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -150,7 +161,9 @@ def _print_formats(*, json_only: bool) -> None:
         terminal.line(f"cannot: {form.cannot}")
     terminal.line("openrlhf", style="bold", indent=0)
     terminal.line(NO_LOG["openrlhf"] + ".")
-    terminal.line("Files may be compressed (.gz .zst .bz2), and folders may nest. Name a format with --format.", indent=0)
+    terminal.line(
+        "Files may be compressed (.gz .zst .bz2), and folders may nest. Name a format with --format.", indent=0
+    )
 
 
 @dataclass(frozen=True)
@@ -176,7 +189,8 @@ class _Terminal:
 
         text = inert(text.replace("\n", " "))
         if not self.unicode:
-            text = text.translate(str.maketrans({"·": "-", "–": "-", "—": "-", "█": "#", "→": ">", "σ": "s", "≥": ">="}))
+            for mark, plain in PLAIN.items():
+                text = text.replace(mark, plain)
             text = text.encode("ascii", "replace").decode()
         pad = " " * indent
         wrapped = textwrap.wrap(
@@ -244,7 +258,10 @@ class _Terminal:
             name = "mean solve rate" if figures["kind"] == "rates" else "mean reward"
             self.line(f"{name} {mean:.4g}{span}; reward: {figures['coverage']['reward_is']}", hang=2)
         if figures.get("on_shaped_reward") and figures["on_shaped_reward"]["silent_share"] is not None:
-            self.line(f"on the shaped reward {100 * figures['on_shaped_reward']['silent_share']:.1f} % of groups are silent", hang=2)
+            self.line(
+                f"on the shaped reward {100 * figures['on_shaped_reward']['silent_share']:.1f} % of groups are silent",
+                hang=2,
+            )
         passes = figures.get("pass_at_k")
         if passes:
             shown = [f"{k}: {100 * value:.1f} %" for k, value in passes.items() if value is not None]
@@ -255,10 +272,15 @@ class _Terminal:
             self.line("expected silent share at group size   " + "   ".join(shown), hang=2)
         tokens, silent = figures.get("tokens_generated"), figures.get("tokens_silent")
         if tokens:
-            more = f", {silent:,} of them ({100 * silent / tokens:.1f} %) in silent groups" if silent is not None else ""
+            more = (
+                f", {silent:,} of them ({100 * silent / tokens:.1f} %) in silent groups" if silent is not None else ""
+            )
             self.line(f"{tokens:,} completion tokens{more}", hang=2)
         if figures.get("unusable"):
-            self.line(f"{figures['unusable']:,} rollouts are unusable (timeout, error, or no reward): in no figure above", hang=2)
+            self.line(
+                f"{figures['unusable']:,} rollouts are unusable (timeout, error, or no reward): in no figure above",
+                hang=2,
+            )
         if figures["kind"] == "rollouts" and figures.get("right_means") and mean is not None:
             self.line(f"right: {figures['right_means']}", hang=2)
 
@@ -346,4 +368,3 @@ def _coverage_words(coverage: Mapping[str, Any]) -> list[str]:
         words.append("Groups are named by the log.")
     notes = list(coverage["notes"])
     return words + notes
-

@@ -109,13 +109,18 @@ def _totals(log: Log) -> Figures:
     if log.has("shaped_reward"):
         exprs.append(shaped.mean().alias("shaped_mean"))
     if log.has("completion_tokens"):
-        exprs += [pl.col("completion_tokens").sum().alias("tokens"), pl.col("completion_tokens").null_count().alias("blank")]
+        exprs += [
+            pl.col("completion_tokens").sum().alias("tokens"),
+            pl.col("completion_tokens").null_count().alias("blank"),
+        ]
     if log.has("group_id"):
         exprs.append(pl.col("group_id").null_count().alias("nameless"))
     row = log.frame.select(exprs).collect(engine="streaming").row(0, named=True)
     prompts = None
     if log.has("prompt_id"):
-        key = pl.col("prompt_id").hash() if log.frame.collect_schema()["prompt_id"] == pl.String else pl.col("prompt_id")
+        key = (
+            pl.col("prompt_id").hash() if log.frame.collect_schema()["prompt_id"] == pl.String else pl.col("prompt_id")
+        )
         found = log.frame.select(key.alias("p")).group_by("p").agg().select(pl.len()).collect(engine="streaming")
         prompts = int(found.item())
     return {"shaped_mean": None, "tokens": None, "blank": 0, "nameless": 0, **row, "prompts": prompts}
@@ -183,7 +188,9 @@ def _mean_interval(table: pl.DataFrame | None) -> list[float] | None:
         return None
     mean = total / rollouts
     squares = float((table.get_column("n") ** 2 * table.get_column("groups")).sum())
-    spread = float(table.get_column("tt").sum()) - 2 * mean * float(table.get_column("tn").sum()) + mean * mean * squares
+    spread = (
+        float(table.get_column("tt").sum()) - 2 * mean * float(table.get_column("tn").sum()) + mean * mean * squares
+    )
     half = 1.959964 * math.sqrt(max(0.0, spread) * number / (number - 1)) / rollouts
     return [mean - half, mean + half]
 
@@ -255,7 +262,8 @@ def _of_rates(log: Log) -> Figures:
     has_n = table.get_column("n").null_count() == 0
     if not has_n:
         withheld |= dict.fromkeys(
-            ("rollouts", "group_sizes", "pass_at_k", "expected_silent_share"), "the number of rollouts per rate is not known"
+            ("rollouts", "group_sizes", "pass_at_k", "expected_silent_share"),
+            "the number of rollouts per rate is not known",
         )
     counts = list(table.select("n", "k", "prompts").iter_rows()) if has_n else []
     sizes = table.group_by("n").agg(pl.col("prompts").sum()).sort("n")
@@ -282,7 +290,9 @@ def _of_rates(log: Log) -> Figures:
         "tokens_generated": None,
         "tokens_silent": None,
         "pass_at_k": {str(k): pass_at_k(counts, k) for k in ks_of(n for n, _, _ in counts)} if has_n else None,
-        "expected_silent_share": {str(g): v for g in GROUP_SIZES if (v := silent_at(counts, g)) is not None} if has_n else None,
+        "expected_silent_share": {str(g): v for g in GROUP_SIZES if (v := silent_at(counts, g)) is not None}
+        if has_n
+        else None,
         "withheld": withheld,
     }
 

@@ -129,9 +129,13 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _text_frame(names: list[str], rows: list[list[str]]) -> pl.DataFrame:
-    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in names]
+    columns: list[tuple[str, ...]] = list(zip(*rows, strict=True)) if rows else [() for _ in names]
     return pl.DataFrame(
-        {name: pl.Series(name, list(column), dtype=pl.String) for name, column in zip(names, columns, strict=True) if name}
+        {
+            name: pl.Series(name, list(column), dtype=pl.String)
+            for name, column in zip(names, columns, strict=True)
+            if name
+        }
     ).with_columns(pl.all().replace("", None))
 
 
@@ -157,7 +161,9 @@ def number_of(name: str, dtype: Any) -> pl.Expr:
     column = pl.col(name)
     if dtype == pl.String:
         text = column.str.strip_chars().str.to_lowercase()
-        return pl.coalesce(text.cast(pl.Float64, strict=False), text.replace_strict(dict(WORDS), default=None)).alias(name)
+        return pl.coalesce(text.cast(pl.Float64, strict=False), text.replace_strict(dict(WORDS), default=None)).alias(
+            name
+        )
     if isinstance(dtype, pl.List | pl.Struct | pl.Array):
         return pl.lit(None, dtype=pl.Float64).alias(name)
     return column.cast(pl.Float64, strict=False)

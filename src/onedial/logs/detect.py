@@ -6,16 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-
 from onedial.errors import DataError, nearest
 from onedial.logs.files import Trouble, data_files
 from onedial.logs.formats import Format, Options, Sample, take_sample
 from onedial.logs.groups import group_frame
 from onedial.logs.readers import (
-    code, lists, nemo, onedial_run, open_instruct, plain_table, rates, swift, tinker, traces, trl, verifiers_results, verl,
+    code,
+    lists,
+    nemo,
+    onedial_run,
+    open_instruct,
+    plain_table,
+    rates,
+    swift,
+    tinker,
+    traces,
+    trl,
+    verifiers_results,
+    verl,
 )  # fmt: skip
 from onedial.logs.readers.common import count_of, listed
-from onedial.logs.schema import Coverage, Log
+from onedial.logs.schema import Log
 
 FORMATS: Mapping[str, Format] = {
     form.name: form
@@ -164,12 +175,12 @@ def _tell_survivors(log: Log) -> Log:
     if silent:
         return replace(log, coverage=replace(log.coverage, survivors_only=False))
     if mixed < MIN_GROUPS_TO_TELL:
-        note = f"Whether silent groups were dropped before logging cannot be told from {count_of(mixed, 'mixed group')}."
+        note = (
+            f"Whether silent groups were dropped before logging cannot be told from {count_of(mixed, 'mixed group')}."
+        )
         return replace(log, coverage=replace(log.coverage, notes=(*log.coverage.notes, note)))
     note = (
         f"Not one of {mixed:,} groups is silent: they were dropped before the log was written. The log holds survivors "
         "only; silent shares, solve rates and pass@k of the run cannot be had from it."
     )
     return replace(log, coverage=replace(log.coverage, survivors_only=True, notes=(note, *log.coverage.notes)))
-
-

@@ -139,7 +139,9 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
             if not cut:
                 rest += chunk
                 if len(rest) > MAX_LINE_BYTES:
-                    trouble.add(path, line, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB; the file is read no further")
+                    trouble.add(
+                        path, line, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB; the file is read no further"
+                    )
                     return
             else:
                 block, rest = rest + chunk[:cut], chunk[cut:]
@@ -158,7 +160,7 @@ def _read(stream: IO[bytes]) -> tuple[bytes, str]:
     size = 0
     try:
         while size < BLOCK_BYTES:
-            part = stream.read1(READ_BYTES) if isinstance(stream, gzip.GzipFile) else stream.read(READ_BYTES)
+            part = getattr(stream, "read1", stream.read)(READ_BYTES)
             if not part:
                 break
             parts.append(part)

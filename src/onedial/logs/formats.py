@@ -137,11 +137,15 @@ def tabular(document: Any) -> list[Any]:
     if not all(isinstance(value, dict) and value for value in values):
         return []
     first = values[0]
-    if all(set(value) == set(first) for value in values) and all(not isinstance(v, dict | list) for v in first.values()):
+    if all(set(value) == set(first) for value in values) and all(
+        not isinstance(v, dict | list) for v in first.values()
+    ):
         by_column = len(first) > len(document) and all(str(name).isdigit() for name in first)
         if by_column:  # pandas' {column: {row: value}}
             return [{name: document[name][row] for name in document} for row in first]
-    if any({"correct", "passed", "score", "reward", "pass_rate", "solve_rate"} & set(map(str, value)) for value in values):
+    if any(
+        {"correct", "passed", "score", "reward", "pass_rate", "solve_rate"} & set(map(str, value)) for value in values
+    ):
         return [{"task_id": name, **value} for name, value in document.items()]
     return []
 
@@ -149,7 +153,18 @@ def tabular(document: Any) -> list[Any]:
 def _turned(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """{column: [values]} → rows, when the columns are equally long and have names that a table would have."""
     lengths = {len(values) for values in columns.values()}
-    words = {"prompt", "question", "problem", "task_id", "correct", "passed", "reward", "score", "completion", "response"}
+    words = {
+        "prompt",
+        "question",
+        "problem",
+        "task_id",
+        "correct",
+        "passed",
+        "reward",
+        "score",
+        "completion",
+        "response",
+    }
     if len(lengths) != 1 or not words & set(columns):
         return []
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -66,7 +66,7 @@ def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
     if not values:
         return Scale(None, None, False, "no finite reward was logged")
     low, high = values[0], values[-1]
-    if len(values) == 2 and not (0 <= low and 0 < high < 1):
+    if len(values) == 2 and not (low >= 0 and 0 < high < 1):
         return Scale(high, low, True, f"two reward values were seen: {high:g} is taken as right, {low:g} as wrong")
     if len(values) == 1:
         if high == 1:
@@ -77,7 +77,10 @@ def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
     if low >= 0 and high <= 1:
         return Scale(1.0, 0.0, True, "rewards are graded within [0, 1]: exactly 1 is taken as right, 0 as wrong")
     return Scale(
-        high, low, False, f"rewards are graded from {low:g} to {high:g}: the highest seen is taken as right, the lowest as wrong"
+        high,
+        low,
+        False,
+        f"rewards are graded from {low:g} to {high:g}: the highest seen is taken as right, the lowest as wrong",
     )
 
 
@@ -133,7 +136,11 @@ def group_frame(
         aggregates.append(pl.col("completion_tokens").sum().alias("tokens"))
     if log.has("prompt_id") and not lean:
         aggregates.append(pl.col("prompt_id").first())
-    key = pl.col("group_id").hash() if lean and log.frame.collect_schema()["group_id"] == pl.String else pl.col("group_id")
+    key = (
+        pl.col("group_id").hash()
+        if lean and log.frame.collect_schema()["group_id"] == pl.String
+        else pl.col("group_id")
+    )
     frame = log.frame.with_columns(__r=reward, __c=right_of(log, marks, on))
     grouped = frame.group_by(key).agg(*aggregates, *extra)
     if not log.has("completion_tokens"):

@@ -139,7 +139,9 @@ def to_float(value: Any) -> float | None:
 
 
 WORDS: Mapping[str, float] = {
-    **dict.fromkeys(("true", "yes", "y", "correct", "right", "pass", "passed", "success", "solved", "resolved", "c"), 1.0),
+    **dict.fromkeys(
+        ("true", "yes", "y", "correct", "right", "pass", "passed", "success", "solved", "resolved", "c"), 1.0
+    ),
     **dict.fromkeys(
         ("false", "no", "n", "incorrect", "wrong", "fail", "failed", "failure", "unsolved", "unresolved", "i"), 0.0
     ),

@@ -34,7 +34,9 @@ def with_split(log: Log, want: Split | None = None) -> Log:
     want = want or ("train" if training else "eval")
     kept, aside = (training, evaluation) if want == "train" else (evaluation, training)
     if not kept:
-        raise DataError(f"--split {want}: the log has no such rows; it has {training:,} train and {evaluation:,} eval rows")
+        raise DataError(
+            f"--split {want}: the log has no such rows; it has {training:,} train and {evaluation:,} eval rows"
+        )
     if not aside:
         return log
     is_eval = (pl.col("split") == "eval").fill_null(False)

@@ -26,7 +26,9 @@ def _verdict(passed: bool) -> dict[str, Any]:
     return {"outcome": "correct" if passed else "wrong", "correct": passed, "outcome_reward": float(passed)}
 
 
-def _finish(name: str, title: str, rows: Iterator[dict[str, Any]], samples: Sequence[Sample], *, is_: str, notes: list[str]) -> Log:
+def _finish(
+    name: str, title: str, rows: Iterator[dict[str, Any]], samples: Sequence[Sample], *, is_: str, notes: list[str]
+) -> Log:
     frame = store_rows(rows)  # fills `notes` as it goes
     if len(samples) > 1:
         notes.append(f"{len(samples)} files were read; each is its own set of groups.")
@@ -53,7 +55,9 @@ def read_humaneval(samples: Sequence[Sample], options: Options, trouble: Trouble
     return _finish("humaneval", "the HumanEval results file", rows, samples, is_="passed", notes=notes)
 
 
-def _humaneval(samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _humaneval(
+    samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]
+) -> Iterator[dict[str, Any]]:
     slow = 0
     for sample, line, record in objects(samples, trouble):
         passed = to_float(record.get("passed"))
@@ -78,7 +82,11 @@ def _humaneval(samples: Sequence[Sample], options: Options, trouble: Trouble, no
 
 
 def detect_evalplus(sample: Sample) -> bool:
-    return isinstance(sample.document, dict) and isinstance(sample.document.get("eval"), dict) and bool(sample.document["eval"])
+    return (
+        isinstance(sample.document, dict)
+        and isinstance(sample.document.get("eval"), dict)
+        and bool(sample.document["eval"])
+    )
 
 
 def read_evalplus(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
@@ -87,7 +95,9 @@ def read_evalplus(samples: Sequence[Sample], options: Options, trouble: Trouble)
     return _finish("evalplus", "the results file", rows, samples, is_="all tests passed", notes=notes)
 
 
-def _evalplus(samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _evalplus(
+    samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]
+) -> Iterator[dict[str, Any]]:
     for sample in samples:
         for number, (task, results) in enumerate(sample.document["eval"].items(), start=1):
             for index, verdicts, text in _results(results):
@@ -158,10 +168,22 @@ def read_lm_eval(samples: Sequence[Sample], options: Options, trouble: Trouble) 
     return _finish("lm-eval", "lm-eval's sample file", rows, samples, is_="the task's first metric", notes=notes)
 
 
-METRICS = ("exact_match", "acc", "acc_norm", "pass@1", "pass_at_1", "prompt_level_strict_acc", "math_verify", "em", "score")
+METRICS = (
+    "exact_match",
+    "acc",
+    "acc_norm",
+    "pass@1",
+    "pass_at_1",
+    "prompt_level_strict_acc",
+    "math_verify",
+    "em",
+    "score",
+)
 
 
-def _lm_eval(samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _lm_eval(
+    samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]
+) -> Iterator[dict[str, Any]]:
     filters: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for sample, line, record in objects(samples, trouble):
@@ -181,13 +203,17 @@ def _lm_eval(samples: Sequence[Sample], options: Options, trouble: Trouble, note
             "prompt_id": str(record["doc_id"]),
             "group_id": f"{sample.file}/{record['doc_id']}",
             "outcome_reward": as_float(record[metric]),
-            "answer": plain(record.get("target")) if not isinstance(record.get("target"), int) else str(record["target"]),
+            "answer": plain(record.get("target"))
+            if not isinstance(record.get("target"), int)
+            else str(record["target"]),
             "completion_chars": None if text is None else len(text),
             **({"completion": text} if options.text else {}),
         }
         notes.append(f"The metric read is {metric}.")
     if seen:
-        notes.append(f"{count_of(sum(seen.values()), 'row')} judge the same answers by another filter and were left out.")
+        notes.append(
+            f"{count_of(sum(seen.values()), 'row')} judge the same answers by another filter and were left out."
+        )
 
 
 FORMATS: Mapping[str, Format] = {

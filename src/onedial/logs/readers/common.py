@@ -12,7 +12,8 @@ from onedial.logs.formats import Sample
 from onedial.logs.schema import ROLLOUT_COLUMNS, Coverage, Log, conform
 
 EVALUATION = re.compile(
-    r"^(val|valid|validation|eval|evals|evaluation)([_\-.]|\d|$)|^test([_\-](set|data|split|rollouts?).*)?(\.\w+)*$", re.IGNORECASE
+    r"^(val|valid|validation|eval|evals|evaluation)([_\-.]|\d|$)|^test([_\-](set|data|split|rollouts?).*)?(\.\w+)*$",
+    re.IGNORECASE,
 )
 TRAINING = re.compile(r"^(train|training)([_\-.]|\d|$)", re.IGNORECASE)
 OUTCOME_NAME = re.compile(
@@ -52,7 +53,7 @@ def finish(
 
 
 def split_of_path(file: Path | str) -> str | None:
-    """"train" or "eval" as the nearest of the file's name and its folders says; None when none does."""
+    """ "train" or "eval" as the nearest of the file's name and its folders says; None when none does."""
     for part in reversed(Path(file).parts):
         if EVALUATION.match(part):
             return "eval"

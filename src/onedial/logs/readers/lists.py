@@ -75,9 +75,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     )
 
 
-def _rows(
-    samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]
-) -> Iterator[dict[str, Any]]:
+def _rows(samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]) -> Iterator[dict[str, Any]]:
     for sample in samples:
         names = by_task(sample)
         if names is not None:

@@ -31,7 +31,9 @@ def content_of(message: dict[str, Any]) -> str:
 
 def written(completion: Any) -> str | None:
     """What the policy wrote: of messages, those of the assistant."""
-    if isinstance(completion, list) and any(isinstance(item, dict) and item.get("role") == "assistant" for item in completion):
+    if isinstance(completion, list) and any(
+        isinstance(item, dict) and item.get("role") == "assistant" for item in completion
+    ):
         return plain([item for item in completion if isinstance(item, dict) and item.get("role") == "assistant"])
     return plain(completion)
 

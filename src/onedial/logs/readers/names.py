@@ -75,7 +75,9 @@ RIGHT_COUNTS = ("k", "n_correct", "num_correct", "correct_count", "correctness_c
 TRY_COUNTS = ("n", "num_samples", "n_samples", "n_rollouts", "num_rollouts", "rollouts", "attempts", "num_attempts",
               "n_attempts", "n_generations", "num_generations", "trials", "num_trials", "tries", "num_tries", "total",
               "total_samples", "num_responses", "sample_count")  # fmt: skip
-MARK_LISTS = re.compile(r"(correct|graded|passed|pass_list|accs?$|is_right|success|reward|score|verif|judg|label|result)", re.I)
+MARK_LISTS = re.compile(
+    r"(correct|graded|passed|pass_list|accs?$|is_right|success|reward|score|verif|judg|label|result)", re.I
+)
 TEXT_LISTS = ("completions", "responses", "generations", "outputs", "samples", "code_list", "output_list", "completion",
               "response", "output", "generation", "preds", "predictions", "model_outputs")  # fmt: skip
 LENGTH_LISTS = ("completion_tokens", "response_lengths", "completion_lengths", "lengths", "num_tokens", "output_tokens",

@@ -30,7 +30,9 @@ WANTED: dict[str, pl.DataType] = {
 
 
 def detect(sample: Sample) -> bool:
-    return sample.has("prompt_tokens", "response_tokens", "reward") and bool(sample.columns & {"prompt_idx", "sample_idx"})
+    return sample.has("prompt_tokens", "response_tokens", "reward") and bool(
+        sample.columns & {"prompt_idx", "sample_idx"}
+    )
 
 
 def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
@@ -52,7 +54,12 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
         "prompt_tokens": pl.col("prompt_tokens").list.len().cast(pl.Int64),
         "completion_tokens": pl.col("response_tokens").list.len().cast(pl.Int64),
     }
-    renamed = {"advantage": "advantage", "finish_reason": "finish_reason", "source": "dataset", "answer": "ground_truth"}
+    renamed = {
+        "advantage": "advantage",
+        "finish_reason": "finish_reason",
+        "source": "dataset",
+        "answer": "ground_truth",
+    }
     columns |= {ours: pl.col(theirs) for ours, theirs in renamed.items() if theirs in have}
     if "finish_reason" in have:
         columns["truncated"] = pl.col("finish_reason") != "stop"

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import polars as pl
 
 from onedial.errors import DataError
-from onedial.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of, whole_of
+from onedial.logs.columns import FILE, number_of, raw_table, text_of, truth_of, whole_of
 from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.readers.common import finish, per_file, split_of_path, step_of_path
 from onedial.logs.readers.names import STRONG_IDS, WEAK_IDS, find, mapping
-from onedial.logs.schema import REWARD_PART, Coverage, Log
+from onedial.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
 
 NUMBERS = ("outcome_reward", "shaped_reward", "mean_logp", "entropy", "advantage")
 WHOLES = ("completion_tokens", "prompt_tokens", "rollout_index", "iteration", "policy_version")
@@ -117,12 +117,14 @@ def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], trouble: Trouble)
         bad = pl.col(found[ours]).is_not_null() & number_of(found[ours], pl.String()).is_null()
         rows = raw.with_columns(__row=pl.int_range(1, pl.len() + 1).over(FILE)).filter(bad)
         for file, row, value in rows.select(FILE, "__row", found[ours]).collect().iter_rows():
-            trouble.add(file, row, f"row {row}: {found[ours]} is {value[:40]!r}, which says neither right nor wrong; left empty")
+            trouble.add(
+                file, row, f"row {row}: {found[ours]} is {value[:40]!r}, which says neither right nor wrong; left empty"
+            )
 
 
 def _frame(
     raw: pl.LazyFrame, found: dict[str, str], samples: Sequence[Sample], options: Options, notes: list[str]
-) -> tuple[pl.LazyFrame, str]:
+) -> tuple[pl.LazyFrame, GroupIdentity]:
     have = raw.collect_schema()
     out: dict[str, pl.Expr] = {}
     for ours, theirs in found.items():
@@ -141,7 +143,9 @@ def _frame(
         notes.append("The iteration of a row is the number in its file's name.")
     if "split" in found:
         word = text_of(found["split"], have[found["split"]]).str.to_lowercase()
-        out["split"] = pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
+        out["split"] = (
+            pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
+        )
     elif any(split_of_path(s.place) for s in samples):
         out["split"] = per_file(samples, {str(s.file): split_of_path(s.place) for s in samples}, pl.String())
     _rewards(out, found, have)
@@ -183,8 +187,10 @@ def _reward_is(found: dict[str, str]) -> str:
 
 def _groups(
     raw: pl.LazyFrame, found: dict[str, str], have: pl.Schema, out: dict[str, pl.Expr], notes: list[str]
-) -> str:
+) -> GroupIdentity:
     """Adds prompt_id and group_id to `out`; returns how groups are known."""
+    words: GroupIdentity
+    prompt_id: pl.Expr | None
     if "prompt_id" in found:
         dtype = have[found["prompt_id"]]
         prompt_id = pl.col(found["prompt_id"]) if dtype.is_integer() else text_of(found["prompt_id"], dtype)

@@ -20,7 +20,17 @@ from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.lines import to_float
 from onedial.logs.readers.names import (
-    RATE_NAME, RIGHT_COUNTS, STRONG_IDS, SYNONYMS, TEXTS, TRY_COUNTS, WEAK_IDS, WEAK_RATES, check_map, find, norm,
+    RATE_NAME,
+    RIGHT_COUNTS,
+    STRONG_IDS,
+    SYNONYMS,
+    TEXTS,
+    TRY_COUNTS,
+    WEAK_IDS,
+    WEAK_RATES,
+    check_map,
+    find,
+    norm,
 )  # fmt: skip
 from onedial.logs.schema import RATE_COLUMNS, Coverage, Log, conform
 
@@ -73,7 +83,11 @@ def _numeric(sample: Sample, name: str | None) -> str | None:
 
 
 def _is_series(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, int | float) and 0 <= item <= 1 for item in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, int | float) and 0 <= item <= 1 for item in value)
+    )
 
 
 def _rates(sample: Sample, name: str) -> bool:
@@ -110,9 +124,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     given = dict(options.columns)
     check_map(columns, given)
     found = next((f for f in map(find_columns, samples) if f), None) or Found()
-    found = Found(
-        given.get("rate", found.rate), given.get("k", found.right), given.get("n", found.tries), found.series
-    )
+    found = Found(given.get("rate", found.rate), given.get("k", found.right), given.get("n", found.tries), found.series)
     if found.rate is None and not (found.right and found.tries):
         raise DataError(
             f"{samples[0].file}: no column holds solve rates. Columns seen: {', '.join(sorted(columns)[:40])}. Needed: a "
@@ -122,7 +134,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     raw, names = _raw(samples, columns, found, given, trouble)
     frame = _with_rates(raw, found, notes)
     frame = _with_tries(frame, found, options, notes, trouble)
-    frame = frame.select(*_identity(raw, names, found, options), "rate", "k", "n", *(["iteration"] if found.series else []))
+    frame = frame.select(
+        *_identity(raw, names, found, options), "rate", "k", "n", *(["iteration"] if found.series else [])
+    )
     have = set(frame.collect_schema().names())
     return Log(
         kind="rates",
@@ -231,8 +245,8 @@ def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[in
         both = frame.filter((pl.col("rate") > 0) & (counts > 0))
         sizes = both.select((counts / pl.col("rate")).round().alias("n")).unique().collect()
         if sizes.height == 1:
-            size = int(sizes["n"][0])
-            return size, f"{found.right} divided by {found.rate} is {size} in every row: that many rollouts stand behind a rate."
+            many = int(sizes["n"][0])
+            return many, f"{found.right} divided by {found.rate} is {many} in every row: rollouts behind a rate."
     named = re.search(r"(?:@|_of_)(\d+)$", norm(found.rate or ""))
     if named and int(named.group(1)) > 1:
         return int(named.group(1)), f"The name {found.rate} says that {named.group(1)} rollouts stand behind a rate."

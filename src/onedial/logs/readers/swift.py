@@ -120,7 +120,13 @@ def _rows(
 
 
 def _row(
-    sample: Sample, line: int, table: dict[str, list[Any]], i: int, parts: list[str], outcome: str | None, options: Options
+    sample: Sample,
+    line: int,
+    table: dict[str, list[Any]],
+    i: int,
+    parts: list[str],
+    outcome: str | None,
+    options: Options,
 ) -> dict[str, Any]:
     def at(name: str) -> Any:
         values = table.get(name, [])

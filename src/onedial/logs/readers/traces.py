@@ -54,7 +54,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
 def choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
     """prime-rl's `all` files where there are any for that split, else `effective`; notes; whether only survivors."""
     has_all = {split_of_path(s.place.parent.parent) for s in samples if s.place.parent.name == "all"}
-    dropped = [s for s in samples if s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) in has_all]
+    dropped = [
+        s for s in samples if s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) in has_all
+    ]
     kept = [s for s in samples if s not in dropped]
     only = any(s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) == "train" for s in kept)
     notes = []
@@ -113,7 +115,9 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
     group_id = group.get("id") if isinstance(group, dict) else record.get("group_id", group)
     policy = (work or {}).get("policy")
     return {
-        "split": {"train": "train", "eval": "eval"}.get(str(split), "eval" if "rollouts" not in sample.place.parts else None),
+        "split": {"train": "train", "eval": "eval"}.get(
+            str(split), "eval" if "rollouts" not in sample.place.parts else None
+        ),
         "iteration": step if isinstance(step, int) else step_of_path(sample.place),
         "prompt_id": f"{name}/{identity}" if name else identity,
         "group_id": str(group_id) if group_id else f"{sample.file.parent}/{name}/{identity}",

@@ -121,9 +121,16 @@ def _ids_repeat(sample: Sample) -> bool:
 def _lengths(record: dict[str, Any]) -> dict[str, Any]:
     usage = record.get("token_usage")
     if isinstance(usage, dict):
-        return {"completion_tokens": number(usage.get("output_tokens")), "prompt_tokens": number(usage.get("input_tokens"))}
+        return {
+            "completion_tokens": number(usage.get("output_tokens")),
+            "prompt_tokens": number(usage.get("input_tokens")),
+        }
     flat = {**_dict(record.get("metrics")), **record}
-    return {name: number(flat[name]) for name in ("completion_tokens", "prompt_tokens") if number(flat.get(name)) is not None}
+    return {
+        name: number(flat[name])
+        for name in ("completion_tokens", "prompt_tokens")
+        if number(flat.get(name)) is not None
+    }
 
 
 def _parts(record: dict[str, Any]) -> dict[str, float | None]:
@@ -153,7 +160,9 @@ def _promises(samples: Sequence[Sample], rows: int) -> list[str]:
         except (ValueError, KeyError, TypeError, OSError):
             return []
     if promised > rows:
-        return [f"metadata.json promises {promised:,} rollouts and the file holds {rows:,}: the evaluation did not finish."]
+        return [
+            f"metadata.json promises {promised:,} rollouts and the file holds {rows:,}: the evaluation did not finish."
+        ]
     return []
 
 

@@ -73,7 +73,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
             notes=tuple(notes),
         ),
         ignored=present - set(wanted),
-        why=dict.fromkeys(("completion_tokens", "prompt_tokens", "truncated"), "verl's dump holds text, no token counts"),
+        why=dict.fromkeys(
+            ("completion_tokens", "prompt_tokens", "truncated"), "verl's dump holds text, no token counts"
+        ),
     )
 
 
@@ -103,7 +105,9 @@ def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> pl.LazyFrame:
         __folder=parent,
     ).with_columns(__group=key_of("__folder", "__step", "__uid"))
     if raw.select(pl.col("__part").max()).collect(engine="streaming").item():
-        notes.append("Rollouts with several outputs (turns) are one row: the last output's score stands for the rollout.")
+        notes.append(
+            "Rollouts with several outputs (turns) are one row: the last output's score stands for the rollout."
+        )
         rollout = pl.struct("__group", uid.str.extract(UID, 2))
         raw = raw.filter(pl.col("__part") == pl.col("__part").max().over(rollout))
     notes.append(
@@ -112,15 +116,15 @@ def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> pl.LazyFrame:
     return raw
 
 
-def _outcome(
-    raw: pl.LazyFrame, have: pl.Schema, score: pl.Expr, notes: list[str]
-) -> tuple[dict[str, pl.Expr], str]:
+def _outcome(raw: pl.LazyFrame, have: pl.Schema, score: pl.Expr, notes: list[str]) -> tuple[dict[str, pl.Expr], str]:
     """Reward columns: `acc` is the outcome where every scored row has a usable one, else `score`."""
     if "acc" in have:
         acc = number_of("acc", have["acc"])
         gaps = raw.select((acc.is_null() & score.is_not_null()).sum()).collect(engine="streaming").item()
         if not gaps:
-            notes.append("`acc` is the outcome; `score`, which may include shaping such as a length penalty, is kept beside it.")
+            notes.append(
+                "`acc` is the outcome; `score`, which may include shaping such as a length penalty, is kept beside it."
+            )
             return {"outcome_reward": acc, "shaped_reward": score, "correct": truth_of("acc", have["acc"])}, "acc"
         notes.append(f"`acc` is missing in {gaps:,} scored rows, so `score` is taken as the outcome.")
     notes.append(
