@@ -97,16 +97,16 @@ def outcome(verifier: object, answer: object, completion: str) -> str:
 
 
 def test_strict_number_must_answer_and_stop() -> None:
-    assert outcome(Number(), 12, "12") == "correct"
-    assert outcome(Number(), 12, "12.") == "correct"
-    assert outcome(Number(), 12, "13") == "wrong"
-    assert outcome(Number(), 12, "The answer is 12") == "wrong"
-    assert outcome(Number(), 12, "twelve") == "unparseable"
-    assert outcome(Number(), 12, "") == "unparseable"
+    assert outcome(Number("bare"), 12, "12") == "correct"
+    assert outcome(Number("bare"), 12, "12.") == "correct"
+    assert outcome(Number("bare"), 12, "13") == "wrong"
+    assert outcome(Number("bare"), 12, "The answer is 12") == "wrong"
+    assert outcome(Number("bare"), 12, "twelve") == "unparseable"
+    assert outcome(Number("bare"), 12, "") == "unparseable"
 
 
 def test_loose_number_takes_marked_then_last() -> None:
-    loose = Number(strict=False)
+    loose = Number("last")
     assert outcome(loose, "1,000", "so 1000 in all") == "correct"
     assert outcome(loose, "5", r"\boxed{5} (see step 2)") == "correct"
     assert outcome(loose, "72", "#### 72\nI used 2 steps") == "correct"
@@ -149,3 +149,11 @@ def test_c14_math_verify_works_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert found == [outcome(Math(), r"\frac{1}{2}", r"\boxed{\frac{2}{4}}")] == ["correct"]
+
+
+def test_end_number_must_close_the_completion() -> None:
+    """Hand values: the number has to be the last thing written, a full stop aside."""
+    end = Number("end")
+    assert outcome(end, 12, "12") == outcome(end, 12, "The sum is 12.\n") == outcome(end, -3, "= -3") == "correct"
+    assert outcome(end, 12, "12 is the sum") == outcome(end, 12, "12 apples") == outcome(end, 2, "12") == "wrong"
+    assert outcome(end, 12, "twelve") == "unparseable"

@@ -10,7 +10,7 @@ from onedial.errors import ConfigError, nearest
 from onedial.tasks.task import HELD_OUT, EndlessSource
 from onedial.types import Prompt, Verdict
 from onedial.verify.verdict import judge, verdict_of
-from onedial.verify.verifiers import Number
+from onedial.verify.verifiers import MATCHES, Number
 
 DEFAULT_LEVELS = ("add1", "mul1", "add2")
 WORDING = "What is {expression}? Answer with the number only."
@@ -67,7 +67,7 @@ class Arithmetic:
     """Problems of some levels, each level equally likely (list a level twice to double its share)."""
 
     levels: tuple[str, ...] = DEFAULT_LEVELS
-    strict: bool = True
+    match: str = "end"
     wording: str = WORDING
     name: str = "arithmetic"
 
@@ -78,6 +78,9 @@ class Arithmetic:
             if level not in LEVELS:
                 hint = nearest(level, LEVELS)
                 raise ConfigError(f"arithmetic levels: {level!r} is unknown{hint}; allowed: {', '.join(LEVELS)}")
+        if self.match not in MATCHES:
+            hint = nearest(self.match, MATCHES)
+            raise ConfigError(f"arithmetic match={self.match!r}: must be one of {', '.join(MATCHES)}{hint}")
         if "{expression}" not in self.wording:
             raise ConfigError(f"arithmetic wording={self.wording!r}: must contain {{expression}}")
 
@@ -91,17 +94,17 @@ class Arithmetic:
 
     def verify(self, prompt: Prompt, completion: str) -> Verdict:
         """See `Number`."""
-        return verdict_of(judge(Number(self.strict), prompt, completion))
+        return verdict_of(judge(Number(self.match), prompt, completion))
 
 
 def arithmetic(
     *,
     levels: str | Sequence[str] = DEFAULT_LEVELS,
-    strict: bool = True,
+    match: str = "end",
     wording: str = WORDING,
     held_out: float = HELD_OUT,
 ) -> EndlessSource:
-    """Endless arithmetic. levels: names of `LEVELS`; strict: the completion must be the bare number."""
+    """Endless arithmetic. levels: names of `LEVELS`; match: where the answer must stand, as `Number` says."""
     names = [name.strip() for name in levels.split(",")] if isinstance(levels, str) else list(levels)
-    task = Arithmetic(levels=tuple(name for name in names if name), strict=strict, wording=wording)
-    return EndlessSource(task, Number(strict), held_out)
+    task = Arithmetic(levels=tuple(name for name in names if name), match=match, wording=wording)
+    return EndlessSource(task, Number(match), held_out)

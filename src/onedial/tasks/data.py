@@ -22,8 +22,8 @@ ANSWER_COLUMNS = (
 LEVEL_COLUMNS = ("level", "difficulty")
 JUDGES: dict[str, Callable[[], Verifier]] = {
     "exact": Exact,
-    "number": lambda: Number(strict=False),
-    "strict_number": Number,
+    "number": lambda: Number("last"),
+    "strict_number": lambda: Number("bare"),
     "math": Math,
 }
 GSM8K_HUB, MATH_HUB = "openai/gsm8k", "DigitalLearningGmbH/MATH-lighteval"
@@ -161,7 +161,7 @@ def gsm8k(
     test_path or content decides. test_path alone serves evaluation.
     """
     path = GSM8K_HUB if path is None and test_path is None else path
-    return _data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number(strict=False), "main")
+    return _data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
 
 
 def _gsm8k_prompt(row: Row, place: str, wording: str) -> Prompt:

@@ -40,6 +40,16 @@ def bare_number(text: str) -> Fraction | None:
     return parse_number(match.group(1)) if match else None
 
 
+def closing_number(text: str) -> Fraction | None:
+    """The number that the text ends with, but for white space and full stops after it; else None.
+
+    "The sum is 12." closes with 12; "12 is the sum" does not, and neither does "12 apples".
+    """
+    trimmed = text.rstrip(" \t\r\n.")
+    matches = list(_IN_TEXT.finditer(trimmed))
+    return last_number(trimmed) if matches and matches[-1].end() == len(trimmed) else None
+
+
 def parse_number(text: str) -> Fraction | None:
     """The exact value of "-1,234.5", "3/4", "1e3"; None for anything else, and for a division by zero."""
     if len(text) > MAX_DIGITS or _WHOLE.fullmatch(text.strip()) is None:

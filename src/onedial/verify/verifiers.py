@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
 
-from onedial.verify.answer import after_hashes, bare_number, boxed, last_number, parse_number, show_number
+from onedial.verify.answer import (
+    after_hashes,
+    bare_number,
+    boxed,
+    closing_number,
+    last_number,
+    parse_number,
+    show_number,
+)
 from onedial.verify.verdict import Fields, PromptLike
 
 
@@ -23,13 +31,13 @@ def unparseable(detail: str) -> Fields:
 
 @dataclass(frozen=True)
 class Number:
-    """Right when the answer is the reference number, exactly.
+    """Right when the answer is the reference number, exactly. `match` says where the answer stands:
 
-    strict: the completion must *be* the number (white space and one trailing full stop aside), so that the policy
-    has to answer and stop. Otherwise the last number counts, that of `\\boxed{}` or after `####` before any other.
+    bare: the completion *is* the number; end: it ends with the number (a full stop may follow), so that the policy
+    has to answer and stop; last: the last number counts, that of `\\boxed{}` or after `####` before any other.
     """
 
-    strict: bool = True
+    match: str = "end"
     name: str = "number"
     in_process: bool = True
 
@@ -38,20 +46,27 @@ class Number:
         reference = parse_number(str(prompt.answer))
         if reference is None:
             raise ValueError(f"reference answer {prompt.answer!r} is not a number")
-        found = _marked_number(completion) if not self.strict else bare_number(completion)
+        found = MATCHES[self.match](completion)
         if found is not None:
             return right_or_wrong(found == reference, show_number(found))
         loose = last_number(completion)
         if loose is None:
             return unparseable("no number in the completion")
-        return right_or_wrong(False, show_number(loose), detail="more than the number was written")
+        return right_or_wrong(False, show_number(loose), detail=f"no number where match={self.match!r} looks")
 
 
-def _marked_number(completion: str) -> Any:
+def _marked_number(completion: str) -> Fraction | None:
     for marked in (boxed(completion), after_hashes(completion)):
         if marked is not None and (number := last_number(marked)) is not None:
             return number
     return last_number(completion)
+
+
+MATCHES: dict[str, Callable[[str], Fraction | None]] = {
+    "bare": bare_number,
+    "end": closing_number,
+    "last": _marked_number,
+}
 
 
 @dataclass(frozen=True)
