@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -74,11 +73,12 @@ def silent_at(counts: Iterable[tuple[int, int, int]], size: int) -> float | None
 def _of_rollouts(log: Log) -> Figures:
     withheld: dict[str, str] = {}
     grouped = log.has("group_id") and log.coverage.group_identity != "none"
-    totals = _totals(log)
+    marks = scale(log)
+    groups = _groups(log, marks) if grouped else None
+    totals = _totals(log) if groups is None else _sums(groups)
     if not totals["rollouts"]:
         return _empty(withheld, "the log holds no rollouts")
-    marks = scale(log)
-    table = _table(log, marks, "outcome_reward") if grouped else None
+    table = None if groups is None else _table(groups.filter(pl.col("group_id").is_not_null()))
     figures: Figures = {
         "rollouts": totals["rollouts"],
         "unusable": totals["unusable"],
@@ -99,40 +99,52 @@ def _of_rollouts(log: Log) -> Figures:
     return {**figures, "withheld": withheld}
 
 
-def _totals(log: Log) -> Figures:
-    reward, shaped = reward_of(), reward_of("shaped_reward")
-    exprs = [
-        pl.len().alias("rollouts"),
-        reward.is_null().sum().alias("unusable"),
-        reward.mean().alias("mean"),
-    ]
-    if log.has("shaped_reward"):
-        exprs.append(shaped.mean().alias("shaped_mean"))
-    if log.has("completion_tokens"):
-        exprs += [
-            pl.col("completion_tokens").sum().alias("tokens"),
-            pl.col("completion_tokens").null_count().alias("blank"),
-        ]
-    if log.has("group_id"):
-        exprs.append(pl.col("group_id").null_count().alias("nameless"))
-    row = log.frame.select(exprs).collect(engine="streaming").row(0, named=True)
-    prompts = None
+def _groups(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.DataFrame:
+    """One row per group: the one pass over the rollouts from which all figures come."""
+    shaped = reward_of("shaped_reward")
+    extra = []
     if log.has("prompt_id"):
-        key = (
-            pl.col("prompt_id").hash() if log.frame.collect_schema()["prompt_id"] == pl.String else pl.col("prompt_id")
-        )
-        found = log.frame.select(key.alias("p")).group_by("p").agg().select(pl.len()).collect(engine="streaming")
-        prompts = int(found.item())
-    return {"shaped_mean": None, "tokens": None, "blank": 0, "nameless": 0, **row, "prompts": prompts}
+        # the same in every row of a group: max, because first() leaves polars' streaming engine
+        text = log.frame.collect_schema()["prompt_id"] == pl.String
+        extra.append((pl.col("prompt_id").hash() if text else pl.col("prompt_id")).max().alias("p"))
+    if log.has("shaped_reward"):
+        extra += [shaped.sum().alias("shaped"), shaped.count().alias("shaped_n")]
+    if log.has("completion_tokens"):
+        extra.append(pl.col("completion_tokens").null_count().alias("blank"))
+    return group_frame(log, on=on, marks=marks, extra=extra, lean=True).collect(engine="streaming")
 
 
-def _table(log: Log, marks: Scale, on: Reward) -> pl.DataFrame:
+def _sums(groups: pl.DataFrame) -> Figures:
+    """What `_totals` says, from the groups."""
+    sums = groups.select(pl.col("size", "n", "total").sum()).row(0, named=True)
+    have = groups.columns
+    shaped_n = int(groups.get_column("shaped_n").sum()) if "shaped_n" in have else 0
+    return {
+        "rollouts": int(sums["size"]),
+        "unusable": int(sums["size"] - sums["n"]),
+        "mean": sums["total"] / sums["n"] if sums["n"] else None,
+        "shaped_mean": float(groups.get_column("shaped").sum()) / shaped_n if shaped_n else None,
+        "tokens": int(groups.get_column("tokens").sum()),
+        "blank": int(groups.get_column("blank").sum()) if "blank" in have else 0,
+        "prompts": groups.get_column("p").n_unique() if "p" in have else None,
+    }
+
+
+def _totals(log: Log) -> Figures:
+    """Counts and means of a log whose groups are not known."""
+    reward = reward_of()
+    exprs = [pl.len().alias("rollouts"), reward.is_null().sum().alias("unusable"), reward.mean().alias("mean")]
+    exprs.append(reward_of("shaped_reward").mean().alias("shaped_mean"))
+    exprs += [pl.col("completion_tokens").sum().alias("tokens"), pl.col("completion_tokens").null_count().alias("blank")]
+    row = log.frame.select(exprs).collect(engine="streaming").row(0, named=True)
+    return {**row, "prompts": None}
+
+
+def _table(groups: pl.DataFrame) -> pl.DataFrame:
     """Groups counted by kind, size, n and c, with token sums and what the interval of the mean needs."""
-    named = replace(log, frame=log.frame.filter(pl.col("group_id").is_not_null()))
     total, n = pl.col("total"), pl.col("n")
     return (
-        group_frame(named, on=on, marks=marks, lean=True)
-        .group_by("kind", "size", "n", "c")
+        groups.group_by("kind", "size", "n", "c")
         .agg(
             pl.len().cast(pl.Int64).alias("groups"),
             pl.col("tokens").sum(),
@@ -141,7 +153,6 @@ def _table(log: Log, marks: Scale, on: Reward) -> pl.DataFrame:
             (total * n).sum().alias("tn"),
         )
         .sort("size", "n", "c", "kind")
-        .collect(engine="streaming")
     )
 
 
@@ -197,7 +208,8 @@ def _mean_interval(table: pl.DataFrame | None) -> list[float] | None:
 
 def _shaped(log: Log) -> Figures:
     """Mixed and silent shares by the reward that trained: where it differs from the outcome, shaping decided."""
-    table = _table(log, scale(log, "shaped_reward"), "shaped_reward")
+    groups = _groups(log, scale(log, "shaped_reward"), "shaped_reward")
+    table = _table(groups.filter(pl.col("group_id").is_not_null()))
     base = _count(table, "mixed", *SILENT)
     if not base:
         return {"mixed_share": None, "silent_share": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,38 @@ FILE = "__file"
 
 
 def raw_table(
-    samples: Sequence[Sample], wanted: Mapping[str, pl.DataType], essential: Sequence[str], trouble: Trouble
+    samples: Sequence[Sample],
+    wanted: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    trouble: Trouble,
+    *,
+    hashed: Collection[str] = (),
 ) -> pl.LazyFrame:
     """The wanted columns of all files, with a column `__file`; columns that no file has are absent.
 
-    Text formats are parsed into `wanted`'s types; parquet and arrow keep their own.
+    Text formats are parsed into `wanted`'s types; parquet and arrow keep their own. `hashed` columns come as 64-bit
+    hashes of their text: enough to group by, and nothing to store.
     """
     store, lazies, any_lines = Store(), [], False
     for sample in samples:
         if sample.kind in ("jsonl", "json"):
             any_lines = True
-            keys = [name for name in essential if name in wanted]
+            needed = [name for name in essential if name in wanted]
             if sample.kind == "jsonl":
-                parts = frames(sample.file, wanted, keys, trouble)
+                parts = frames(sample.file, wanted, needed, trouble)
             else:
                 document = sample.document if isinstance(sample.document, list) else []
-                parts = iter([frame_of(sample.file, enumerate(document, start=1), wanted, keys, trouble)])
+                parts = iter([frame_of(sample.file, enumerate(document, start=1), wanted, needed, trouble)])
             for frame in parts:
-                store.add(frame.with_columns(pl.lit(str(sample.file)).alias(FILE)))
+                keys = [pl.col(name).hash() for name in hashed if name in frame.columns]
+                store.add(frame.with_columns(pl.lit(str(sample.file)).alias(FILE), *keys))
         else:
             lazy = _scan(sample, trouble)
             if lazy is not None:
                 have = [name for name in wanted if name in lazy.collect_schema()]
-                lazies.append(lazy.select(*have, pl.lit(str(sample.file)).alias(FILE)))
+                types = lazy.collect_schema()
+                keys = [text_of(name, types[name]).hash().alias(name) for name in hashed if name in have]
+                lazies.append(lazy.select(*have, pl.lit(str(sample.file)).alias(FILE)).with_columns(keys))
     if any_lines:
         lazies.append(store.scan())
     return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")

@@ -57,9 +57,12 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     _choose_identity(found, columns, options)
     if not any(name in found for name in MARKS):
         raise DataError(f"{samples[0].file}: {needs(columns)}")
+    if not options.text:
+        found.pop("completion", None)
     wanted = _types(samples, found)
     essential = tuple(found[name] for name in (*MARKS, "prompt_id", "prompt", "group_id") if name in found)
-    raw = raw_table(samples, wanted, essential, trouble)
+    keep_text = options.text or "prompt" not in found
+    raw = raw_table(samples, wanted, essential, trouble, hashed=() if keep_text else (found["prompt"],))
     found = {ours: theirs for ours, theirs in found.items() if theirs in raw.collect_schema()}
     _note_unreadable(raw, found, trouble)
     notes: list[str] = []
@@ -196,7 +199,8 @@ def _groups(
         prompt_id = pl.col(found["prompt_id"]) if dtype.is_integer() else text_of(found["prompt_id"], dtype)
         words = "given"
     elif "prompt" in found:
-        prompt_id = text_of(found["prompt"], have[found["prompt"]]).hash()
+        dtype = have[found["prompt"]]
+        prompt_id = pl.col(found["prompt"]) if dtype == pl.UInt64 else text_of(found["prompt"], dtype).hash()
         words = "inferred from the prompt text"
     else:
         prompt_id, words = None, "given"

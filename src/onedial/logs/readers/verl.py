@@ -29,18 +29,19 @@ def detect(sample: Sample) -> bool:
 def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     extras = _numeric_extras(samples)
     present = set().union(*(sample.columns for sample in samples))
-    wanted: dict[str, pl.DataType] = {name: pl.String() for name in TEXTS if name in present}
+    texts = TEXTS if options.text else [name for name in TEXTS if name not in ("output", "gts", "pred", "request_id")]
+    wanted: dict[str, pl.DataType] = {name: pl.String() for name in texts if name in present}
     wanted |= {name: pl.Float64() for name in ("score", "step", *extras) if name in present}
-    raw = raw_table(samples, wanted, ("score", "input"), trouble)
+    raw = raw_table(samples, wanted, ("score", "input"), trouble, hashed=() if options.text else ("input",))
     have = raw.collect_schema()
     v1 = "uid" in have
     by_file = {str(sample.file): step_of_path(sample.file.name) for sample in samples}
     steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
     raw = raw.with_columns(
-        text_of("input", have["input"]),
+        prompt_id=text_of("input", have["input"]).hash() if options.text else pl.col("input"),
         __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
         __split=per_file(samples, {str(s.file): split_of_path(s.place.parent) for s in samples}, pl.String()),
-    ).with_columns(prompt_id=key_of("input"))
+    )
     notes: list[str] = []
     raw = _with_groups(raw, v1, notes)
     score = number_of("score", have["score"])
@@ -50,14 +51,14 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
         "iteration": pl.col("__step"),
         "prompt_id": pl.col("prompt_id"),
         "group_id": pl.col("__group"),
-        "completion_chars": pl.col("output").str.len_chars().cast(pl.Int64),
         **reward,
         **{REWARD_PART + name: number_of(name, have[name]) for name in extras if name in have},
     }
     if v1:
         columns["rollout_index"] = pl.col("uid").str.extract(UID, 2).cast(pl.Int64, strict=False)
     if options.text:
-        columns |= {"prompt": pl.col("input"), "completion": pl.col("output")}
+        columns |= {"prompt": text_of("input", have["input"]), "completion": pl.col("output")}
+        columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)
     renamed = {"answer": "gts", "parsed_answer": "pred", "source": "data_source", "finish_reason": "finish_reason"}
     columns |= {ours: pl.col(theirs).cast(pl.String) for ours, theirs in renamed.items() if theirs in have}
     return finish(
