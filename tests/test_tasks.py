@@ -198,7 +198,7 @@ class _Empty(Reverse):
         (lambda: open_task("arithmetic", level="add1"), "unknown option 'level'; did you mean 'levels'"),
         (lambda: open_task("arithmetic", levels="add1,ad2"), "levels: 'ad2' is unknown; did you mean 'add2'"),
         (lambda: open_task("arithmetic", levels=""), "levels: none given"),
-        (
+        (lambda: open_task("arithmetic", match="bear"), "must be one of bare, end, last; did you mean 'bare'"),
             lambda: open_task("arithmetic", match="bear"),
             "match='bear': must be one of bare, end, last; did you mean 'bare'",
         ),
