@@ -13,10 +13,7 @@ from onedial.verify.verdict import judge, verdict_of
 from onedial.verify.verifiers import MATCHES, Number
 
 DEFAULT_LEVELS = ("add1", "mul1", "add2")
-# of five wordings the one that SmolLM2-135M-Instruct answers right most often: its last number is right in 21 % of 288
-# samples at temperature 1, against 3 to 13 % for the others; none of them ever got it to write the bare number
-WORDING = "Calculate {expression}. Reply with just the number."
-PARTIAL = 0.5  # without it a policy that never writes a bare number gets no reward to start from
+WORDING = "What is {expression}? Answer with the number only."
 
 # (expression, value, key): the key is equal for prompts that ask the same, 3 + 5 and 5 + 3, so that they share a split
 Problem = tuple[str, int, str]
@@ -84,8 +81,6 @@ class Arithmetic:
         if self.match not in MATCHES:
             hint = nearest(self.match, MATCHES)
             raise ConfigError(f"arithmetic match={self.match!r}: must be one of {', '.join(MATCHES)}{hint}")
-        if not 0 <= self.partial < 1:
-            raise ConfigError(f"arithmetic partial={self.partial}: must lie in [0, 1); {PARTIAL} is usual, 0 for none")
         if "{expression}" not in self.wording:
             raise ConfigError(f"arithmetic wording={self.wording!r}: must contain {{expression}}")
 
