@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onedial.errors import ConfigError, DataError
+from onedial.logs.readers.common import count_of
 
 if TYPE_CHECKING:
     from onedial.findings import Finding
@@ -56,11 +57,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="name your columns, e.g. prompt=question,correct=ok",
+        help="name your columns: prompt=question,correct=ok",
     )
     parser.add_argument("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
     parser.add_argument(
-        "--tries", type=int, metavar="N", help="rollouts behind each solve rate, where the table lacks it"
+        "--tries", type=int, metavar="N", help="rollouts behind each solve rate, where not given"
     )
     parser.add_argument("--price", type=float, metavar="P", help="money per million completion tokens")
     parser.add_argument("--seconds", type=float, metavar="S", help="seconds spent generating, to price silence in time")
@@ -238,7 +239,8 @@ class _Terminal:
             self._share_line(label, bar, share, low, high, style)
         ones = figures.get("groups_of_one")
         if ones:
-            self.line(f"{ones:,} more groups have fewer than two usable rollouts and can teach nothing.")
+            verb = "has" if ones == 1 else "have"
+            self.line(f"{count_of(ones, 'more group')} {verb} fewer than two usable rollouts and can teach nothing.")
 
     def _share_line(self, label: str, bar: str, share: float, low: float, high: float, style: str) -> None:
         from rich.text import Text
@@ -257,11 +259,9 @@ class _Terminal:
             span = f" ({interval[0]:.3f} – {interval[1]:.3f})" if interval else ""
             name = "mean solve rate" if figures["kind"] == "rates" else "mean reward"
             self.line(f"{name} {mean:.4g}{span}; reward: {figures['coverage']['reward_is']}", hang=2)
-        if figures.get("on_shaped_reward") and figures["on_shaped_reward"]["silent_share"] is not None:
-            self.line(
-                f"on the shaped reward {100 * figures['on_shaped_reward']['silent_share']:.1f} % of groups are silent",
-                hang=2,
-            )
+        shaped = (figures.get("on_shaped_reward") or {}).get("silent_share")
+        if shaped is not None and shaped != figures["silent_share"]:
+            self.line(f"by the reward that trained (shaped), {100 * shaped:.1f} % of groups are silent", hang=2)
         passes = figures.get("pass_at_k")
         if passes:
             shown = [f"{k}: {100 * value:.1f} %" for k, value in passes.items() if value is not None]
@@ -345,24 +345,22 @@ def _what(figures: Mapping[str, Any]) -> str:
     form = FORMATS.get(name) or FORMATS.get(ALIASES.get(name, ""))
     words = [form.title if form else name]
     if figures.get("prompts") is not None and figures["kind"] == "rates":
-        words.append(f"{figures['prompts']:,} prompts")
+        words.append(count_of(figures["prompts"], "prompt"))
     if figures.get("rollouts") is not None:
-        words.append(f"{figures['rollouts']:,} rollouts")
+        words.append(count_of(figures["rollouts"], "rollout"))
     if figures.get("groups") is not None and figures["kind"] == "rollouts":
         sizes = [int(size) for size in figures.get("group_sizes") or {}]
         span = f" of {sizes[0]}" if len(sizes) == 1 else f" of {min(sizes)} to {max(sizes)}" if sizes else ""
-        words.append(f"{figures['groups']:,} groups{span}")
+        words.append(count_of(figures["groups"], "group") + span)
     if figures.get("prompts") is not None and figures["kind"] == "rollouts":
-        words.append(f"{figures['prompts']:,} prompts")
+        words.append(count_of(figures["prompts"], "prompt"))
     return " · ".join(words)
 
 
 def _coverage_words(coverage: Mapping[str, Any]) -> list[str]:
     """The coverage as sentences: the general ones, then the reader's notes."""
     words = []
-    if coverage["survivors_only"]:
-        words.append("Survivors only: silent groups were dropped before this log was written.")
-    elif coverage["survivors_only"] is None:
+    if coverage["survivors_only"] is None:
         words.append("This format may have dropped silent groups before logging; the rows cannot tell.")
     if coverage["group_identity"] == "given":
         words.append("Groups are named by the log.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,8 @@ NO_LOG = {
 }
 
 MIN_GROUPS_TO_TELL = 20
+COMPANIONS = re.compile(r"^(metrics|eval)\.jsonl$|^metadata\.json$|_metadata\.jsonl$|^config\.json$")
+"""Files that stand beside a log as a rule; nobody misses their rows."""
 
 
 def read(
@@ -93,9 +96,11 @@ def read(
     form, samples, unread = choose(path, files, format, options, trouble)
     log = form.read(samples, options, trouble)
     notes = log.coverage.notes
+    unread = [file for file in unread if not COMPANIONS.search(file.name)]
     if unread:
-        names = listed([file.name for file in unread], 4)
-        notes += (f"{count_of(len(unread), 'file')} here are not {form.title}, and were not read: {names}.",)
+        number, names = len(unread), listed([file.name for file in unread], 4)
+        verbs = ("is", "was") if number == 1 else ("are", "were")
+        notes += (f"{count_of(number, 'file')} here {verbs[0]} not of this log and {verbs[1]} not read: {names}.",)
     log = replace(
         log,
         broken=tuple(trouble.places),
