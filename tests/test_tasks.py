@@ -199,9 +199,6 @@ class _Empty(Reverse):
         (lambda: open_task("arithmetic", levels="add1,ad2"), "levels: 'ad2' is unknown; did you mean 'add2'"),
         (lambda: open_task("arithmetic", levels=""), "levels: none given"),
         (lambda: open_task("arithmetic", match="bear"), "must be one of bare, end, last; did you mean 'bare'"),
-            lambda: open_task("arithmetic", match="bear"),
-            "match='bear': must be one of bare, end, last; did you mean 'bare'",
-        ),
         (lambda: open_task("arithmetic", held_out=1.5), r"held_out=1.5: must lie in \(0, 1\)"),
         (lambda: open_task("arithmetic", wording="Add!"), "must contain {expression}"),
         (lambda: open_task("arithmetic").draw("dev", 0, 0), "split 'dev': must be one of train, test"),  # type: ignore[arg-type]
