@@ -64,5 +64,7 @@ def write_run(folder: Path, *, iterations: int = 5, prompts: int = 24, size: int
              "grad_norm": 0.3}
         )  # fmt: skip
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 6, "trunc', "utf-8")
-    (folder / "eval.jsonl").write_text('{"iteration": 0, "accuracy": 0.3}\n{"iteration": 5, "accuracy": 0.45}\n', "utf-8")
+    (folder / "eval.jsonl").write_text(
+        '{"iteration": 0, "accuracy": 0.3}\n{"iteration": 5, "accuracy": 0.45}\n', "utf-8"
+    )
     return folder

@@ -109,10 +109,11 @@ class Beliefs:
         of the groups, and, for sizes beyond the tries logged, the spread between the nonparametric and the Beta fit.
         """
         silent = dispersion.silent_probability(self.prior.points, size)
+        beyond = bool(size > np.median(self.cells.n[self.number]))
         per_cell = self.belief @ silent
         total = self.cells.num_prompts
         value = float(self.cells.count @ per_cell / total)
-        spread = np.asarray(self.replicates(seed) @ silent, dtype=np.float64)
+        spread = np.asarray(self.replicates(seed, refit=beyond) @ silent, dtype=np.float64)
         estimate = float(np.std(spread))
         if new_prompts:
             luck = value * (1 - value) / total
@@ -122,17 +123,22 @@ class Beliefs:
             estimate = float(np.sqrt(max(estimate**2 - within, 0.0)))
         half = 1.959963984540054 * float(np.sqrt(estimate**2 + luck))
         values = [value]
-        if size > np.median(self.cells.n[self.number]) and not self.counts.survivors_only:
+        if beyond and not self.counts.survivors_only:
             values += [float(silent @ other.mass) for other in self.others]
         return value, (max(0.0, min(values) - half), min(1.0, max(values) + half))
 
-    def replicates(self, seed: int, replicates: int = 60) -> Array:
-        """Priors refitted to prompts drawn with replacement, (R, J)."""
+    def replicates(self, seed: int, replicates: int = 60, *, refit: bool = False) -> Array:
+        """Priors refitted to prompts drawn with replacement, (R, J); a third as many with `refit`.
+
+        Without `refit` each starts from the fitted prior, which is enough for what the tries determine; its tails,
+        which decide larger groups, move only when the Beta is fitted afresh.
+        """
         rng = np.random.default_rng(seed)
         share = self.cells.count / self.cells.count.sum()
         counts = rng.multinomial(round(self.cells.num_prompts), share, size=replicates).astype(np.float64)
-        if self.counts.survivors_only:
-            return np.stack([_fit(_with(self.cells, row), True).mass for row in counts[:20]])
+        if refit or self.counts.survivors_only:
+            chosen = counts[: max(2, replicates // 3)]
+            return np.stack([_fit(_with(self.cells, row), self.counts.survivors_only).mass for row in chosen])
         log = log_likelihood(self.cells, self.prior.points)
         kernel = np.exp(log - log.max(axis=1, keepdims=True))
         start = 0.95 * self.prior.mass + 0.05 / self.prior.mass.size

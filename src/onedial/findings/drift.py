@@ -48,7 +48,7 @@ def drift(evidence: Evidence) -> Finding:
         if value > 0.1
         else "Nothing urgent.",
         method="bootstrap over prompts",
-        importance=0.25 + min(0.5, 2 * abs(value)),
+        importance=0.25 + min(0.24, abs(value)),
         plots=_plots(evidence, table),
     )
 

@@ -49,7 +49,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers; numbers stay numbers. `units` per column as in `Finding`, "" for plain ones, or none at all."""
+    """Rows under headers; numbers stay numbers. `units` per column as in `Finding`, "" for plain ones, or no units."""
 
     title: str
     columns: tuple[str, ...]

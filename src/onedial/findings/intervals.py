@@ -98,7 +98,10 @@ def bootstrap(
     if draws is None:
         nothing = np.full_like(statistic(sums.sum(axis=0, keepdims=True))[0], np.nan, dtype=np.float64)
         return np.asarray(nothing), np.asarray(nothing)
-    values = statistic(draws.astype(np.float64) @ sums)
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
+    # a draw may miss every cluster with a denominator; it is left out, unless all draws do
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = statistic(draws.astype(np.float64) @ sums)
+    if np.isnan(values).all(axis=0).any():
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
     return np.asarray(low), np.asarray(high)

@@ -10,6 +10,7 @@ from onedial.findings.intervals import Interval, bootstrap_ratio, clustered_wils
 
 NAMES = {"mixed": "mixed", "right": "all right", "wrong": "all wrong", "other": "all equal, neither"}
 ROLES = {"mixed": "mixed", "right": "right", "wrong": "wrong", "other": "other"}
+COST_COLUMNS = ("what", "all", "silent", "share")
 SHOWN = 40  # prompts listed behind one bar
 METHOD = "Wilson at the effective number of groups: groups of one prompt count as alike as they are (Rao-Scott)"
 
@@ -107,7 +108,7 @@ def silent_tokens(evidence: Evidence, *, price: float | None = None, seconds: fl
         "the backward pass of silent groups (exact where no KL or entropy term remains).",
         method="bootstrap over prompts" + (", time split by tokens" if seconds is not None else ""),
         importance=0.45 + 0.5 * share,
-        tables=(Table("What silent groups cost", ("what", "all", "silent", "share"), tuple(rows), ("", "", "", "share")),),
+        tables=(Table("What silent groups cost", COST_COLUMNS, tuple(rows), ("", "", "", "share")),),
     )
 
 

@@ -1,0 +1,317 @@
+"""The planner and its beliefs. Oracles: brute force, simulated truths, held-out halves of real rollouts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from findings_logs import rate_log, rollout_log, simulated
+from onedial.budget.export import export, parse_target, table_of
+from onedial.budget.planner import SIZES, Plan, plan
+from onedial.budget.posterior import PromptCounts, believe, best_discount, inverse_sampling_rate
+from onedial.cli import main
+from onedial.errors import DataError
+from onedial.findings.counts import prompt_counts, prompt_rows
+from onedial.maths import dispersion
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+def counts_of(k: Any, n: Any, **options: Any) -> PromptCounts:
+    k = np.asarray(k, dtype=float)
+    n = np.broadcast_to(np.asarray(n, dtype=float), k.shape).copy()
+    options.setdefault("groups", np.ones_like(n))
+    return PromptCounts(tuple(f"p{i}" for i in range(len(k))), k, n, **options)
+
+
+def real_totals() -> np.ndarray:
+    path = DATA / "deepscaler_solve_rate128.jsonl"
+    if not path.is_file():
+        pytest.skip("shared/data/deepscaler_solve_rate128.jsonl is not here")
+    return np.array([json.loads(line)["n_correct"] for line in path.read_text(encoding="utf-8").splitlines()])
+
+
+@pytest.fixture(scope="module")
+def made() -> Plan:
+    rng = np.random.default_rng(0)
+    return plan(counts_of(rng.binomial(8, rng.beta(0.4, 0.8, 1000)), 8), 4000)
+
+
+def test_budget_is_kept_and_tables_agree(made: Plan) -> None:
+    assert made.fixed.rollouts == made.tries.sum() <= 3600  # a tenth is kept for second looks
+    assert made.fixed.prompts == made.fate.count("fund") == (made.tries > 0).sum()
+    assert made.adaptive.rollouts == made.adaptive_tries.sum() <= 3600
+    assert set(np.unique(made.tries)) == {0, made.group_size}
+    assert made.weight[made.tries > 0].mean() == pytest.approx(1.0) and not made.weight[made.tries == 0].any()
+
+
+def test_fixed_plan_is_the_best_by_brute_force(made: Plan) -> None:
+    # oracle: sort prompts by expected utility for each size, in plain numpy over prompts instead of strata
+    belief, points = made.beliefs.belief[made.beliefs.number], made.beliefs.prior.points
+    best = (0.0, 0)
+    for size in SIZES:
+        gain = belief @ dispersion.utility(size - 1.0, points * (1 - points), rho=made.rho)
+        total = np.sort(gain)[::-1][: int(3600 // size)].sum()
+        best = max(best, (float(total), size))
+    assert made.group_size == best[1] and made.fixed.utility == pytest.approx(best[0], rel=1e-9)
+
+
+def test_adaptive_plan_beats_fixed_and_random_exchanges(made: Plan) -> None:
+    assert made.adaptive.utility >= made.fixed.utility
+    belief, points = made.beliefs.belief[made.beliefs.number], made.beliefs.prior.points
+    tries = made.adaptive_tries.astype(float)
+
+    def gain(index: int, n: float) -> float:
+        return float(belief[index] @ dispersion.utility(max(n - 1, 0.0), points * (1 - points), rho=made.rho))
+
+    rng = np.random.default_rng(1)
+    for _ in range(300):  # oracle: no exchange of one rollout between two funded prompts helps
+        a, b = rng.choice(np.flatnonzero((tries > 2) & (tries < 16)), 2, replace=False)
+        change = gain(a, tries[a] + 1) - gain(a, tries[a]) + gain(b, tries[b] - 1) - gain(b, tries[b])
+        assert change <= 1e-9
+
+
+def test_expected_counts_of_the_choices(made: Plan) -> None:
+    # oracle: expectation over prompts, one by one
+    mixed = made.beliefs.mixed(made.group_size)[made.tries > 0].sum()
+    assert made.fixed.mixed_groups == pytest.approx(float(mixed))
+    assert made.fixed.silent_share == pytest.approx(1 - float(mixed) / made.fixed.prompts)
+    assert made.uniform.silent_share == pytest.approx(1 - float(made.beliefs.mixed(8).mean()))
+
+
+def test_posterior_expectation_not_plug_in() -> None:
+    beliefs = believe(counts_of([0] * 300 + [1] * 100 + [2] * 100 + [4] * 100, 4))
+    mixed = beliefs.mixed(16)
+    assert 0.02 < mixed[0] < 0.9  # the plug-in would call 0 of 4 hopeless: 0
+    a, b = beliefs.beta()
+    assert a / (a + b) == pytest.approx(beliefs.mean(), abs=1e-5)
+
+
+def test_saving_is_real_on_fresh_rollouts() -> None:
+    # oracle: simulation. The plan from 8 tries, judged at the true rates it never saw
+    rng = np.random.default_rng(3)
+    rates = rng.beta(0.3, 0.6, 4000)
+    made = plan(counts_of(rng.binomial(8, rates), 8), 8000)
+    gain = dispersion.utility(made.group_size - 1.0, rates * (1 - rates), rho=made.rho)[made.tries > 0].sum()
+    uniform = dispersion.utility(7.0, rates * (1 - rates), rho=made.rho).mean() * 1000
+    assert gain > 1.3 * uniform
+    assert made.fixed.utility == pytest.approx(float(gain), rel=0.03)
+    assert made.saving_interval is not None
+    assert made.saving_interval[0] <= made.saving <= made.saving_interval[1]
+    assert 0.2 < made.saving < 0.9
+
+
+@pytest.mark.parametrize(("n", "size"), [(8, 8), (8, 4), (16, 8), (4, 8), (8, 16)])
+def test_silent_interval_covers_the_held_out_half_of_real_rollouts(n: int, size: int) -> None:
+    # oracle: groups of other prompts of the same data, drawn without replacement from 128 real rollouts; 95 % wanted
+    total, rng, hits, draws = real_totals(), np.random.default_rng(n * size), 0, 60
+    for seed in range(draws):
+        order = rng.permutation(len(total))[:600]
+        here, there = total[order[:300]], total[order[300:]]
+        beliefs = believe(counts_of(rng.hypergeometric(here, 128 - here, n), n))
+        seen = rng.hypergeometric(there, 128 - there, size)
+        _, (low, high) = beliefs.silent(size, seed=seed)
+        hits += low <= ((seen == 0) | (seen == size)).mean() <= high
+    assert hits >= 51  # 57 expected of 60; fewer than 51 has a chance of one in a hundred
+
+
+def test_silent_interval_for_the_same_prompts_is_narrower_and_covers() -> None:
+    total, rng, hits = real_totals(), np.random.default_rng(9), 0
+    for seed in range(60):
+        here = total[rng.permutation(len(total))[:400]]
+        first = rng.hypergeometric(here, 128 - here, 8)
+        second = rng.hypergeometric(here - first, 128 - here - (8 - first), 8)
+        beliefs = believe(counts_of(first, 8))
+        _, (low, high) = beliefs.silent(8, new_prompts=False, seed=seed)
+        wide = beliefs.silent(8, seed=seed)[1]
+        assert high - low < wide[1] - wide[0]
+        hits += low <= ((second == 0) | (second == 8)).mean() <= high
+    assert hits >= 51
+
+
+def test_planned_silent_share_holds_on_unseen_real_rollouts() -> None:
+    total, rng = real_totals(), np.random.default_rng(2)
+    first = rng.hypergeometric(total, 128 - total, 16)
+    made = plan(counts_of(first, 16), 50_000)
+    rest, chosen = total - first, made.tries > 0
+    right, wrong = dispersion.unbiased_powers(rest[chosen], 112, made.group_size)
+    low, high = made.silent_fixed[1]
+    assert low <= float((right + wrong).mean()) <= high
+
+
+def test_survivors_only_is_corrected_where_the_naive_plan_fails() -> None:
+    # oracle: the true rates of the prompts that survived
+    rng = np.random.default_rng(5)
+    rates = rng.beta(1.0, 2.5, 20_000)
+    k = rng.binomial(6, rates)
+    kept = (k > 0) & (k < 6)
+    naive = believe(counts_of(k[kept], 6))
+    corrected = believe(counts_of(k[kept], 6, survivors_only=True))
+    truth = float(dispersion.silent_probability(rates[kept], 6).mean())
+    assert corrected.mean().mean() == pytest.approx(float(rates[kept].mean()), abs=0.01)
+    assert abs(corrected.mean().mean() - rates[kept].mean()) < abs(naive.mean().mean() - rates[kept].mean())
+    assert 1 - corrected.mixed(6).mean() == pytest.approx(truth, abs=0.02)
+    assert abs(1 - naive.mixed(6).mean() - truth) > 0.1
+
+
+def test_stopping_at_first_success_leaves_the_posterior_right() -> None:
+    # oracle: calibration by simulation: among prompts with one count, the true mean rate is the believed one
+    rng = np.random.default_rng(6)
+    rates = rng.beta(1.0, 2.0, 60_000)
+    right = rng.random((60_000, 8)) < rates[:, None]
+    hit = right.any(axis=1)
+    tries = np.where(hit, right.argmax(axis=1) + 1, 8)  # at most eight
+    beliefs = believe(counts_of(hit.astype(float), tries.astype(float)))
+    for n, k in [(1, 1), (3, 1), (8, 0)]:
+        cell = (tries == n) & (hit == bool(k))
+        assert beliefs.mean()[cell].mean() == pytest.approx(rates[cell].mean(), abs=0.02)
+
+
+def test_inverse_sampling_by_hand_and_simulation() -> None:
+    assert float(inverse_sampling_rate(3, 9)) == pytest.approx(0.25)
+    assert np.isnan(inverse_sampling_rate(1, 4))
+    rng = np.random.default_rng(0)
+    tries = rng.negative_binomial(2, 0.1, 200_000) + 2  # until the second success
+    assert float(inverse_sampling_rate(2, tries).mean()) == pytest.approx(0.1, abs=0.002)
+    assert float((2 / tries).mean()) > 0.13  # what k/n would say
+
+
+def test_old_visits_are_discounted_when_rates_move() -> None:
+    rng = np.random.default_rng(8)
+    prompt, iteration = np.repeat(np.arange(400), 6), np.tile(np.arange(6), 400)
+    still = np.repeat(rng.beta(0.7, 0.7, 400), 6)
+    moving = 1 / (1 + np.exp(-(rng.normal(0, 1, 400)[:, None] + np.cumsum(rng.normal(0, 1.2, (400, 6)), 1)))).ravel()
+    factors = []
+    for rates in (still, moving):
+        k = rng.binomial(8, rates).astype(float)
+        history = (prompt, iteration, k, np.full(2400, 8.0))
+        total = np.bincount(prompt, weights=k)
+        factors.append(best_discount(counts_of(total, 48.0, history=history)))
+    assert factors[0] >= 0.9 > 0.7 > factors[1]  # oracle: one truth stands still, the other wanders
+
+
+def test_token_budget_prefers_short_answers_at_equal_difficulty() -> None:
+    tokens = np.tile([100.0, 400.0], 200)
+    made = plan(counts_of([4] * 400, 8, tokens=tokens), 100_000, unit="tokens")
+    funded = made.tries > 0
+    assert funded[tokens == 100].any() and not funded[tokens == 400].any()
+    assert made.fixed.cost <= 90_000
+    assert made.fixed.cost == pytest.approx(float((made.tries * tokens).sum()))
+
+
+def test_drop_only_what_will_not_split() -> None:
+    made = plan(counts_of([0] * 100 + [64] * 100 + [128] * 100, 128), 800)
+    fate = np.array(made.fate)
+    assert (fate[:100] == "drop").all() and (fate[200:] == "drop").all()
+    assert set(fate[100:200]) == {"fund", "wait"} or set(fate[100:200]) == {"fund", "revisit"}
+
+
+def test_large_budget_becomes_passes() -> None:
+    made = plan(counts_of([3, 4, 5] * 20, 8), 2400)
+    assert made.passes == 5 and made.per_pass == pytest.approx(480)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0}, "positive number"),
+        ({"budget": 3}, "less than one group"),
+        ({"budget": 100, "unit": "tokens"}, "nothing of completion lengths"),
+        ({"budget": 100, "group_size": 1}, "at least 2"),
+        ({"budget": 100, "rho": 0.0}, "rho must be positive"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        plan(counts_of([1, 2, 3], 4), **options)
+
+
+def test_single_tries_and_bad_counts_are_refused() -> None:
+    with pytest.raises(DataError, match="single try"):
+        plan(counts_of([0, 1, 1], 1), 100)
+    with pytest.raises(DataError, match="5 right of 4"):
+        counts_of([5], 4)
+
+
+def test_rates_without_counts_cannot_be_planned() -> None:
+    log = rate_log([1, 2], [2, 2])
+    from dataclasses import replace
+
+    with pytest.raises(DataError, match="--tries N"):
+        prompt_counts(replace(log, frame=log.frame.with_columns(k=None, n=None)))
+    rows = [{"prompt_id": "p", "group_id": "g", "outcome_reward": float(r)} for r in (-3, 0.2, 5)]
+    with pytest.raises(DataError, match="which rollouts are right"):
+        prompt_counts(rollout_log(rows))
+
+
+def test_counts_of_a_log_are_the_plain_ones() -> None:
+    log = simulated([0.2, 0.8, 0.5], iterations=3)
+    counts = prompt_counts(log)
+    rows = log.frame.collect()
+    for i, key in enumerate(counts.ids):
+        part = rows.filter(pl.col("prompt_id") == key)
+        assert counts.k[i] == part.get_column("correct").sum() and counts.n[i] == len(part)
+        assert counts.tokens is not None and counts.tokens[i] == pytest.approx(part["completion_tokens"].mean())
+    assert counts.history is not None and len(counts.history[0]) == 9
+
+
+def test_exports_hold_what_trainers_read(tmp_path: Path) -> None:
+    log = simulated(np.random.default_rng(0).beta(0.6, 0.8, 60))
+    counts = prompt_counts(log)
+    made = plan(counts, 300)
+    texts = prompt_rows(log, counts.ids)
+    for target in ("trl:a.jsonl", "trl:a.parquet", "verl:b.parquet", "onedial:c.json"):
+        kind, path = parse_target(target)
+        export(made, texts, kind, tmp_path / path)
+    trl = pl.read_parquet(tmp_path / "a.parquet")
+    assert trl.equals(pl.read_ndjson(tmp_path / "a.jsonl", schema=trl.schema))
+    assert len(trl) == made.fate.count("fund") and set(trl["tries"]) == {made.group_size}
+    row = pl.read_parquet(tmp_path / "b.parquet").row(0, named=True)
+    assert row["prompt"] == [{"role": "user", "content": trl["prompt"][0]}]
+    assert row["reward_model"] == {"style": "rule", "ground_truth": trl["answer"][0]}
+    assert row["data_source"] == "arithmetic" and row["extra_info"]["index"] == 0
+    state = json.loads((tmp_path / "c.json").read_text())
+    assert set(state["prompts"]) == set(counts.ids)
+    one = state["prompts"][counts.ids[0]]
+    beta = table_of(made).row(0, named=True)
+    assert (one["a"], one["b"], one["n"]) == (pytest.approx(beta["a"], abs=1e-5), pytest.approx(beta["b"], abs=1e-5), 8)
+
+
+def test_wrong_targets_and_missing_texts_are_said(tmp_path: Path) -> None:
+    for text, message in [
+        ("tlr:x.jsonl", "did you mean 'trl'"),
+        ("verl:x.csv", "must end in .parquet"),
+        ("trl", "KIND:"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            parse_target(text)
+    log = rate_log([1, 4, 7], [8, 8, 8])
+    counts = prompt_counts(log)
+    with pytest.raises(DataError, match="no text for"):
+        export(plan(counts, 24), prompt_rows(log, counts.ids), "trl", tmp_path / "x.jsonl")
+
+
+def test_command_prints_the_decision_first_in_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    k = rng.binomial(16, rng.beta(0.4, 0.6, 400))
+    table = tmp_path / "rates.jsonl"
+    lines = [
+        {"prompt": f"question {i}", "answer": "1", "solve_rate": x / 16, "n_correct": int(x)} for i, x in enumerate(k)
+    ]
+    table.write_text("\n".join(map(json.dumps, lines)))
+    assert main(["plan", str(table), "--budget", "2000", "--export", f"onedial:{tmp_path / 'state.json'}"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Use G = ") and "silent groups instead of" in text
+    assert max(map(len, text.split("wrote")[0].splitlines())) <= 80
+    assert (tmp_path / "state.json").is_file()
+    assert main(["plan", str(table), "--budget", "2000", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    low, high = value["expected_silent_uniform_interval"]
+    assert low <= value["expected_silent_uniform"] <= high
+    assert main(["plan", str(table), "--budget", "1"]) == 2
+    assert "less than one group" in capsys.readouterr().err
