@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,14 @@ def jsonl(
     return FiniteSource(source.name, source.verifier, source.splits, (*source.notes, note))
 
 
+@dataclass(frozen=True)
 class _Columns:
-    """Which columns of a file mean what."""
+    """Which columns of a file mean what, and whether a string becomes a chat message."""
 
-    def __init__(self, prompt: list[str], answer: str | None, level: str | None, chat: bool) -> None:
-        self.prompt_names, self.answer_name, self.level_name, self.chat = prompt, answer, level, chat
+    prompt_names: tuple[str, ...]
+    answer_name: str | None
+    level_name: str | None
+    chat: bool
 
     @classmethod
     def find(
@@ -82,17 +86,17 @@ class _Columns:
     ) -> _Columns:
         """Columns asked for by name, or the usual ones; DataError showing what exists."""
         if prompt is not None:
-            prompts = [named_column(row, name.strip(), file) for name in prompt.split(",")]
+            prompts = tuple(named_column(row, name.strip(), file) for name in prompt.split(","))
         else:
             found = column(row, PROMPT_COLUMNS)
             if found is None:
                 raise DataError(
                     f"{file}: no column of prompts; the columns are: {', '.join(row)}; name one with prompt_column="
                 )
-            prompts = [found]
+            prompts = (found,)
         answer = named_column(row, answer, file) if answer is not None else column(row, ANSWER_COLUMNS)
         level = named_column(row, level, file) if level is not None else column(row, LEVEL_COLUMNS)
-        return cls(prompts, answer, level, prompts != ["prompt"] if chat is None else chat)
+        return cls(prompts, answer, level, prompts != ("prompt",) if chat is None else chat)
 
     def prompt(self, row: Row, place: str, wording: str) -> Prompt:
         """The prompt of one row. Raises DataError naming the row when a column is missing or the prompt is empty."""
