@@ -4,8 +4,8 @@
     python benchmarks/inspect_scale.py --rows 2000000 --kind jsonl
 
 Makes a plain log of that many rollouts (a prompt id, a step, a verdict, a token count, an answer) in a temporary
-folder, then times in fresh processes: (a) polars' streaming scan that reads the same columns of the same file and reduces
-each to one number, (b) reading and all key figures. Prints the ratio b/a and the peak memory of both.
+folder, then times in fresh processes: (a) polars' streaming scan that reads the same columns of the same file and
+reduces each to one number, (b) reading and all key figures. Prints the ratio b/a and the peak memory of both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ SCHEMA = {"step": pl.Int64, "prompt_id": pl.String, "reward": pl.Float64, "compl
 
 BARE = """
 import polars as pl, resource, sys, time
-path, schema = sys.argv[1], {"step": pl.Int64, "prompt_id": pl.String, "reward": pl.Float64, "completion_tokens": pl.Int64}
+path = sys.argv[1]
+schema = {"step": pl.Int64, "prompt_id": pl.String, "reward": pl.Float64, "completion_tokens": pl.Int64}
 start = time.perf_counter()
 lazy = pl.scan_parquet(path) if path.endswith("parquet") else pl.scan_ndjson(path, schema=schema)
 exprs = [pl.col("step").max(), pl.col("prompt_id").max(), pl.col("reward").sum(), pl.col("completion_tokens").sum()]
@@ -95,7 +96,7 @@ def main() -> None:
         path = Path(folder) / f"log.{args.kind}"
         start = time.perf_counter()
         generate(path, args.rows, args.group_size, args.answer_chars)
-        print(f"generated {args.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB in {time.perf_counter() - start:.0f} s")
+        print(f"made {args.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB in {time.perf_counter() - start:.0f} s")
         bare, ours = measure(BARE, path), measure(OURS, path)
         result = {
             "rows": args.rows,

@@ -1,4 +1,4 @@
-"""`onedial inspect` as a person and a script use it. Oracles: the figures of tests/logs_data by dict loops, hand values."""
+"""`onedial inspect` as a person and a script use it. Oracles: figures by dict loops (tests/logs_data), hand values."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from logs_data import make
 
+from logs_data import make
 from onedial.cli import main
 from onedial.commands.inspect import parse_map
 from onedial.errors import ConfigError
 from onedial.logs import FORMATS
 
-PROMISED = (
-    "format coverage rollouts groups group_sizes mean_reward mixed_share silent_right_share silent_wrong_share "
-    "silent_other_share tokens_generated tokens_silent pass_at_k broken_lines"
-).split()
+PROMISED = [
+    "format",
+    "coverage",
+    "rollouts",
+    "groups",
+    "group_sizes",
+    "mean_reward",
+    "mixed_share",
+    "silent_right_share",
+    "silent_wrong_share",
+    "silent_other_share",
+    "tokens_generated",
+    "tokens_silent",
+    "pass_at_k",
+    "broken_lines",
+]
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *words: Any) -> dict[str, Any]:
@@ -53,7 +65,9 @@ def test_json_has_every_promised_key_and_equals_dict_loops(tmp_path: Path, capsy
     assert figures["pass_at_k"] == pytest.approx(oracle["pass_at_k"])
 
 
-def test_json_is_null_with_a_reason_where_the_log_cannot_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_null_with_a_reason_where_the_log_cannot_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = as_json(capsys, make.trl(tmp_path, make.rollouts(0)))
     assert figures["tokens_generated"] is None and "no token counts" in figures["withheld"]["tokens_generated"]
     null = {name for name in PROMISED if figures[name] is None}
@@ -65,7 +79,9 @@ def test_json_of_an_empty_table_is_all_null(tmp_path: Path, capsys: pytest.Captu
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"prompt": pa.array([], pa.string()), "reward": pa.array([], pa.float64())}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"prompt": pa.array([], pa.string()), "reward": pa.array([], pa.float64())}), tmp_path / "a.parquet"
+    )
     figures = as_json(capsys, tmp_path / "a.parquet")
     assert figures["rollouts"] == 0 and figures["mixed_share"] is None and figures["withheld"]["mixed_share"]
     assert "0 rollouts" in as_text(capsys, tmp_path / "a.parquet")
@@ -80,7 +96,9 @@ def test_json_findings_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("write", [make.onedial_run, make.trl, make.open_instruct, make.prime_rl, make.tinker])
-def test_summary_fits_80_columns_and_is_plain_in_a_pipe(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_fits_80_columns_and_is_plain_in_a_pipe(
+    write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = as_text(capsys, write(tmp_path, make.rollouts(2)))
     for line in text.splitlines():
         copied = line.strip().startswith(("onedial ", "·", "/")) or str(tmp_path) in line
@@ -90,7 +108,9 @@ def test_summary_fits_80_columns_and_is_plain_in_a_pipe(write: Any, tmp_path: Pa
         assert section in text
 
 
-def test_summary_says_the_biggest_finding_first_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_says_the_biggest_finding_first_and_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = as_text(capsys, make.onedial_run(tmp_path, make.rollouts(2)))
     first = text[text.index("Findings") :].splitlines()[1:5]
     assert "Groups that taught nothing" in first[0]
@@ -113,8 +133,17 @@ def test_text_of_a_log_is_inert_in_the_terminal(tmp_path: Path, capsys: pytest.C
     assert "\x1b" not in message and "\u202e" not in message
 
 
-def test_page_is_written_and_holds_no_live_script_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"prompt": f"p{i // 4} <script>alert(1)</script>", "correct": i % 3 == 0, "completion": "<img src=x onerror=alert(2)>"} for i in range(16)]
+def test_page_is_written_and_holds_no_live_script_of_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {
+            "prompt": f"p{i // 4} <script>alert(1)</script>",
+            "correct": i % 3 == 0,
+            "completion": "<img src=x onerror=alert(2)>",
+        }
+        for i in range(16)
+    ]
     path = make.lines(tmp_path / "a.jsonl", rows)
     text = as_text(capsys, path, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -124,7 +153,9 @@ def test_page_is_written_and_holds_no_live_script_of_the_log(tmp_path: Path, cap
 def test_split_chooses_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = make.rollouts(3)
     folder = make.prime_rl(tmp_path, rows)
-    default, evaluation, everything = (as_json(capsys, folder, *words) for words in ((), ("--split", "eval"), ("--split", "all")))
+    default, evaluation, everything = (
+        as_json(capsys, folder, *words) for words in ((), ("--split", "eval"), ("--split", "all"))
+    )
     assert default["rollouts"] == len(rows)
     assert default["splits"] == {"eval": evaluation["rollouts"], "train": len(rows)}
     assert everything["rollouts"] == len(rows) + evaluation["rollouts"]

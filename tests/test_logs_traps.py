@@ -323,8 +323,9 @@ def test_graded_rewards_on_an_unknown_scale_withhold_pass_at_k(tmp_path: Path) -
 
 
 def test_nan_and_infinite_rewards_are_unusable_and_counted(tmp_path: Path) -> None:
-    text = '{"prompt":"a","reward":NaN}\n{"prompt":"a","reward":1}\n{"prompt":"a","reward":0}\n{"prompt":"b","reward":Infinity}\n'
-    (tmp_path / "a.jsonl").write_text(text + '{"prompt":"b","reward":null}\n{"prompt":"b","reward":-1e999}\n')
+    rewards = {"a": ("NaN", "1", "0"), "b": ("Infinity", "null", "-1e999")}
+    lines = [f'{{"prompt":"{p}","reward":{r}}}' for p, values in rewards.items() for r in values]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
     figures = figures_of(tmp_path / "a.jsonl")
     assert (figures["rollouts"], figures["unusable"], figures["groups"], figures["groups_of_one"]) == (6, 4, 2, 1)
     assert (figures["mean_reward"], figures["mixed_share"], figures["broken_lines"]) == (0.5, 1.0, 0)
@@ -607,8 +608,8 @@ def test_tries_that_cannot_be_inferred_are_withheld_until_given(tmp_path: Path) 
 
 
 def test_rates_outside_the_unit_interval_are_set_aside(tmp_path: Path) -> None:
-    text = '{"problem":"a","solve_rate":0.5}\n{"problem":"b","solve_rate":NaN}\n{"problem":"c","solve_rate":-0.5}\n{"problem":"d","solve_rate":1.0}\n'
-    (tmp_path / "a.jsonl").write_text(text)
+    rates = ("0.5", "NaN", "-0.5", "1.0")
+    (tmp_path / "a.jsonl").write_text("\n".join(f'{{"problem":"p{i}","solve_rate":{r}}}' for i, r in enumerate(rates)))
     figures = figures_of(tmp_path / "a.jsonl", format="rates")
     assert (figures["groups"], figures["broken_lines"], figures["mean_reward"]) == (2, 2, 0.75)
 

@@ -60,9 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="name your columns: prompt=question,correct=ok",
     )
     parser.add_argument("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
-    parser.add_argument(
-        "--tries", type=int, metavar="N", help="rollouts behind each solve rate, where not given"
-    )
+    parser.add_argument("--tries", type=int, metavar="N", help="rollouts behind each solve rate, where not given")
     parser.add_argument("--price", type=float, metavar="P", help="money per million completion tokens")
     parser.add_argument("--seconds", type=float, metavar="S", help="seconds spent generating, to price silence in time")
 

@@ -135,7 +135,10 @@ def _totals(log: Log) -> Figures:
     reward = reward_of()
     exprs = [pl.len().alias("rollouts"), reward.is_null().sum().alias("unusable"), reward.mean().alias("mean")]
     exprs.append(reward_of("shaped_reward").mean().alias("shaped_mean"))
-    exprs += [pl.col("completion_tokens").sum().alias("tokens"), pl.col("completion_tokens").null_count().alias("blank")]
+    exprs += [
+        pl.col("completion_tokens").sum().alias("tokens"),
+        pl.col("completion_tokens").null_count().alias("blank"),
+    ]
     row = log.frame.select(exprs).collect(engine="streaming").row(0, named=True)
     return {**row, "prompts": None}
 

@@ -64,8 +64,8 @@ ALIASES = {
 }
 
 NO_LOG = {
-    "openrlhf": "OpenRLHF 0.11 writes no rollout log: it sends one sample per step to wandb or TensorBoard and nothing to "
-    "disk. Dump prompt, completion and reward per rollout from your reward function as JSON lines; onedial reads that "
+    "openrlhf": "OpenRLHF 0.11 writes no rollout log: it sends one sample per step to wandb or TensorBoard and "
+    "nothing to disk. Dump prompt, completion and reward per rollout from your reward function as JSON lines; onedial reads that "
     "as a plain table",
 }
 
@@ -158,14 +158,14 @@ def _not_recognised(path: Path, samples: Sequence[Sample], trouble: Trouble) -> 
     if not samples:
         why = f" ({trouble.places[0].reason})" if trouble.places else ""
         return (
-            f"{path}: there is no readable data in it{why}. onedial reads .jsonl, .json, .csv, .tsv, .parquet, .arrow and "
-            ".feather files, compressed or not, and folders of them"
+            f"{path}: there is no readable data in it{why}. onedial reads .jsonl, .json, .csv, .tsv, .parquet, .arrow "
+            "and .feather files, compressed or not, and folders of them"
         )
     first = samples[0]
     columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
     return (
-        f"{first.file}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an id or "
-        "its text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns with "
+        f"{first.file}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
+        "id or its text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns with "
         "--map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
     )
 

@@ -98,7 +98,7 @@ def take_sample(file: Path, trouble: Trouble, root: Path | None = None) -> Sampl
 
 
 def place_of(file: Path, root: Path) -> Path:
-    """The last parts of the path that belong to the log: below `root`, its own name included; four folders of a file."""
+    """The last parts of a path that belong to the log: from `root`'s own name on; of a lone file, four folders."""
     parts = file.absolute().parts
     if file == root:
         return Path(*parts[-5:])

@@ -1,4 +1,4 @@
-"""One row per prompt, with a list of verdicts or rewards: LiveCodeBench eval_all, CRUXEval scores, OpenR1 and the like."""
+"""One row per prompt with a list of verdicts or rewards: LiveCodeBench eval_all, CRUXEval scores, OpenR1 and others."""
 
 from __future__ import annotations
 

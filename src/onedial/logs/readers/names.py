@@ -1,4 +1,4 @@
-"""What people call the columns of their own tables. First name found wins; comparison ignores case, spaces and dashes."""
+"""What people call the columns of their own tables. The first name found wins; case, spaces and dashes do not count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onedial.logs.schema import RATE_COLUMNS, REWARD_PART, ROLLOUT_COLUMNS
 STRONG_IDS = (
     "prompt_id", "problem_id", "question_id", "task_id", "example_id", "doc_id", "prompt_idx", "problem_idx",
     "question_idx", "example_idx", "task_idx", "prompt_index", "problem_index", "question_index", "qid", "pid",
-    "instance_id", "item_id", "unique_id", "prompt_hash",
+    "instance_id", "item_id", "unique_id", "prompt_hash", "orig_dset_idx",
 )  # fmt: skip
 WEAK_IDS = ("id", "index", "idx", "_id", "uid", "key", "sample_id")
 TEXTS = (
@@ -32,7 +32,9 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         "completion", "response", "output", "generation", "sample", "model_output", "generated_text", "solution_text",
         "generated", "model_response", "output_text", "completions", "responses", "generated_answer", "code",
     ),
-    "answer": ("answer", "ground_truth", "reference", "gts", "target", "gold", "reference_answer", "gold_answer", "label"),
+    "answer": (
+        "answer", "ground_truth", "reference", "gts", "target", "gold", "reference_answer", "gold_answer", "label",
+    ),
     "parsed_answer": (
         "parsed_answer", "extracted_answer", "pred", "prediction", "predicted_answer", "extracted", "model_answer",
         "final_answer",
@@ -53,7 +55,9 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
         "generated_tokens", "num_completion_tokens", "n_tokens", "gen_len", "output_length", "num_generated_tokens",
         "token_count", "tokens", "completion_len", "response_len", "token_ids", "output_token_ids", "completion_ids",
     ),
-    "prompt_tokens": ("prompt_tokens", "input_tokens", "prompt_length", "num_prompt_tokens", "prompt_len", "input_length"),
+    "prompt_tokens": (
+        "prompt_tokens", "input_tokens", "prompt_length", "num_prompt_tokens", "prompt_len", "input_length",
+    ),
     "truncated": ("truncated", "is_truncated", "clipped", "is_clipped", "overlong", "hit_length_limit"),
     "finish_reason": ("finish_reason", "stop_reason", "finish", "stop_condition"),
     "mean_logp": ("mean_logp", "mean_logprob", "avg_logprob", "avg_logp"),
@@ -70,8 +74,9 @@ RATE_NAME = re.compile(
 )
 WEAK_RATES = ("acc", "accuracy", "mean_acc", "avg_acc", "mean_accuracy", "avg_accuracy", "mean_score", "avg_score",
               "mean_reward", "avg_reward", "score", "rate", "average", "difficulty")  # fmt: skip
-RIGHT_COUNTS = ("k", "n_correct", "num_correct", "correct_count", "correctness_count", "n_pass", "num_pass", "num_passed",
-                "n_passed", "passes", "solved_count", "n_success", "num_success", "num_solved", "correct_num")  # fmt: skip
+RIGHT_COUNTS = ("k", "n_correct", "num_correct", "correct_count", "correctness_count", "n_pass", "num_pass",
+                "num_passed", "n_passed", "passes", "solved_count", "n_success", "num_success", "num_solved",
+                "correct_num")  # fmt: skip
 TRY_COUNTS = ("n", "num_samples", "n_samples", "n_rollouts", "num_rollouts", "rollouts", "attempts", "num_attempts",
               "n_attempts", "n_generations", "num_generations", "trials", "num_trials", "tries", "num_tries", "total",
               "total_samples", "num_responses", "sample_count")  # fmt: skip

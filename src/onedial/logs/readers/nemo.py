@@ -44,7 +44,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
         frame,
         samples=samples,
         coverage=Coverage(
-            survivors_only=True if counts["filtered"] else False,
+            survivors_only=bool(counts["filtered"]),
             group_identity="inferred from the prompt text" if not counts["nameless"] else "none",
             reward_is="filtered_rewards" if counts["filtered"] else "rewards",
             notes=tuple(notes),

@@ -80,8 +80,8 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
 def needs(columns: set[str]) -> str:
     """What a table must have, and what this one has."""
     return (
-        f"no column says whether an answer is right. Columns seen: {', '.join(sorted(columns)[:40]) or 'none'}. Needed: "
-        "one of correct, is_correct, passed, acc, reward, score … and a prompt id or prompt text. "
+        f"no column says whether an answer is right. Columns seen: {', '.join(sorted(columns)[:40]) or 'none'}. "
+        "Needed: one of correct, is_correct, passed, acc, reward, score … and a prompt id or prompt text. "
         "Name yours with --map, e.g. --map prompt=question,correct=is_ok"
     )
 

@@ -127,8 +127,8 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     found = Found(given.get("rate", found.rate), given.get("k", found.right), given.get("n", found.tries), found.series)
     if found.rate is None and not (found.right and found.tries):
         raise DataError(
-            f"{samples[0].file}: no column holds solve rates. Columns seen: {', '.join(sorted(columns)[:40])}. Needed: a "
-            "rate such as solve_rate or pass_rate, or a count and a total; name yours with --map rate=COLUMN,n=COLUMN"
+            f"{samples[0].file}: no column holds solve rates. Columns seen: {', '.join(sorted(columns)[:40])}. Needed: "
+            "a rate such as solve_rate or pass_rate, or a count and a total; name yours with --map rate=COLUMN,n=COLUMN"
         )
     notes: list[str] = []
     raw, names = _raw(samples, columns, found, given, trouble)
@@ -239,7 +239,7 @@ def _first_text(frame: pl.LazyFrame, name: str, have: pl.Schema) -> str | None:
 
 
 def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[int | None, str]:
-    """n, and how it is known: from a count beside the rate, from a name such as avg@8, or from the grid of the rates."""
+    """n, and how it is known: a count beside the rate, a name such as avg@8, or the grid of the rates."""
     if found.right:
         counts = number_of(found.right, have[found.right])
         both = frame.filter((pl.col("rate") > 0) & (counts > 0))
@@ -308,8 +308,8 @@ def _identity(raw: pl.LazyFrame, names: dict[str, str], found: Found, options: O
 FORMAT = Format(
     name="rates",
     title="solve-rate table",
-    where="Big-Math (llama8b_solve_rate), AdaRFT (solve_rate, n_correct), POLARIS (difficulty 3/8), pass_rate, avg@16 …",
-    shows="how often each prompt is solved: never / always / sometimes, pass@k, expected silent share at any group size",
+    where="Big-Math (llama8b_solve_rate), AdaRFT (solve_rate, n_correct), POLARIS (difficulty 3/8), pass_rate, avg@16",
+    shows="how often each prompt is solved (never, always, sometimes), pass@k, expected silent share at a group size",
     cannot="groups, rewards other than right and wrong, lengths, tokens, training",
     detect=detect,
     read=read,

@@ -78,7 +78,7 @@ def _rows(
             trouble.add(sample.file, line, "no episode: the fields task and traces (or nodes) are missing")
             continue
         place = _place(sample, record)
-        traces = record["traces"] if "traces" in record else [record]
+        traces = record.get("traces", [record])
         traces = [trace for trace in traces if isinstance(trace, dict)]
         mine = [trace for trace in traces if _agent(trace).get("trainable", True) is not False]
         counts["helpers"] += len(traces) - len(mine)
