@@ -317,6 +317,13 @@ def test_which_reward_is_right(
     assert (marks.right, marks.wrong, marks.exact) == (right, wrong, exact)
 
 
+def test_a_graded_verdict_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    """acc of 0.5 in every rollout: silent, but not all wrong; 0.0 and 1.0 stay what they are."""
+    objects = [{"prompt": p, "acc": v} for p, v in (("a", 0.5), ("b", 0.0), ("c", 1.0)) for _ in range(3)]
+    figures = figures_of(make.lines(tmp_path / "a.jsonl", objects), format="table")
+    assert [figures[f"silent_{kind}_share"] for kind in ("right", "wrong", "other")] == [1 / 3] * 3
+
+
 def test_graded_rewards_on_an_unknown_scale_withhold_pass_at_k(tmp_path: Path) -> None:
     figures = figures_of(make.lines(tmp_path / "a.jsonl", [{"prompt": "a", "reward": r} for r in (0.1, 0.5, 1.7)]))
     assert figures["pass_at_k"] is None and "graded" in figures["withheld"]["pass_at_k"]

@@ -65,8 +65,8 @@ ALIASES = {
 
 NO_LOG = {
     "openrlhf": "OpenRLHF 0.11 writes no rollout log: it sends one sample per step to wandb or TensorBoard and "
-    "nothing to disk. Dump prompt, completion and reward per rollout from your reward function as JSON lines; onedial reads that "
-    "as a plain table",
+    "nothing to disk. Dump prompt, completion and reward per rollout from your reward function as JSON lines; onedial "
+    "reads that as a plain table",
 }
 
 MIN_GROUPS_TO_TELL = 20
@@ -165,8 +165,8 @@ def _not_recognised(path: Path, samples: Sequence[Sample], trouble: Trouble) -> 
     columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
     return (
         f"{first.file}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
-        "id or its text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns with "
-        "--map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
+        "id or text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns "
+        "with --map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
     )
 
 

@@ -132,6 +132,8 @@ def group_frame(
         pl.col("__r").sum().alias("total"),
         pl.col("__c").sum().cast(pl.Int64).alias("c"),
     ]
+    if log.has("correct"):
+        aggregates.append(pl.col("correct").count().cast(pl.Int64).alias("__judged"))
     if log.has("completion_tokens"):
         aggregates.append(pl.col("completion_tokens").sum().alias("tokens"))
     if log.has("prompt_id") and not lean:
@@ -145,7 +147,7 @@ def group_frame(
     grouped = frame.group_by(key).agg(*aggregates, *extra)
     if not log.has("completion_tokens"):
         grouped = grouped.with_columns(pl.lit(None, dtype=pl.Int64).alias("tokens"))
-    return grouped.with_columns(_kind(log, marks).alias("kind"))
+    return grouped.with_columns(_kind(log, marks).alias("kind")).drop("__judged", strict=False)
 
 
 def _reward(log: Log, on: Reward) -> pl.Expr:
@@ -166,11 +168,11 @@ def right_of(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
 def _kind(log: Log, marks: Scale) -> pl.Expr:
     """GroupKind of a grouped row."""
     n, low, high, c = pl.col("n"), pl.col("low"), pl.col("high"), pl.col("c")
+    all_right = low == marks.right if marks.right is not None else pl.lit(False)
+    all_wrong = high == marks.wrong if marks.wrong is not None else pl.lit(False)
     if log.has("correct"):
-        all_right, all_wrong = c == n, c == 0
-    else:
-        all_right = low == marks.right if marks.right is not None else pl.lit(False)
-        all_wrong = high == marks.wrong if marks.wrong is not None else pl.lit(False)
+        # a verdict that is null (a graded answer) does not make an answer wrong
+        all_right, all_wrong = c == n, (c == 0) & ((pl.col("__judged") >= n) | all_wrong)
     return (
         pl.when(n == 0)
         .then(pl.lit("empty"))
