@@ -232,22 +232,22 @@ class _Terminal:
             share = figures.get(name)
             if share is None or (name == "silent_other_share" and not share):
                 continue
-            low, high = figures["share_intervals"][name]
             bar = "█" * round(BAR * share)
-            self._share_line(label, bar, share, low, high, style)
+            self._share_line(label, bar, share, figures["share_intervals"][name], style)
         ones = figures.get("groups_of_one")
         if ones:
             verb = "has" if ones == 1 else "have"
             self.line(f"{count_of(ones, 'more group')} {verb} fewer than two usable rollouts and can teach nothing.")
 
-    def _share_line(self, label: str, bar: str, share: float, low: float, high: float, style: str) -> None:
+    def _share_line(self, label: str, bar: str, share: float, interval: Sequence[float] | None, style: str) -> None:
         from rich.text import Text
 
         mark = bar if self.unicode else "#" * len(bar)
         dash = "–" if self.unicode else "-"
         row = Text(f"  {label:<19} ")
         row.append(f"{mark:<{BAR}}", style=style)
-        row.append(f" {100 * share:5.1f} %  ({100 * low:.1f} {dash} {100 * high:.1f})")
+        span = f"  ({100 * interval[0]:.1f} {dash} {100 * interval[1]:.1f})" if interval else ""
+        row.append(f" {100 * share:5.1f} %{span}")
         self.console.print(row, soft_wrap=True)
 
     def _numbers(self, figures: Mapping[str, Any]) -> None:
@@ -270,9 +270,7 @@ class _Terminal:
             self.line("expected silent share at group size   " + "   ".join(shown), hang=2)
         tokens, silent = figures.get("tokens_generated"), figures.get("tokens_silent")
         if tokens:
-            more = (
-                f", {silent:,} of them ({100 * silent / tokens:.1f} %) in silent groups" if silent is not None else ""
-            )
+            more = f", {silent:,} of them in silent groups" if silent is not None else ""
             self.line(f"{tokens:,} completion tokens{more}", hang=2)
         if figures.get("unusable"):
             self.line(

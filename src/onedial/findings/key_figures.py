@@ -19,12 +19,12 @@ drawn from those tries would show: (C(k, G) + C(n−k, G)) / C(n, G), averaged o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
-from onedial.findings.intervals import wilson
+from onedial.findings.intervals import clustered_wilson, wilson
 from onedial.logs.groups import Reward, Scale, group_frame, reward_of, scale
 from onedial.logs.schema import Log
 
@@ -83,7 +83,7 @@ def _of_rollouts(log: Log) -> Figures:
         "rollouts": totals["rollouts"],
         "unusable": totals["unusable"],
         "prompts": totals["prompts"],
-        **_group_figures(table, log, withheld),
+        **_group_figures(groups, table, log, withheld),
         "mean_reward": totals["mean"],
         "mean_reward_interval": _mean_interval(table),
         "right_means": marks.rule,
@@ -163,8 +163,10 @@ def _count(table: pl.DataFrame, *kinds: str) -> int:
     return int(table.filter(pl.col("kind").is_in(kinds)).get_column("groups").sum())
 
 
-def _group_figures(table: pl.DataFrame | None, log: Log, withheld: dict[str, str]) -> Figures:
-    if table is None:
+def _group_figures(
+    groups: pl.DataFrame | None, table: pl.DataFrame | None, log: Log, withheld: dict[str, str]
+) -> Figures:
+    if groups is None or table is None:
         reason = "the log does not tell which rollouts belong to one group"
         withheld |= dict.fromkeys(("groups", "group_sizes", "groups_of_one", *SHARES), reason)
         return dict.fromkeys(("groups", "group_sizes", "groups_of_one", "groups_in_shares", *SHARES))
@@ -187,8 +189,24 @@ def _group_figures(table: pl.DataFrame | None, log: Log, withheld: dict[str, str
     hits = {"mixed_share": ("mixed",), "silent_share": SILENT}
     hits |= {f"silent_{kind}_share": (kind,) for kind in SILENT}
     figures |= {name: _count(table, *kinds) / base for name, kinds in hits.items()}
-    figures["share_intervals"] = {name: list(wilson(_count(table, *kinds), base)) for name, kinds in hits.items()}
+    figures["share_intervals"] = _intervals(groups, hits)
     return figures
+
+
+def _intervals(groups: pl.DataFrame, hits: Mapping[str, tuple[str, ...]]) -> dict[str, list[float] | None]:
+    """95 % intervals of the shares with prompts as clusters: groups of one prompt resemble each other."""
+    sharing = groups.filter(pl.col("group_id").is_not_null() & pl.col("kind").is_in(["mixed", *SILENT]))
+    each = sharing.with_columns(
+        pl.col("kind").is_in(kinds).cast(pl.Float64).alias(name) for name, kinds in hits.items()
+    )
+    if "p" in each.columns:
+        each = each.group_by("p").agg(pl.col(*hits).sum(), pl.len().alias("of"))
+    else:
+        each = each.with_columns(of=pl.lit(1))
+    found = {
+        name: clustered_wilson(each.get_column(name).to_numpy(), each.get_column("of").to_numpy()) for name in hits
+    }
+    return {name: None if interval is None else list(interval) for name, interval in found.items()}
 
 
 def _mean_interval(table: pl.DataFrame | None) -> list[float] | None:
