@@ -289,6 +289,15 @@ def test_swift_ray_lines_are_lists_of_rows(tmp_path: Path) -> None:
 # scales and silence
 
 
+def test_a_log_that_names_a_reward_per_row_stays_small(tmp_path: Path) -> None:
+    records = [make.episode(make.Row(1, i // 4, i, float(i % 2), 4)) for i in range(200)]
+    for i, record in enumerate(records):
+        record["traces"][0]["rewards"][f"part{i}\ud800"] = {"score": 0.0, "weight": 1.0}
+    log = read(make.lines(tmp_path / "traces.jsonl", records))
+    assert len(log.components) == 64
+    assert key_figures(log)["mixed_share"] == 1.0
+
+
 def test_silence_is_max_equals_min_and_never_a_standard_deviation(tmp_path: Path) -> None:
     """0.95 eight times: numpy's std is not 0 and its mean is not 0.95; the group is silent all the same."""
     objects = [{"prompt": "a", "reward": 0.95} for _ in range(8)] + [{"prompt": "b", "reward": r} for r in (0.3, 0.9)]

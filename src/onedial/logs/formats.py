@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from onedial.logs.files import FileKind, Trouble, file_kind, kind_by_content, load_json, open_bytes, plain_copy
-from onedial.logs.lines import json_rows
+from onedial.logs.lines import clean, json_rows
 from onedial.logs.schema import Log
 
 SAMPLE_ROWS = 50
@@ -53,8 +53,8 @@ class Sample:
     @property
     def columns(self) -> set[str]:
         """Names of the fields in the sample (of the whole schema where the file carries one)."""
-        names = set(self.schema)
-        return names.union(*(set(row) for row in self.rows if isinstance(row, dict)))
+        names = set(self.schema).union(*(row for row in self.rows if isinstance(row, dict)))
+        return {name for name in names if isinstance(name, str) and clean(name) == name}
 
     def has(self, *names: str) -> bool:
         """Whether all these fields occur."""

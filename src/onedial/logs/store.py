@@ -17,6 +17,7 @@ from onedial.logs.schema import REWARD_PART, ROLLOUT_COLUMNS
 
 MEMORY_BYTES = 96 << 20
 CHUNK_ROWS = 20_000
+MAX_PARTS = 64
 
 
 class Store:
@@ -62,7 +63,8 @@ def rows_to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     columns = {}
     for name in names:
         dtype = pl.Float64() if name.startswith(REWARD_PART) else ROLLOUT_COLUMNS[name]
-        columns[name] = pl.Series(name, [_fit(row.get(name), dtype) for row in rows], dtype=dtype, strict=False)
+        values = [_fit(row.get(name), dtype) for row in rows]
+        columns[clean(name)] = pl.Series(clean(name), values, dtype=dtype, strict=False)
     return pl.DataFrame(columns)
 
 
@@ -79,11 +81,21 @@ def _fit(value: Any, dtype: pl.DataType) -> Any:
     return int(number) if number == number and abs(number) < 2**62 else None
 
 
+def _bounded(row: Mapping[str, Any], parts: set[str]) -> Mapping[str, Any]:
+    """The row with no more than `MAX_PARTS` reward components over the whole log: a log may name one per row."""
+    for name in row:
+        if name.startswith(REWARD_PART) and name not in parts:
+            if len(parts) == MAX_PARTS:
+                return {key: value for key, value in row.items() if key in parts or not key.startswith(REWARD_PART)}
+            parts.add(name)
+    return row
+
+
 def store_rows(rows: Iterable[Mapping[str, Any]]) -> pl.LazyFrame:
     """A lazy frame of mapped rows, parsed `CHUNK_ROWS` at a time."""
-    store, waiting = Store(), []
+    store, waiting, parts = Store(), list[Mapping[str, Any]](), set[str]()
     for row in rows:
-        waiting.append(row)
+        waiting.append(_bounded(row, parts))
         if len(waiting) == CHUNK_ROWS:
             store.add(rows_to_frame(waiting))
             waiting = []
