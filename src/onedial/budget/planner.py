@@ -160,7 +160,7 @@ def plan(
         mixed_by_size={g: float(beliefs.mixed(g).mean()) for g in SIZES},
         sizes_over_rho=_over_rho(strata, per_pass * (1 - audit), sizes, rho),
         beliefs=beliefs,
-        notes=(*counts.notes, *_cautions(counts, beliefs, size)),
+        notes=(*counts.notes, *_cautions(counts, beliefs, size, fixed.prompts)),
     )
 
 
@@ -406,7 +406,7 @@ def _over_rho(s: _Strata, budget: float, sizes: tuple[int, ...], rho: float) -> 
     return min(found), max(found)
 
 
-def _cautions(counts: PromptCounts, beliefs: Beliefs, size: int) -> list[str]:
+def _cautions(counts: PromptCounts, beliefs: Beliefs, size: int, funded: float) -> list[str]:
     notes = []
     tries = float(np.median(counts.n))
     if counts.survivors_only:
@@ -422,6 +422,11 @@ def _cautions(counts: PromptCounts, beliefs: Beliefs, size: int) -> list[str]:
         notes.append(
             f"Rates moved during the log: each visit counts {beliefs.discount:g} of the next one "
             "(chosen to predict the latest visit)."
+        )
+    if funded < min(50, 0.05 * len(counts.ids) + 10):
+        notes.append(
+            f"Only {funded:,.0f} prompts are funded. The utility knows nothing of overfitting: on so few, raise the "
+            "budget of a pass or add prompts near a solve rate of one half."
         )
     if len(counts.ids) < 30:
         notes.append(f"Only {len(counts.ids)} prompts: the shared prior is weak and intervals are rough.")

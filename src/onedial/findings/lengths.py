@@ -113,7 +113,8 @@ def _by_length(evidence: Evidence) -> tuple[list[float] | None, list[tuple[float
         right_of(log, evidence.marks).alias("right"),
         pl.col("prompt_id" if log.has("prompt_id") else "group_id").hash().alias("prompt"),
     )
-    cuts = [rows.select(pl.col("length").quantile(q)).collect(engine="streaming").item() for q in _levels()]
+    levels = [pl.col("length").quantile(i / BINS).alias(str(i)) for i in range(BINS + 1)]
+    cuts = rows.select(levels).collect(engine="streaming").row(0)
     if cuts[0] is None:
         return None, []
     inner = sorted(set(map(float, cuts[1:-1])))
@@ -131,10 +132,6 @@ def _by_length(evidence: Evidence) -> tuple[list[float] | None, list[tuple[float
         low, high = bootstrap_ratio(right, n, replicates=300) or (float("nan"), float("nan"))
         shares.append((share, low, high))
     return [float(cuts[0]), *inner, float(cuts[-1])], shares
-
-
-def _levels() -> list[float]:
-    return [i / BINS for i in range(BINS + 1)]
 
 
 def _accuracy_plot(evidence: Evidence, edges: list[float], shares: list[tuple[float, float, float]]) -> Plot:
