@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 
 from onedial.findings.intervals import clustered_wilson, wilson
-from onedial.logs.groups import Reward, Scale, group_frame, reward_of, scale
+from onedial.logs.groups import KINDS, Reward, Scale, group_frame, reward_of, scale
 from onedial.logs.schema import Log
 
 SILENT = ("right", "wrong", "other")
@@ -160,7 +160,12 @@ def _table(groups: pl.DataFrame) -> pl.DataFrame:
 
 
 def _count(table: pl.DataFrame, *kinds: str) -> int:
-    return int(table.filter(pl.col("kind").is_in(kinds)).get_column("groups").sum())
+    return int(table.filter(pl.col("kind").is_in(codes(kinds))).get_column("groups").sum())
+
+
+def codes(kinds: Iterable[str]) -> list[int]:
+    """Numbers of the kinds in KINDS, as a lean group frame holds them."""
+    return [KINDS.index(kind) for kind in kinds]  # type: ignore[arg-type]
 
 
 def _group_figures(
@@ -195,17 +200,15 @@ def _group_figures(
 
 def _intervals(groups: pl.DataFrame, hits: Mapping[str, tuple[str, ...]]) -> dict[str, list[float] | None]:
     """95 % intervals of the shares with prompts as clusters: groups of one prompt resemble each other."""
-    sharing = groups.filter(pl.col("group_id").is_not_null() & pl.col("kind").is_in(["mixed", *SILENT]))
-    each = sharing.with_columns(
-        pl.col("kind").is_in(kinds).cast(pl.Float64).alias(name) for name, kinds in hits.items()
-    )
-    if "p" in each.columns:
-        each = each.group_by("p").agg(pl.col(*hits).sum(), pl.len().alias("of"))
+    sharing = groups.filter(pl.col("group_id").is_not_null() & (pl.col("kind") <= KINDS.index("other")))
+    single = {kind: pl.col("kind") == code for code, kind in enumerate(KINDS[: KINDS.index("other") + 1])}
+    if "p" in sharing.columns:
+        each = sharing.group_by("p").agg(*(mark.sum().alias(kind) for kind, mark in single.items()))
     else:
-        each = each.with_columns(of=pl.lit(1))
-    found = {
-        name: clustered_wilson(each.get_column(name).to_numpy(), each.get_column("of").to_numpy()) for name in hits
-    }
+        each = sharing.select(mark.cast(pl.Int64).alias(kind) for kind, mark in single.items())
+    each = each.with_columns(of=pl.sum_horizontal(single.keys()), **{n: pl.sum_horizontal(k) for n, k in hits.items()})
+    of = each.get_column("of").to_numpy()
+    found = {name: clustered_wilson(each.get_column(name).to_numpy(), of) for name in hits}
     return {name: None if interval is None else list(interval) for name, interval in found.items()}
 
 
@@ -248,7 +251,7 @@ def _tokens(log: Log, totals: Figures, table: pl.DataFrame | None, withheld: dic
     if log.coverage.survivors_only or table is None:
         withheld["tokens_silent"] = withheld.get("silent_share", "the log does not tell the groups")
     else:
-        silent = table.filter(pl.col("kind").is_in(SILENT))
+        silent = table.filter(pl.col("kind").is_in(codes(SILENT)))
         figures["tokens_silent"] = int(silent.get_column("tokens").sum())
     return figures
 

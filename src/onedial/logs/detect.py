@@ -10,7 +10,7 @@ from pathlib import Path
 from onedial.errors import DataError, nearest
 from onedial.logs.files import Trouble, data_files
 from onedial.logs.formats import Format, Options, Sample, take_sample
-from onedial.logs.groups import group_frame
+from onedial.logs.groups import KINDS, group_frame
 from onedial.logs.readers import (
     code,
     lists,
@@ -175,8 +175,8 @@ def _tell_survivors(log: Log) -> Log:
     if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
         return log
     kinds = group_frame(log, lean=True).select("kind").collect(engine="streaming").to_series()
-    silent = int(kinds.is_in(["right", "wrong", "other"]).sum())
-    mixed = int((kinds == "mixed").sum())
+    silent = int(kinds.is_in([KINDS.index(kind) for kind in ("right", "wrong", "other")]).sum())
+    mixed = int((kinds == KINDS.index("mixed")).sum())
     if silent:
         return replace(log, coverage=replace(log.coverage, survivors_only=False))
     if mixed < MIN_GROUPS_TO_TELL:

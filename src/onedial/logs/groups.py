@@ -19,6 +19,7 @@ from onedial.logs.schema import Log
 Reward = Literal["outcome_reward", "shaped_reward"]
 GroupKind = Literal["mixed", "right", "wrong", "other", "one", "empty"]
 
+KINDS: tuple[GroupKind, ...] = ("mixed", "right", "wrong", "other", "one", "empty")
 UNUSABLE = ("timeout", "error")
 SAMPLE_ROWS = 20_000
 
@@ -30,12 +31,14 @@ class Scale:
     exact  whether `right` decides every rollout (pass@k may be computed); False for graded rewards on an unknown
            scale, where the observed extremes stand in
     rule   how it was decided, in words
+    binary every usable reward was seen to be `right` or `wrong`
     """
 
     right: float | None
     wrong: float | None
     exact: bool
     rule: str
+    binary: bool = False
 
 
 def usable() -> pl.Expr:
@@ -67,12 +70,13 @@ def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
         return Scale(None, None, False, "no finite reward was logged")
     low, high = values[0], values[-1]
     if len(values) == 2 and not (low >= 0 and 0 < high < 1):
-        return Scale(high, low, True, f"two reward values were seen: {high:g} is taken as right, {low:g} as wrong")
+        rule = f"two reward values were seen: {high:g} is taken as right, {low:g} as wrong"
+        return Scale(high, low, True, rule, binary=True)
     if len(values) == 1:
         if high == 1:
-            return Scale(1.0, 0.0, True, "every reward is 1, taken as right")
+            return Scale(1.0, 0.0, True, "every reward is 1, taken as right", binary=True)
         if high <= 0:
-            return Scale(1.0, high, True, f"every reward is {high:g}, taken as wrong")
+            return Scale(1.0, high, True, f"every reward is {high:g}, taken as wrong", binary=True)
         return Scale(None, None, False, f"every reward is {high:g}, which says neither right nor wrong")
     if low >= 0 and high <= 1:
         return Scale(1.0, 0.0, True, "rewards are graded within [0, 1]: exactly 1 is taken as right, 0 as wrong")
@@ -120,18 +124,16 @@ def group_frame(
     Columns: group_id, prompt_id, size (all rollouts), n (usable), low, high, total (of the reward of usable
     rollouts), c (right ones among the usable; null where rightness is unknown), tokens (completion tokens of all
     rollouts, null when not logged), kind (GroupKind), and whatever `extra` aggregates. `lean` groups by a hash of
-    group_id and leaves prompt_id out, which halves the time on ten million rows.
+    group_id, leaves prompt_id out and gives `kind` as its number in KINDS, which halves the time on ten million rows.
     """
     marks = marks or scale(log, on)
     reward = _reward(log, on)
-    aggregates = [
-        pl.len().cast(pl.Int64).alias("size"),
-        pl.col("__r").count().cast(pl.Int64).alias("n"),
-        pl.col("__r").min().alias("low"),
-        pl.col("__r").max().alias("high"),
-        pl.col("__r").sum().alias("total"),
-        pl.col("__c").sum().cast(pl.Int64).alias("c"),
-    ]
+    binary = lean and marks.binary and not log.has("correct")
+    r, c = pl.col("__r"), pl.col("__c")
+    aggregates = [pl.len().cast(pl.Int64).alias("size"), r.count().cast(pl.Int64).alias("n")]
+    aggregates.append(c.sum().cast(pl.Int64).alias("c"))
+    if not binary:
+        aggregates += [r.min().alias("low"), r.max().alias("high"), r.sum().alias("total")]
     if log.has("correct"):
         aggregates.append(pl.col("correct").count().cast(pl.Int64).alias("__judged"))
     if log.has("completion_tokens"):
@@ -145,9 +147,23 @@ def group_frame(
     )
     frame = log.frame.with_columns(__r=reward, __c=right_of(log, marks, on))
     grouped = frame.group_by(key).agg(*aggregates, *extra)
+    if binary:
+        grouped = grouped.with_columns(_extremes(marks))
     if not log.has("completion_tokens"):
         grouped = grouped.with_columns(pl.lit(None, dtype=pl.Int64).alias("tokens"))
-    return grouped.with_columns(_kind(log, marks).alias("kind")).drop("__judged", strict=False)
+    return grouped.with_columns(_kind(log, marks, codes=lean).alias("kind")).drop("__judged", strict=False)
+
+
+def _extremes(marks: Scale) -> list[pl.Expr]:
+    """Lowest, highest and total reward of a group of right and wrong ones, from n and c."""
+    n, c = pl.col("n"), pl.col("c")
+    right, wrong = pl.lit(marks.right, dtype=pl.Float64), pl.lit(marks.wrong, dtype=pl.Float64)
+    some = n > 0
+    return [
+        pl.when(some).then(pl.when(c == n).then(right).otherwise(wrong)).alias("low"),
+        pl.when(some).then(pl.when(c > 0).then(right).otherwise(wrong)).alias("high"),
+        (c * right + (n - c) * wrong).alias("total"),
+    ]
 
 
 def _reward(log: Log, on: Reward) -> pl.Expr:
@@ -165,24 +181,25 @@ def right_of(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
     return by_scale
 
 
-def _kind(log: Log, marks: Scale) -> pl.Expr:
-    """GroupKind of a grouped row."""
+def _kind(log: Log, marks: Scale, *, codes: bool) -> pl.Expr:
+    """GroupKind of a grouped row, or its number in KINDS."""
     n, low, high, c = pl.col("n"), pl.col("low"), pl.col("high"), pl.col("c")
     all_right = low == marks.right if marks.right is not None else pl.lit(False)
     all_wrong = high == marks.wrong if marks.wrong is not None else pl.lit(False)
     if log.has("correct"):
         # a verdict that is null (a graded answer) does not make an answer wrong
         all_right, all_wrong = c == n, (c == 0) & ((pl.col("__judged") >= n) | all_wrong)
+    name = {kind: pl.lit(KINDS.index(kind), dtype=pl.UInt8) if codes else pl.lit(kind) for kind in KINDS}
     return (
         pl.when(n == 0)
-        .then(pl.lit("empty"))
+        .then(name["empty"])
         .when(n == 1)
-        .then(pl.lit("one"))
+        .then(name["one"])
         .when(high != low)
-        .then(pl.lit("mixed"))
+        .then(name["mixed"])
         .when(all_right)
-        .then(pl.lit("right"))
+        .then(name["right"])
         .when(all_wrong)
-        .then(pl.lit("wrong"))
-        .otherwise(pl.lit("other"))
+        .then(name["wrong"])
+        .otherwise(name["other"])
     )
