@@ -165,7 +165,7 @@ def _count(table: pl.DataFrame, *kinds: str) -> int:
 
 def codes(kinds: Iterable[str]) -> list[int]:
     """Numbers of the kinds in KINDS, as a lean group frame holds them."""
-    return [KINDS.index(kind) for kind in kinds]  # type: ignore[arg-type]
+    return [KINDS.index(kind) for kind in kinds]
 
 
 def _group_figures(
