@@ -251,7 +251,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device."""
-        moved = {
+        moved: dict[str, Any] = {
             cell.name: value.to(device)
             for cell in fields(self)
             if isinstance(value := getattr(self, cell.name), Tensor)

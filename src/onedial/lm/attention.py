@@ -82,7 +82,7 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)
-AttentionMaskInterface.register(ATTENTION_NAME, _no_mask)  # type: ignore[arg-type]
+AttentionMaskInterface.register(ATTENTION_NAME, _no_mask)
 
 
 def use_packed_attention(model: nn.Module) -> None:

@@ -26,7 +26,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_tempera
 
 class _TokenLogps(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, inverse_temperature: float
     ) -> Tensor:
         logps, normalisers = [], []
@@ -41,7 +41,7 @@ class _TokenLogps(torch.autograd.Function):
         return torch.cat(logps)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalisers = ctx.saved_tensors
         grad_logp = grads[0]
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -75,5 +75,6 @@ def token_logps(
 
     Of softmax(logits / temperature). Logits are multiplied in the model's type, everything after in fp32.
     """
-    logp: Tensor = _TokenLogps.apply(hidden, weight, bias, targets, 1.0 / temperature)
+    # torch leaves Function.apply without annotations
+    logp: Tensor = _TokenLogps.apply(hidden, weight, bias, targets, 1.0 / temperature)  # type: ignore[no-untyped-call]
     return logp

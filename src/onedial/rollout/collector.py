@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,8 +15,8 @@ from onedial.types import Completion, Group, Prompt, Rollout, Verdict
 class Judge(Protocol):
     """The verifier pool, as the collector uses it."""
 
-    def submit(self, key: tuple[int, int], prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None: ...
-    def poll(self) -> list[tuple[tuple[int, int], Verdict]]: ...
+    def submit(self, key: Hashable, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None: ...
+    def poll(self) -> list[tuple[Hashable, Verdict]]: ...
     @property
     def pending(self) -> int: ...
 
@@ -96,20 +96,22 @@ class Collector:
 
     def _run(self, blanks: Mapping[int, Group]) -> dict[int, list[Rollout]]:
         total, finished = self.engine.pending, 0
-        written: dict[tuple[int, int], Completion] = {}
+        written: dict[Hashable, tuple[int, int, Completion]] = {}
         rollouts: dict[int, list[Rollout]] = {position: [] for position in blanks}
         while self.engine.pending or self.judge.pending:
             if self.engine.pending:
                 for row in self.engine.poll():
                     finished += 1
                     text = self.codec.decode(row.completion.token_ids)
-                    written[row.key, row.index] = replace(row.completion, text=text)
-                    self.judge.submit((row.key, row.index), blanks[row.key].prompt, text, row.completion.token_ids)
+                    key = (row.key, row.index)
+                    written[key] = (*key, replace(row.completion, text=text))
+                    self.judge.submit(key, blanks[row.key].prompt, text, row.completion.token_ids)
                 self.progress("generate", finished, total)
             else:
                 time.sleep(0.001)
                 self._waited += 0.001
                 self.progress("verify", total - self.judge.pending, total)
-            for (position, index), verdict in self.judge.poll():
-                rollouts[position].append(Rollout(index, written[position, index], verdict))
+            for judged, verdict in self.judge.poll():
+                position, index, completion = written[judged]
+                rollouts[position].append(Rollout(index, completion, verdict))
         return rollouts

@@ -47,8 +47,8 @@ class TorchEngine:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.max_rows = max_rows
-        limit = getattr(model.config, "max_position_embeddings", None)  # type: ignore[union-attr]
-        self.context = context or (int(limit) if limit else 1 << 20)  # type: ignore[arg-type]
+        limit = getattr(model.config, "max_position_embeddings", None)
+        self.context = context or (int(limit) if limit else 1 << 20)
         self.version = 0
         self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
         self.tokens_generated = 0

@@ -39,7 +39,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
         before = shop.evaluate(0)
         for iteration in range(shop.done + 1, run.iterations + 1):
             started = time.perf_counter()
-            collected = shop.collector.collect(iteration)
+            collected = shop.collect(iteration)
             rows = shop.pack(collected.allocation.train)
             shop.save_rollouts(iteration, collected, rows)
 

@@ -53,7 +53,7 @@ class Policy:
         self.device = pick_device(run.device)
         self.dtype = pick_dtype(run.dtype, self.device)
         self.temperature = run.temperature
-        exact = load_causal_lm(model_path, dtype=torch.float32)
+        exact: Any = load_causal_lm(model_path, dtype=torch.float32)
         masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
         self.model = _prepared(exact.to(self.dtype), run).to(self.device)
         self.parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
@@ -103,7 +103,7 @@ class Policy:
     def backward(self, loss: Tensor, layout: PrefixLayout) -> None:
         """Adds the gradient of a micro-batch's loss."""
         with using(layout):  # checkpointed blocks run forward again
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
 
     def step(self, lr: float) -> float:
         """One optimiser step from the gathered gradients; returns their norm before clipping."""
@@ -129,7 +129,7 @@ class Policy:
 
     def frozen_copy(self) -> nn.Module:
         """A reference model with the present weights."""
-        copied = copy.deepcopy(self.model)
+        copied: nn.Module = copy.deepcopy(self.model)
         for weight in copied.parameters():
             weight.requires_grad_(False)
         return copied
@@ -157,9 +157,8 @@ def _with_lora(model: Any, run: Run) -> Any:
     targets: str | list[str] = run.lora_targets
     if run.lora_targets != "all-linear":
         targets = [name.strip() for name in run.lora_targets.split(",")]
-    config = LoraConfig(
-        r=run.lora_rank, lora_alpha=run.lora_alpha or 2 * run.lora_rank, target_modules=targets, task_type="CAUSAL_LM"
-    )
+    alpha: Any = run.lora_alpha or 2 * run.lora_rank  # peft divides by the rank, so a fraction is as good as an int
+    config = LoraConfig(r=run.lora_rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
     torch.manual_seed(run.seed)  # the adapters' random initialisation
     try:
         return get_peft_model(model, config)

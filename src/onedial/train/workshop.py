@@ -144,6 +144,11 @@ class Workshop:
             groups.append(Group(prompt, group.rollouts, iteration, group.position, self.text.encode(prompt)))
         return groups
 
+    def collect(self, iteration: int) -> Collected:
+        """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`."""
+        self._open_judge().step = iteration
+        return self.collector.collect(iteration)
+
     def pack(self, groups: list[Group]) -> Rows:
         """The batch of the groups that train, with advantages."""
         row, limit = self.run.algorithm, self.run.max_new_tokens

@@ -30,7 +30,7 @@ class VerifierPool:
     """Judges completions asynchronously; results come back in the order they are ready, under the caller's keys.
 
     A verifier with `in_process = True` is called directly in `submit` and no worker is started.
-    `step` is the optimiser step that reward functions see as `trainer_state.global_step`.
+    `step` is the iteration that reward functions see as `trainer_state.global_step`.
     """
 
     def __init__(
