@@ -1,0 +1,119 @@
+"""Judged groups and batches for the tests of the maths: ragged, with ties, truncations and every log-probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+import torch
+from torch import Tensor
+
+from onedial.algorithm import Algorithm
+from onedial.algorithms import ALGORITHMS
+from onedial.maths.loss import policy_loss, with_logp
+from onedial.train.packing import pack
+from onedial.types import Batch, Completion, Counts, Group, Outcome, Prompt, Rollout, Verdict
+
+MAX_TOKENS = 12
+
+
+def make_group(
+    rewards: Sequence[float],
+    *,
+    position: int = 0,
+    lengths: Sequence[int] | None = None,
+    outcomes: Sequence[Outcome] | None = None,
+    prompt_tokens: Sequence[int] = (5, 6, 7),
+    version: int = 0,
+    seed: int = 0,
+) -> Group:
+    """A group with these rewards; a completion of MAX_TOKENS tokens counts as cut off by the limit."""
+    random = Random(1000 * seed + position)
+    lengths = lengths or [random.randint(1, MAX_TOKENS) for _ in rewards]
+    rollouts = []
+    for index, (reward, length) in enumerate(zip(rewards, lengths, strict=True)):
+        completion = Completion(
+            token_ids=tuple(random.randrange(2, 250) for _ in range(length)),
+            logps=tuple(-3.0 * random.random() for _ in range(length)),
+            finish_reason="length" if length >= MAX_TOKENS else "stop",
+            policy_version=version,
+        )
+        outcome: Outcome = outcomes[index] if outcomes else ("correct" if reward > 0 else "wrong")
+        rollouts.append(Rollout(index, completion, Verdict(reward, correct=reward > 0, outcome=outcome)))
+    prompt = Prompt(text=f"problem {position}", answer=position)
+    return Group(prompt, tuple(rollouts), position=position, prompt_tokens=tuple(prompt_tokens))
+
+
+def ragged_groups(seed: int, sizes: Sequence[int] = (3, 1, 9, 2, 5, 8, 4, 7, 6)) -> list[Group]:
+    """Groups of every size from 1 to 9, most mixed, one all right and one all wrong whatever the seed."""
+    random = Random(seed)
+    groups = []
+    for position, size in enumerate(sizes):
+        rewards = [float(random.random() < 0.5) for _ in range(size)]
+        if position in (0, 4):
+            rewards = [float(position == 0)] * size
+        prompt_tokens = [random.randrange(2, 250) for _ in range(random.randint(1, 6))]
+        groups.append(make_group(rewards, position=position, prompt_tokens=prompt_tokens, seed=seed))
+    return groups
+
+
+def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:
+    """The batch with a policy that has moved since the rollouts, a reference and an engine that differs a little."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(scale: float) -> Tensor:
+        return scale * torch.randn(len(batch.tokens), generator=generator)
+
+    old = -3.0 * torch.rand(len(batch.tokens), generator=generator) - 0.1
+    return replace(
+        batch,
+        old_logp=old,
+        ref_logp=old + noise(0.3),
+        engine_logp=old + noise(0.2),
+        logp=old + noise(drift),
+    )
+
+
+def make_batch(algorithm: Algorithm, seed: int = 0) -> Batch:
+    """Ragged groups, packed by the product's own code, with log-probabilities."""
+    return with_logps(pack(algorithm, ragged_groups(seed), max_new_tokens=MAX_TOKENS).batch, seed)
+
+
+def loss_and_gradient(algorithm: Algorithm, parts: Sequence[Batch], counts: Counts) -> tuple[float, list[Tensor]]:
+    """Sum of the parts' losses, and of each part the gradient with respect to its logps."""
+    total, gradients = 0.0, []
+    for part in parts:
+        assert part.logp is not None
+        logp = part.logp.detach().clone().requires_grad_()
+        loss = policy_loss(algorithm, with_logp(part, logp), counts).loss
+        (gradient,) = torch.autograd.grad(loss, logp, allow_unused=True)
+        total += float(loss)
+        gradients.append(torch.zeros_like(logp) if gradient is None else gradient)
+    return total, gradients
+
+
+def complete(row: Algorithm) -> Algorithm:
+    """The row as a run of MAX_TOKENS would have it."""
+    return replace(row, length_budget=MAX_TOKENS) if row.aggregate == "fixed_length" else row
+
+
+def variants() -> list[Algorithm]:
+    """Every row of the table, and every row with each optional term of the loss switched on."""
+    extras: dict[str, dict[str, object]] = {
+        "": {},
+        "+k1": {"kl_coef": 0.1, "kl_estimator": "k1"},
+        "+k2": {"kl_coef": 0.1, "kl_estimator": "k2"},
+        "+k3": {"kl_coef": 0.1, "kl_estimator": "k3"},
+        "+nll": {"positive_nll": 0.1},
+        "+tis": {"importance": "truncate", "importance_cap": 1.1},
+        "+mis": {"importance": "mask", "importance_cap": 1.2, "importance_floor": 0.8},
+        "+seqtis": {"importance": "truncate", "importance_level": "sequence"},
+        "+mask": {"overlong": "mask"},
+        "+group_token_mean": {"aggregate": "group_token_mean", "length_budget": None},
+    }
+    return [
+        complete(replace(row, name=row.name + tail, **cells))  # type: ignore[arg-type]
+        for row in ALGORITHMS.values()
+        for tail, cells in extras.items()
+    ]
