@@ -22,6 +22,7 @@ __all__ = [
     "Rollout",
     "Run",
     "Verdict",
+    "evaluate",
     "last_word",
     "policy_loss",
     "train",
@@ -38,6 +39,7 @@ _HOMES = {
     "Rollout": "onedial.types",
     "Run": "onedial.config",
     "Verdict": "onedial.types",
+    "evaluate": "onedial.train.heldout",
     "last_word": "onedial.tasks",
     "policy_loss": "onedial.maths.loss",
     "train": "onedial.train.loop",
@@ -69,5 +71,6 @@ if TYPE_CHECKING:
     from onedial.config import Run
     from onedial.maths.loss import policy_loss
     from onedial.tasks import last_word
+    from onedial.train.heldout import evaluate
     from onedial.train.loop import train
     from onedial.types import Batch, Completion, Counts, Group, Prompt, Rollout, Verdict

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onedial.budget.allocators import Fixed
+from onedial.errors import DataError
 from onedial.maths.evaluation import Estimate, by_level, maj_at_k, pass_at_k, share_interval
 from onedial.rollout.collector import Codec, Collector, Judge, Progress
 from onedial.rollout.engine import Engine, Sampling
@@ -18,7 +19,8 @@ class Evaluation:
     """Accuracies over prompts. `avg` is the mean share of correct completions (avg@k with k = `samples`).
 
     `pass_at` and `maj_at` are per k = 1, 2, 4 … ≤ samples; `maj_at` is empty where the verifier parses no answer.
-    `unusable` completions (verifier timeouts and errors) are counted and left out.
+    `unusable` completions (verifier timeouts and errors) are counted and left out. `reward_mean` is over usable
+    completions: with graded rewards it says more than the shares.
     """
 
     prompts: int
@@ -27,6 +29,7 @@ class Evaluation:
     pass_at: dict[int, Estimate]
     maj_at: dict[int, Estimate]
     levels: dict[str, Estimate]
+    reward_mean: float
     length_mean: float
     truncated_share: float
     unusable: int
@@ -42,6 +45,7 @@ class Evaluation:
             "pass_at": {str(k): _plain(value) for k, value in self.pass_at.items()},
             "maj_at": {str(k): _plain(value) for k, value in self.maj_at.items()},
             "levels": {name: _plain(value) for name, value in self.levels.items()},
+            "reward_mean": self.reward_mean,
             "length_mean": self.length_mean,
             "truncated_share": self.truncated_share,
             "unusable": self.unusable,
@@ -49,8 +53,13 @@ class Evaluation:
 
 
 def evaluate_groups(groups: Sequence[Group], temperature: float) -> Evaluation:
-    """Accuracies of judged groups, one group per prompt."""
+    """Accuracies of judged groups, one group per prompt.
+
+    Raises DataError when there is nothing to average: no groups, or no completion that the verifier could judge.
+    """
     judged = [group for group in groups if group.usable]
+    if not judged:
+        raise DataError(_nothing_judged(groups))
     samples = max((len(group.rollouts) for group in groups), default=0)
     marks = [[bool(rollout.verdict.correct) for rollout in group.usable] for group in judged]
     shares = [sum(row) / len(row) for row in marks]
@@ -66,7 +75,8 @@ def evaluate_groups(groups: Sequence[Group], temperature: float) -> Evaluation:
             votes = [maj_at_k(said, row, k) for said, (_, row) in zip(answers, enough, strict=True)]
             maj_at[k] = share_interval(votes)
     completions = [rollout.completion for group in groups for rollout in group.rollouts]
-    count = max(1, len(completions))
+    rewards = [reward for group in judged for reward in group.rewards]
+    count = len(completions)
     return Evaluation(
         prompts=len(judged),
         samples=samples,
@@ -74,6 +84,7 @@ def evaluate_groups(groups: Sequence[Group], temperature: float) -> Evaluation:
         pass_at=pass_at,
         maj_at=maj_at,
         levels=dict(by_level([str(group.prompt.meta.get("level", "all")) for group in judged], shares)),
+        reward_mean=sum(rewards) / len(rewards),
         length_mean=sum(len(completion.token_ids) for completion in completions) / count,
         truncated_share=sum(completion.truncated for completion in completions) / count,
         unusable=len(completions) - sum(len(row) for row in marks),
@@ -96,6 +107,14 @@ def generate_groups(
     allocator = Fixed(len(prompts), samples)
     collector = Collector(engine, codec, judge, allocator, prompts.__getitem__, sampling, seed, progress=progress)
     return collector.collect(0).groups
+
+
+def _nothing_judged(groups: Sequence[Group]) -> str:
+    verdicts = [rollout.verdict for group in groups for rollout in group.rollouts]
+    if not verdicts:
+        return "there are no held-out prompts to evaluate on; give the task a test split, or set eval_prompts=0"
+    first = verdicts[0]
+    return f"none of {len(verdicts)} completions could be judged; the first verdict: {first.outcome}, {first.detail}"
 
 
 def _plain(value: Estimate) -> dict[str, Any]:

@@ -77,19 +77,39 @@ def write_rollouts(
     """Writes all groups generated in an iteration; atomic, so a reader never sees half a file."""
     rows = [_record(group, rollout, fates, trained) for group in groups for rollout in group.rollouts]
     path = rollout_file(directory, iteration)
-    aside = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside, compression="zstd")
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        _write_rows(rows, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: the rollouts of iteration {iteration} could not be written: {error.strerror or error}. "
             f"Free some space and go on with: onedial train --resume {directory}"
         ) from error
+
+
+def save_evaluated(path: Path, groups: Sequence[Group]) -> None:
+    """Writes the groups of an evaluation in the same columns, as split "test".
+
+    Raises DataError when the file cannot be written.
+    """
+    fates = {group.id: "evaluated" for group in groups}
+    rows = [_record(group, rollout, fates, {}) for group in groups for rollout in group.rollouts]
+    try:
+        _write_rows([{**row, "split": "test"} for row in rows], path)
+    except OSError as error:
+        raise DataError(f"{path}: the rollouts cannot be written: {error.strerror or error}") from error
+
+
+def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    aside = path.with_name(path.name + ".part")
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside, compression="zstd")
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _record(

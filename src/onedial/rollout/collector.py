@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from onedial.budget.allocators import Allocation, Allocator, Ask
+from onedial.errors import DataError
 from onedial.rollout.engine import Engine, Request, Sampling, seed_of
 from onedial.types import Completion, Group, Prompt, Rollout, Verdict
 
@@ -87,7 +88,10 @@ class Collector:
             blanks[ask.position] = blank
             path = (self.seed, "rollout", iteration, ask.position, prompt.id)
             seeds = tuple(seed_of(*path, index) for index in range(ask.count))
-            self.engine.submit(Request(ask.position, blank.prompt_tokens, seeds, self.sampling))
+            try:
+                self.engine.submit(Request(ask.position, blank.prompt_tokens, seeds, self.sampling))
+            except DataError as error:
+                raise DataError(f"{_place(prompt)}: {error}") from error
         rollouts = self._run(blanks)
         for position, blank in blanks.items():
             rows = sorted(rollouts[position], key=lambda rollout: rollout.index)
@@ -115,3 +119,8 @@ class Collector:
                 position, index, completion = written[judged]
                 rollouts[position].append(Rollout(index, completion, verdict))
         return rollouts
+
+
+def _place(prompt: Prompt) -> str:
+    """Where a person finds the prompt: file and row where it came from one, else how it begins."""
+    return str(prompt.meta.get("place") or f"{prompt.source} {prompt.plain[:60]!r}")

@@ -39,9 +39,13 @@ from onedial.types import Group
 from onedial.verify.pool import VerifierPool
 
 
-def open_engine(run: Run, policy: Policy, tokenizer: Any) -> TorchEngine:
-    """The torch engine on the policy's weights."""
-    model: Any = policy.model
+def use_threads(run: Run) -> None:
+    """The CPU threads asked for, one per core by default."""
+    torch.set_num_threads(run.threads or len(os.sched_getaffinity(0)))
+
+
+def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:
+    """The torch engine on a model's weights."""
     stops = stop_ids(model.config, model.generation_config, tokenizer)
     return TorchEngine(model, stops, max_rows=run.max_rows)
 
@@ -76,7 +80,7 @@ class Workshop:
 
     def _open(self) -> None:
         run = self.run
-        torch.set_num_threads(run.threads or len(os.sched_getaffinity(0)))
+        use_threads(run)
         # everything that a person can have got wrong is opened before the run directory holds a run
         self.task: TaskSource = open_task(run.task, **run.task_options)
         path = resolve(run.model)
@@ -84,7 +88,7 @@ class Workshop:
         self.text = Text(self.tokenizer)
         self.policy = Policy(run, path)
         self.reference = self.policy.frozen_copy() if run.algorithm.needs_reference else None
-        self.engine = open_engine(run, self.policy, self.tokenizer)
+        self.engine = open_engine(run, self.policy.model, self.tokenizer)
         self.judge = VerifierPool(
             self.task.verifier, run.verifier_workers, run.verifier_timeout_s, run.verifier_memory_mb
         )
@@ -159,7 +163,10 @@ class Workshop:
         return rows
 
     def save_rollouts(self, iteration: int, collected: Collected, rows: Rows) -> None:
-        """All groups of the iteration to disk, before they train."""
+        """All groups of the iteration to disk, before they train; verifiers that failed are named on the screen."""
+        failed = [r.verdict.detail for group in collected.groups for r in group.rollouts if not r.verdict.usable]
+        if failed:
+            self.view.note(f"iteration {iteration}: {len(failed)} completions could not be judged, e.g. {failed[0]}")
         trained = {key: Trained(*values) for key, values in rows.by_rollout(collected.allocation.train).items()}
         write_rollouts(self.directory, iteration, collected.groups, collected.allocation.fates, trained)
 
