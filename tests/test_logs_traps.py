@@ -613,6 +613,38 @@ def test_tries_are_given_named_or_inferred(columns: dict[str, list[Any]], n: int
     assert log.frame.select("n").collect().to_series().to_list() == [n] * 3
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_rates_inside_an_object_are_found_by_their_dotted_name(kind: str, tmp_path: Path) -> None:
+    """verl's data sets keep them in extra_info; k of 8 by construction."""
+    rows = [{"prompt": [{"role": "user", "content": f"q{k}"}], "extra_info": {"solve_rate": k / 8}} for k in range(9)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pl.DataFrame(rows).write_parquet(path)
+    else:
+        path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    log = read(path)
+    assert log.coverage.reward_is == "the column extra_info.solve_rate"
+    assert log.frame.select("k", "n").collect().rows() == [(k, 8) for k in range(9)]
+
+
+def test_a_verdict_inside_an_object_can_be_mapped(tmp_path: Path) -> None:
+    rows = [{"problem": f"q{i // 4}", "info": {"ok": i % 3 == 0}} for i in range(12)]
+    log = read(make.lines(tmp_path / "a.jsonl", rows), columns={"correct": "info.ok"})
+    assert log.frame.select("correct").collect().to_series().to_list() == [i % 3 == 0 for i in range(12)]
+
+
+def test_shares_per_prompt_in_one_json_object_are_rates_by_epoch(tmp_path: Path) -> None:
+    """{index: [accuracy of 8 tries, …]}, as One-Shot-RLVR publishes them; lists of 0 and 1 alone stay verdicts."""
+    (tmp_path / "a.json").write_text(json.dumps({"7": [0.0, 0.125, 1.0], "9": [0.5, 0.625]}))
+    log = read(tmp_path / "a.json")
+    assert log.kind == "rates"
+    assert log.frame.select("prompt_id", "iteration", "k", "n").collect().rows() == [
+        ("7", 1, 0, 8), ("7", 2, 1, 8), ("7", 3, 8, 8), ("9", 1, 4, 8), ("9", 2, 5, 8)
+    ]  # fmt: skip
+    (tmp_path / "b.json").write_text(json.dumps({"7": [0, 1, 1], "9": [0, 0]}))
+    assert read(tmp_path / "b.json").kind == "rollouts"
+
+
 def test_tries_that_cannot_be_inferred_are_withheld_until_given(tmp_path: Path) -> None:
     path = make.lines(
         tmp_path / "a.jsonl", [{"problem": f"p{i}", "solve_rate": r} for i, r in enumerate((0.0, 1.0, 1.0))]

@@ -32,21 +32,34 @@ def raw_table(
     hashes of their text: enough to group by, and nothing to store.
     """
     store, lazies, any_lines = Store(), [], False
+    inner = {name: name.split(".", 1) for name in wanted if "." in name}
     for sample in samples:
         if sample.kind in ("jsonl", "json"):
             any_lines = True
-            needed = [name for name in essential if name in wanted]
+            outer = {name: pl.String() for name, _ in inner.values()}  # an object comes as its JSON text
+            asked = {name: dtype for name, dtype in wanted.items() if name not in inner} | outer
+            needed = list(
+                dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
+            )
             if sample.kind == "jsonl":
-                parts = frames(sample.file, wanted, needed, trouble)
+                parts = frames(sample.file, asked, needed, trouble)
             else:
                 document = sample.document if isinstance(sample.document, list) else []
-                parts = iter([frame_of(sample.file, enumerate(document, start=1), wanted, needed, trouble)])
+                parts = iter([frame_of(sample.file, enumerate(document, start=1), asked, needed, trouble)])
             for frame in parts:
+                frame = frame.with_columns(_inside(inner)).drop(name for name in outer if name not in wanted)
                 keys = [pl.col(name).hash() for name in hashed if name in frame.columns]
                 store.add(frame.with_columns(pl.lit(str(sample.file)).alias(FILE), *keys))
         else:
             lazy = _scan(sample, trouble)
             if lazy is not None:
+                types = lazy.collect_schema()
+                fields = {name: path for name, path in inner.items() if name not in types}
+                lazy = lazy.with_columns(
+                    pl.col(outside).struct.field(name).alias(whole)
+                    for whole, (outside, name) in fields.items()
+                    if isinstance(types.get(outside), pl.Struct) and name in [f.name for f in types[outside].fields]  # type: ignore[attr-defined]
+                )
                 have = [name for name in wanted if name in lazy.collect_schema()]
                 types = lazy.collect_schema()
                 keys = [text_of(name, types[name]).hash().alias(name) for name in hashed if name in have]
@@ -54,6 +67,11 @@ def raw_table(
     if any_lines:
         lazies.append(store.scan())
     return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
+
+
+def _inside(inner: Mapping[str, list[str]]) -> list[pl.Expr]:
+    """Fields of objects that were read as JSON text: numbers and texts as text."""
+    return [pl.col(outer).str.json_path_match(f"$.{name}").alias(whole) for whole, (outer, name) in inner.items()]
 
 
 def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:

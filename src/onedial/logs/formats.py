@@ -52,8 +52,14 @@ class Sample:
 
     @property
     def columns(self) -> set[str]:
-        """Names of the fields in the sample (of the whole schema where the file carries one)."""
-        names = set(self.schema).union(*(row for row in self.rows if isinstance(row, dict)))
+        """Names of the fields in the sample (of the whole schema where the file carries one).
+
+        The fields of an object are named with a dot as well: extra_info.solve_rate.
+        """
+        names = set(self.schema)
+        for row in (row for row in self.rows if isinstance(row, dict)):
+            names.update(row)
+            names.update(f"{name}.{inner}" for name, value in row.items() if isinstance(value, dict) for inner in value)
         return {name for name in names if isinstance(name, str) and clean(name) == name}
 
     def has(self, *names: str) -> bool:
@@ -62,7 +68,17 @@ class Sample:
 
     def values(self, name: str) -> list[Any]:
         """The sampled values of a field that are not null."""
-        return [row[name] for row in self.rows if isinstance(row, dict) and row.get(name) is not None]
+        found = [field_of(row, name) for row in self.rows if isinstance(row, dict)]
+        return [value for value in found if value is not None]
+
+
+def field_of(row: Mapping[str, Any], name: str) -> Any:
+    """A field by its name, or by outer.inner; None when there is none."""
+    if name in row or "." not in name:
+        return row.get(name)
+    outer, _, inner = name.partition(".")
+    value = row.get(outer)
+    return value.get(inner) if isinstance(value, dict) else None
 
 
 @dataclass(frozen=True)
@@ -133,7 +149,7 @@ def tabular(document: Any) -> list[Any]:
         return lists[0]
     values = list(document.values())
     if all(isinstance(value, list) for value in values):
-        return _turned(document)
+        return _series(document) or _turned(document)
     if not all(isinstance(value, dict) and value for value in values):
         return []
     first = values[0]
@@ -148,6 +164,17 @@ def tabular(document: Any) -> list[Any]:
     ):
         return [{"task_id": name, **value} for name, value in document.items()]
     return []
+
+
+def _series(document: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """{prompt: [rate, rate, …]} → rows, when every number is a share and some lie between 0 and 1."""
+    numbers = [number for values in document.values() for number in values]
+    shares = bool(numbers) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1 for x in numbers
+    )
+    if not shares or all(x in (0, 1) for x in numbers):
+        return []
+    return [{"task_id": name, "rates": values} for name, values in document.items()]
 
 
 def _turned(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:

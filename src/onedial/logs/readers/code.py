@@ -15,7 +15,7 @@ from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.lines import to_float
 from onedial.logs.readers.common import count_of, finish
 from onedial.logs.readers.messages import plain
-from onedial.logs.readers.rows import as_float, objects
+from onedial.logs.readers.rows import as_float, as_list, objects
 from onedial.logs.schema import REWARD_PART, Coverage, Log
 from onedial.logs.store import store_rows
 
@@ -121,11 +121,11 @@ def _evalplus(
 def _results(results: Any) -> Iterator[tuple[int, dict[str, bool], str | None]]:
     """(index, verdicts by test set, program) of one task, in the shapes that the tools have used."""
     if isinstance(results, dict) and isinstance(results.get("graded_list"), list):  # LiveCodeBench by task
-        codes = results.get("code_list") or []
+        codes = as_list(results.get("code_list"))
         for i, mark in enumerate(results["graded_list"]):
             yield i, {"all": to_float(mark) == 1.0}, codes[i] if i < len(codes) else None
     elif isinstance(results, dict) and isinstance(results.get("base"), list):  # EvalPlus before 0.2
-        plus = results.get("plus") or []
+        plus = as_list(results.get("plus"))
         for i, status in enumerate(results["base"]):
             verdicts = {"base": _status(status)}
             if i < len(plus):
@@ -188,7 +188,14 @@ def _lm_eval(
     seen: Counter[str] = Counter()
     for sample, line, record in objects(samples, trouble):
         named = record.get("metrics") if isinstance(record.get("metrics"), list) else []
-        metric = next((m for m in (*METRICS, *(named or [])) if as_float(record.get(m)) is not None), None)
+        metric = next(
+            (
+                m
+                for m in (*METRICS, *(name for name in as_list(named) if isinstance(name, str)))
+                if as_float(record.get(m)) is not None
+            ),
+            None,
+        )
         if record.get("doc_id") is None or metric is None:
             trouble.add(sample.file, line, "doc_id or a number metric is missing")
             continue

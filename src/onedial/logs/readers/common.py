@@ -47,7 +47,7 @@ def finish(
         coverage=coverage,
         missing=missing,
         files=tuple(sample.file for sample in samples),
-        ignored=tuple(sorted(ignored)),
+        ignored=tuple(sorted(name for name in ignored if "." not in name)),
         right=right,
     )
 

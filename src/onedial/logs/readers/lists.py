@@ -34,7 +34,7 @@ def marks_of(value: Any) -> list[float | None] | None:
 def mark_column(sample: Sample) -> str | None:
     """The column that holds lists of verdicts, the most telling name first."""
     found = []
-    for name in sorted(sample.columns):
+    for name in sorted(name for name in sample.columns if "." not in name):
         lists = [value for value in sample.values(name) if value != []]
         if lists and MARK_LISTS.search(norm(name)) and all(marks_of(value) is not None for value in lists):
             found.append(name)

@@ -15,7 +15,7 @@ from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.readers.common import finish
 from onedial.logs.readers.messages import key, plain
-from onedial.logs.readers.rows import as_float, objects
+from onedial.logs.readers.rows import as_float, numbers, objects
 from onedial.logs.schema import Coverage, Log
 from onedial.logs.store import store_rows
 
@@ -95,7 +95,7 @@ def _tokens(record: dict[str, Any], row: dict[str, Any]) -> str | None:
     first = next(i for i, bit in enumerate(mask) if bit)
     row["completion_tokens"], row["prompt_tokens"] = sum(bool(bit) for bit in mask), first
     logps, credit = _one(record.get("generation_logprobs")), _one(record.get("advantages"))
-    if isinstance(logps, list) and len(logps) == len(mask):
+    if isinstance(logps, list) and len(logps) == len(numbers(logps)) == len(mask):
         row["mean_logp"] = sum(p for p, bit in zip(logps, mask, strict=True) if bit) / row["completion_tokens"]
     row["advantage"] = as_float(credit[first] if isinstance(credit, list) and len(credit) > first else credit)
     if as_float(_one(record.get("sample_loss_mask"))) == 0:

@@ -55,6 +55,16 @@ def number(value: Any) -> float | None:
     return None
 
 
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, anything else as an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers of a list."""
+    return [item for item in map(number, as_list(value)) if item is not None]
+
+
 def as_float(value: Any) -> float | None:
     """A number or a boolean as float, or None."""
     return float(value) if isinstance(value, int | float) else None

@@ -8,7 +8,7 @@ from typing import Any
 from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.readers.common import finish
-from onedial.logs.readers.rows import as_float, number, objects
+from onedial.logs.readers.rows import as_float, as_list, number, objects
 from onedial.logs.schema import REWARD_PART, Coverage, Log
 from onedial.logs.store import store_rows
 
@@ -44,7 +44,7 @@ def _rows(samples: Sequence[Sample], trouble: Trouble) -> Iterator[dict[str, Any
         if "group_idx" not in record or "total_reward" not in record:
             trouble.add(sample.file, line, "none of the fields group_idx, total_reward")
             continue
-        steps = [step for step in record.get("steps") or [] if isinstance(step, dict)]
+        steps = [step for step in as_list(record.get("steps")) if isinstance(step, dict)]
         metrics = record.get("trajectory_metrics") if isinstance(record.get("trajectory_metrics"), dict) else {}
         split, tags = str(record.get("split") or ""), record.get("tags")
         row: dict[str, Any] = {

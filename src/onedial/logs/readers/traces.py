@@ -13,7 +13,7 @@ from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.readers.common import count_of, finish, split_of_path, step_of_path
 from onedial.logs.readers.messages import content_of, key, plain
-from onedial.logs.readers.rows import as_float, objects
+from onedial.logs.readers.rows import as_float, as_list, number, numbers, objects
 from onedial.logs.schema import REWARD_PART, Coverage, Log
 from onedial.logs.store import store_rows
 
@@ -175,20 +175,20 @@ def _lengths(trace: dict[str, Any]) -> dict[str, Any]:
     """Sampled tokens by the nodes' masks (each node once, however many branches share it), else by reported usage."""
     nodes = _nodes(trace)
     masks = [node["mask"] for node in nodes if isinstance(node.get("mask"), list) and node["mask"]]
-    calls = [call for call in trace.get("calls") or [] if isinstance(call, dict)]
+    calls = [call for call in as_list(trace.get("calls")) if isinstance(call, dict)]
     used = [call["usage"] for call in calls if isinstance(call.get("usage"), dict)]
     row: dict[str, Any] = {}
     if masks:
         row["completion_tokens"] = sum(sum(bool(bit) for bit in mask) for mask in masks)
-        first = next((i for i, node in enumerate(nodes) if any(node.get("mask") or ())), len(nodes))
-        row["prompt_tokens"] = sum(len(node.get("mask") or ()) for node in nodes[:first])
+        first = next((i for i, node in enumerate(nodes) if any(as_list(node.get("mask")))), len(nodes))
+        row["prompt_tokens"] = sum(len(as_list(node.get("mask"))) for node in nodes[:first])
         if first < len(nodes):
             row["prompt_tokens"] += next(i for i, bit in enumerate(nodes[first]["mask"]) if bit)
     elif used:
-        row["completion_tokens"] = sum(int(usage.get("completion_tokens") or 0) for usage in used)
-        row["prompt_tokens"] = int(used[0].get("prompt_tokens") or used[0].get("input_tokens") or 0)
-    logps = [value for node in nodes for value in node.get("logprobs") or ()]
-    credit = [value for node in nodes for value in node.get("advantages") or ()]
+        row["completion_tokens"] = sum(number(usage.get("completion_tokens")) or 0 for usage in used)
+        row["prompt_tokens"] = number(used[0].get("prompt_tokens", used[0].get("input_tokens")))
+    logps = [value for node in nodes for value in numbers(node.get("logprobs"))]
+    credit = [value for node in nodes for value in numbers(node.get("advantages"))]
     if logps:
         row["mean_logp"] = sum(logps) / len(logps)
     if credit:

@@ -157,7 +157,7 @@ def _promises(samples: Sequence[Sample], rows: int) -> list[str]:
         try:
             values = json.loads(metadata.read_text(encoding="utf-8", errors="replace"))
             promised += int(values["num_examples"]) * int(values["rollouts_per_example"])
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, OverflowError, OSError):
             return []
     if promised > rows:
         return [

@@ -82,7 +82,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
 
 def _numeric_extras(samples: Sequence[Sample]) -> list[str]:
     """Number fields that a reward function returned beside its score."""
-    names = dict.fromkeys(name for sample in samples for name in sorted(sample.columns) if name not in KNOWN)
+    names = dict.fromkeys(
+        name for sample in samples for name in sorted(sample.columns) if name not in KNOWN and "." not in name
+    )
     return [
         name
         for name in names
