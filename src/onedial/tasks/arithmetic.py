@@ -94,7 +94,12 @@ class Arithmetic:
 
     def verify(self, prompt: Prompt, completion: str) -> Verdict:
         """See `Number`."""
-        return verdict_of(judge(Number(self.match), prompt, completion))
+        return verdict_of(judge(self.verifier, prompt, completion))
+
+    @property
+    def verifier(self) -> Number:
+        """What judges this task's completions."""
+        return Number(self.match)
 
 
 def arithmetic(
@@ -106,5 +111,6 @@ def arithmetic(
 ) -> EndlessSource:
     """Endless arithmetic. levels: names of `LEVELS`; match: where the answer must stand, as `Number` says."""
     names = [name.strip() for name in levels.split(",")] if isinstance(levels, str) else list(levels)
-    task = Arithmetic(levels=tuple(name for name in names if name), match=match, wording=wording)
-    return EndlessSource(task, Number(match), held_out)
+    chosen = tuple(name for name in names if name)
+    task = Arithmetic(chosen, match=match, wording=wording)
+    return EndlessSource(task, task.verifier, held_out)

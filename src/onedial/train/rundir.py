@@ -25,7 +25,7 @@ def held(directory: Path, *, resume: bool) -> Iterator[Path]:
             f"{directory} already holds a run; go on with it by: onedial train --resume {directory}, "
             "or choose another place with --out"
         )
-    if not resume and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if not resume and not _free(directory):
         raise RunDirError(f"{directory} exists and is not an empty folder; choose another place with --out")
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -40,3 +40,13 @@ def held(directory: Path, *, resume: bool) -> Iterator[Path]:
         yield directory
     finally:
         os.close(lock)
+
+
+def _free(directory: Path) -> bool:
+    """Whether a run may begin here; a lock alone is what a run leaves that was refused before it began."""
+    try:
+        if not directory.exists():
+            return True
+        return directory.is_dir() and all(path.name == ".lock" for path in directory.iterdir())
+    except OSError as error:
+        raise RunDirError(f"{directory}: cannot be read: {error.strerror}; choose another place with --out") from error

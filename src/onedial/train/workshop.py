@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,7 +36,7 @@ from onedial.train.policy import Policy
 from onedial.train.step import kl_penalty
 from onedial.train.trackers import Tracker, open_trackers
 from onedial.train.view import View
-from onedial.types import Group
+from onedial.types import Group, Prompt
 from onedial.verify.pool import VerifierPool
 
 
@@ -104,7 +105,8 @@ class Workshop:
             run.seed,
             progress=self.view.progress,
         )
-        self.text.encode(self.task.draw("train", run.seed, 0))  # a template or data error shows before anything is paid
+        # an error of the template or of the data shows before anything is paid
+        self.text.refuse_long(self._known_prompts(), self.engine.context - run.max_new_tokens)
         self.trackers = open_trackers(
             [name for name in run.track.split(",") if name], self.directory, {"run": to_toml(run)}
         )
@@ -115,6 +117,13 @@ class Workshop:
             (self.directory / "run.toml").write_text(header + to_toml(run), encoding="utf-8")
         for note in self.task.notes:
             self.view.note(note)
+
+    def _known_prompts(self) -> Iterator[Prompt]:
+        """All training prompts of a data set, the first of an endless task, and those of the evaluation."""
+        run, task = self.run, self.task
+        for position in range(task.size("train") or 1):
+            yield task.draw("train", run.seed, position)
+        yield from task.heldout(run.eval_prompts, run.seed) if run.eval_prompts else ()
 
     def _restore(self, allocator: Allocator) -> None:
         stored = checkpoint.latest(self.directory)

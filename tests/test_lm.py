@@ -1,0 +1,228 @@
+"""Packed attention, memory, fused decoding and the head, against Hugging Face's own unpacked forward pass."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from onedial.errors import DataError
+from onedial.lm import head
+from onedial.lm.attention import PrefixLayout, use_packed_attention, using
+from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, make_decoder
+from onedial.lm.head import token_logps
+from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
+from onedial.types import Batch, offsets_of
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "llama_untied_head_dim": LlamaConfig(**SIZES, head_dim=16, tie_word_embeddings=False),
+    "mistral": MistralConfig(**SIZES, sliding_window=None),
+    "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SIZES, head_dim=8),
+}
+
+
+def model_of(config: Any) -> Any:
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32).eval()
+    with torch.no_grad():  # biases and norms away from their initial 0 and 1, so that a forgotten one shows
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1:
+                weight.add_(torch.randn_like(weight) * 0.2)
+            else:
+                weight.mul_(3.0 if "embed" not in name else 1.0)
+    return model
+
+
+def ragged_batch(groups: list[tuple[int, list[int]]], vocabulary: int = 97, seed: int = 0) -> Batch:
+    """Groups as (prompt length, completion lengths) with random tokens."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def tokens(n: int) -> Tensor:
+        return torch.randint(0, vocabulary, (n,), generator=rng)
+
+    lengths = torch.tensor([length for _, rows in groups for length in rows])
+    rows = len(lengths)
+    ones = torch.ones(rows, dtype=torch.bool)
+    return Batch(
+        prompt_tokens=tokens(sum(prompt for prompt, _ in groups)),
+        prompt_offsets=offsets_of(torch.tensor([prompt for prompt, _ in groups])),
+        tokens=tokens(int(lengths.sum())),
+        offsets=offsets_of(lengths),
+        group=torch.tensor([g for g, (_, rows) in enumerate(groups) for _ in rows]),
+        group_ids=tuple(str(g) for g in range(len(groups))),
+        advantage=torch.linspace(-1, 1, rows),
+        positive=ones,
+        row_mask=ones,
+        group_tokens=torch.ones(rows, dtype=torch.long),
+    )
+
+
+GROUPS = [(5, [3, 1, 7]), (11, [4]), (2, [2, 2, 6, 1, 5])]
+
+
+def plain_logps(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """Oracle: each row alone through the ordinary model, prompt and completion together."""
+    model.set_attn_implementation("eager")
+    pieces = []
+    for row in range(batch.num_rows):
+        group = int(batch.group[row])
+        prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
+        written = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]]
+        logits = model(input_ids=torch.cat([prompt, written])[None]).logits[0].float() / temperature
+        pieces.append(logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, written[:, None]).squeeze(1))
+    return torch.cat(pieces)
+
+
+def packed_logps(model: Any, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, PrefixLayout]:
+    use_packed_attention(model)
+    layout = PrefixLayout(batch)
+    hidden = hidden_states(model, layout.tokens, layout)
+    layer = head_of(model)
+    return token_logps(
+        hidden[layout.predictors], layer.weight, batch.tokens, bias=layer.bias, temperature=temperature
+    ), layout
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_packed_logps_and_gradients_equal_unpacked(name: str) -> None:
+    """Other library: shared prompts change neither a log-probability nor a gradient, at any temperature."""
+    model, batch = model_of(CONFIGS[name]), ragged_batch(GROUPS)
+    weights = torch.randn(len(batch.tokens), generator=torch.Generator().manual_seed(3))
+    expected = plain_logps(model, batch, 0.7)
+    (expected * weights).sum().backward()
+    gradients = {key: weight.grad.clone() for key, weight in model.named_parameters()}
+    model.zero_grad()
+    logp, _ = packed_logps(model, batch, 0.7)
+    (logp * weights).sum().backward()
+    torch.testing.assert_close(logp, expected, atol=1e-5, rtol=1e-5)
+    for key, weight in model.named_parameters():
+        scale = float(gradients[key].abs().max())
+        torch.testing.assert_close(weight.grad, gradients[key], atol=1e-5 * max(scale, 1e-3), rtol=1e-4)
+
+
+def test_checkpointed_blocks_attend_in_backward() -> None:
+    """Invariance: recomputing activations changes no gradient."""
+    batch, gradients = ragged_batch(GROUPS), []
+    for checkpointing in (False, True):
+        model = model_of(CONFIGS["llama"])
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.train()
+        logp, layout = packed_logps(model, batch)
+        with using(layout):
+            logp.sum().backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("decoder_type", [PlainDecoder, FusedDecoder])
+def test_decoding_equals_the_training_forward(name: str, decoder_type: Any) -> None:
+    """Invariance: prefill and token-by-token decoding give the training path's log-probabilities."""
+    model, batch = model_of(CONFIGS[name]), ragged_batch(GROUPS)
+    expected, _ = packed_logps(model, batch)
+    decoder = decoder_type(model)
+    prompt_lengths = batch.prompt_offsets[1:] - batch.prompt_offsets[:-1]
+    # slots in an order of their own, with a gap, as after retirements
+    slots = torch.tensor([3, 0, 2])
+    with torch.inference_mode():
+        memory = KeyValueMemory(decoder.num_layers)
+        layout = PrefillLayout(memory, batch.prompt_offsets, slots, 4)
+        last = decoder.hidden(batch.prompt_tokens, layout)[batch.prompt_offsets[1:] - 1]
+        decode = DecodeLayout(memory)
+        by_slot = torch.ones(4, dtype=torch.long)
+        by_slot[slots] = prompt_lengths
+        decode.set_rows(slots[batch.group], by_slot, torch.float32)
+        logits, got = decoder.head.logits(last)[batch.group], []
+        for step in range(int(batch.lengths.max())):
+            newest = batch.tokens[(batch.offsets[:-1] + step).clamp(max=len(batch.tokens) - 1)]
+            got.append(logits.log_softmax(-1).gather(1, newest[:, None]).squeeze(1))
+            decode.advance(torch.full((batch.num_rows,), step))
+            logits = decoder.head.logits(decoder.hidden(newest, decode))
+    table = torch.stack(got, dim=1)
+    flat = torch.cat([table[row, : int(length)] for row, length in enumerate(batch.lengths)])
+    torch.testing.assert_close(flat, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_fused_decoder_covers_the_family_and_only_it() -> None:
+    """Hand value: the fast path is taken for the Llama family, the plain one elsewhere."""
+    assert all(isinstance(make_decoder(model_of(config)), FusedDecoder) for config in CONFIGS.values())
+    other = model_of(LlamaConfig(**SIZES, hidden_act="gelu"))
+    assert isinstance(make_decoder(other), PlainDecoder)
+
+
+def test_fused_decoder_merges_lora() -> None:
+    """Invariance: with adapters the fast path equals the plain path that applies them layer by layer."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(model_of(CONFIGS["qwen2"]), LoraConfig(r=4, target_modules="all-linear")).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    use_packed_attention(model.get_base_model())
+    batch = ragged_batch(GROUPS)
+    hidden = []
+    with torch.inference_mode():
+        for decoder in (PlainDecoder(model), FusedDecoder(model)):
+            layout = PrefillLayout(KeyValueMemory(3), batch.prompt_offsets, torch.arange(3), 3)
+            hidden.append(decoder.hidden(batch.prompt_tokens, layout))
+    torch.testing.assert_close(hidden[0], hidden[1], atol=1e-4, rtol=1e-4)
+
+
+def test_sliding_window_and_soft_capping_are_refused_by_name() -> None:
+    """A window shorter than the sequence would be silently ignored otherwise."""
+    model = model_of(MistralConfig(**SIZES, sliding_window=8))
+    with pytest.raises(DataError, match="sliding_window=8 with a sequence of 15"):
+        packed_logps(model, ragged_batch([(5, [10])]))
+    logp, _ = packed_logps(model, ragged_batch([(5, [3])]))  # inside the window nothing is lost
+    assert logp.shape == (3,)
+    model.config.final_logit_softcapping = 30.0
+    with pytest.raises(DataError, match="final_logit_softcapping"):
+        head_of(model)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1000])
+def test_chunks_of_the_head_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other library: chunked log-softmax and its recomputed backward equal torch's, at any chunk size."""
+    rng = torch.Generator().manual_seed(0)
+    hidden = torch.randn(23, 16, generator=rng, dtype=torch.double).requires_grad_()
+    weight = torch.randn(31, 16, generator=rng, dtype=torch.double).requires_grad_()
+    bias = torch.randn(31, generator=rng, dtype=torch.double).requires_grad_()
+    targets = torch.randint(0, 31, (23,), generator=rng)
+    pull = torch.randn(23, generator=rng)
+    expected = ((hidden @ weight.t() + bias) / 1.3).log_softmax(-1)[torch.arange(23), targets]
+    wanted = torch.autograd.grad((expected * pull).sum(), (hidden, weight, bias))
+    monkeypatch.setattr(head, "chunk_rows", lambda vocabulary: rows)
+    logp = token_logps(hidden, weight, targets, bias=bias, temperature=1.3)
+    got = torch.autograd.grad((logp * pull).sum(), (hidden, weight, bias))
+    torch.testing.assert_close(logp.double(), expected, atol=1e-6, rtol=1e-6)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_partial_attentions_merge_exactly() -> None:
+    """Identity: attention over two parts of the keys, merged by log-normalisers, is attention over all."""
+    rng = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, 8, generator=rng) for n in (4, 9, 9))
+    whole = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=0.3)
+    first, a = partial_attention(query, key[:, :, :5], value[:, :, :5], None, 0.3)
+    second, b = partial_attention(query, key[:, :, 5:], value[:, :, 5:], None, 0.3)
+    merged = torch.lerp(second, first, torch.sigmoid(a - b).unsqueeze(-1))
+    torch.testing.assert_close(merged, whole, atol=1e-5, rtol=1e-5)

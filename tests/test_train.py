@@ -1,0 +1,355 @@
+"""Training end to end on the tiny model: it learns, resumes bit for bit, and nothing paid for is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import onedial
+from onedial.algorithms import ALGORITHMS
+from onedial.config import Run
+from onedial.errors import CheckpointError, EngineError, RunDirError
+from onedial.logs.run_log import read_json_lines
+from onedial.maths.loss import contributes
+from onedial.train import checkpoint
+from onedial.train.loop import train
+from onedial.train.metrics import METRICS
+from onedial.train.policy import Policy
+from onedial.train.step import learning_rate, update
+from onedial.train.view import View
+from onedial.types import Prompt, Verdict
+
+
+@dataclass(frozen=True)
+class Early:
+    """Right when the completion's first character stands early in the alphabet: learnable by a random model."""
+
+    name: str = "early"
+
+    def prompt(self, rng: Random) -> Prompt:
+        return Prompt(text=f"word {rng.randrange(10_000)}:", answer="a")
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        good = completion[:1] != "" and ord(completion[0]) < 80
+        return Verdict(float(good), correct=good, answer=completion[:1], outcome="correct" if good else "wrong")
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Run:
+    return Run(
+        model=str(tiny_model),
+        task=Early(),
+        algorithm=ALGORITHMS["dapo"],
+        out=str(tmp_path / "run"),
+        iterations=4,
+        prompts_per_iteration=3,
+        group_size=4,
+        max_new_tokens=6,
+        lr=1e-3,
+        dtype="float32",
+        threads=1,
+        eval_prompts=0,
+        checkpoint_every=2,
+        verifier_workers=1,
+    )
+
+
+def weights(directory: str | Path) -> dict[str, torch.Tensor]:
+    newest = checkpoint.latest(Path(directory))
+    assert newest is not None
+    resume = newest / "resume"
+    return {**load_file(resume / "masters.safetensors"), **load_file(resume / "moments.safetensors")}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def untimed(directory: str | Path) -> list[dict[str, Any]]:
+    clock = {"time_s", "generate_s", "verify_s", "update_s", "tokens_per_s", "memory_gb"}
+    records = read_json_lines(Path(directory) / "metrics.jsonl")
+    return [{key: value for key, value in record.items() if key not in clock} for record in records]
+
+
+def rollouts(directory: str | Path) -> pl.DataFrame:
+    return pl.read_parquet(Path(directory) / "rollouts" / "*.parquet").sort("group_id", "rollout_index")
+
+
+def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
+    """The tiny model learns a one-token task; the log holds every rollout and every documented metric."""
+    result = train(replace(run, iterations=25, eval_prompts=20, eval_samples=4, checkpoint_every=25))
+    assert result.before is not None and result.after is not None
+    assert result.after.avg.value > result.before.avg.low + 0.25
+    records = read_json_lines(result.directory / "metrics.jsonl")
+    assert len(records) == 25 and all(set(record) == set(METRICS) for record in records)
+    frame = rollouts(result.directory)
+    assert len(frame) == sum(record["rollouts_generated"] for record in records)
+    assert frame["completion_tokens"].sum() == sum(record["tokens_generated"] for record in records)
+    assert set(frame["fate"].unique()) <= {"trained", "silent", "carried"}
+    # the log's own rewards give the logged shares: max == min per group, in plain Python
+    for record in records[:5]:
+        groups: dict[str, list[float]] = {}
+        for row in frame.filter(pl.col("iteration") == record["iteration"]).iter_rows(named=True):
+            groups.setdefault(row["group_id"], []).append(row["reward"])
+        mixed = sum(max(rewards) != min(rewards) for rewards in groups.values())
+        assert record["mixed_share"] == pytest.approx(mixed / len(groups))
+    loaded = onedial.train.__globals__["Run"] is Run
+    assert loaded
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = checkpoint.latest(result.directory)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    stored = load_file(folder / "resume" / "masters.safetensors")
+    assert all(torch.equal(weight, stored[name]) for name, weight in model.named_parameters())
+    assert AutoTokenizer.from_pretrained(folder).eos_token == "<|end|>"
+
+
+@pytest.mark.parametrize("row", ["dapo", "grpo", "gspo", "reinforce"])
+def test_a_run_repeats_and_resumes_bit_for_bit(run: Run, row: str, tmp_path: Path) -> None:
+    """Invariance: two runs agree in every bit; so does one whose later half is done again after a stop."""
+    run = replace(run, algorithm=ALGORITHMS[row], iterations=4)
+    train(run)
+    again = replace(run, out=str(tmp_path / "again"))
+    train(again)
+    assert same(weights(run.out), weights(again.out))
+    assert untimed(run.out) == untimed(again.out)
+    half = replace(run, out=str(tmp_path / "half"), iterations=4)
+    train(replace(half, iterations=2))
+    (tmp_path / "half" / "metrics.jsonl").open("a").write('{"iteration": 3, "cut off by a ki')
+    train(half, resume=True)
+    assert same(weights(run.out), weights(half.out))
+    assert untimed(run.out) == untimed(half.out)
+    assert rollouts(run.out).equals(rollouts(half.out))
+
+
+def test_paid_rollouts_are_not_generated_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the rollouts of an iteration were written: resuming reads them, and ends in the same weights."""
+    train(run)
+    finished, wanted = weights(run.out), rollouts(run.out)
+    shutil.rmtree(checkpoint.checkpoint_path(Path(run.out), 4))
+    train(replace(run, iterations=2, out=run.out + "-two"))  # the state a kill in iteration 4 would have left
+    shutil.copytree(checkpoint.checkpoint_path(Path(run.out + "-two"), 2), checkpoint.checkpoint_path(Path(run.out), 2))
+    from onedial.rollout.torch_engine import TorchEngine
+
+    def refuse(self: Any, request: Any) -> None:
+        raise AssertionError("generated again")
+
+    monkeypatch.setattr(TorchEngine, "submit", refuse)
+    train(run, resume=True)
+    assert same(weights(run.out), finished)
+    assert rollouts(run.out).equals(wanted)
+
+
+@pytest.mark.parametrize("change", [{"micro_batch_tokens": 40}, {"activation_checkpointing": True}, {"max_rows": 3}])
+def test_how_the_work_is_cut_changes_nothing(run: Run, change: dict[str, Any], tmp_path: Path) -> None:
+    """Invariance: micro-batches, recomputation and engine places leave the weights within fp32 rounding."""
+    whole = replace(run, iterations=2, algorithm=ALGORITHMS["naive_grpo"])
+    train(whole)
+    cut = replace(whole, out=str(tmp_path / "cut"), **change)
+    train(cut)
+    assert rollouts(whole.out)["token_ids"].to_list() == rollouts(cut.out)["token_ids"].to_list()
+    first, second = (load_file(checkpoint.latest(Path(r.out)) / "resume" / "masters.safetensors") for r in (whole, cut))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=2e-5, rtol=1e-4)
+
+
+def captured_gradient(run: Run, batch: Any, keep_all_rows: bool, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    policy = Policy(run, run.model)
+    gradients: list[torch.Tensor] = []
+
+    def step(lr: float) -> float:
+        gradients.extend(
+            torch.zeros_like(master) if master.grad is None else master.grad.clone() for master in policy.masters
+        )
+        return 0.0
+
+    monkeypatch.setattr(policy, "step", step)
+    if keep_all_rows:
+        monkeypatch.setattr("onedial.train.step.contributes", lambda row, part: torch.ones_like(part.row_mask))
+    reference = policy.frozen_copy() if run.algorithm.needs_reference else None
+    update(policy, reference, batch, 0, lambda *_: None)
+    monkeypatch.undo()
+    return gradients
+
+
+@pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if row.updates_per_iteration == 1])
+def test_silent_rows_are_skipped_exactly_where_they_teach_nothing(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Identity: the gradient with silent rows computed equals the one with them skipped, for every row of the table."""
+    from test_lm import ragged_batch
+
+    row = ALGORITHMS[name]
+    run = replace(run, algorithm=row, group_size=4)
+    batch = ragged_batch([(5, [3, 1, 4, 2]), (7, [4, 4, 1, 2]), (3, [2, 2, 3, 3])], vocabulary=250)
+    advantage = batch.advantage.clone()
+    advantage[4:8] = 0.0  # the second group is unanimous
+    batch = replace(batch, advantage=advantage, positive=torch.zeros_like(batch.positive))
+    skipped = captured_gradient(run, batch, False, monkeypatch)
+    computed = captured_gradient(run, batch, True, monkeypatch)
+    assert bool(contributes(row, batch).all()) == row.kl_in_loss, "KL in the loss pulls on silent groups too"
+    assert any(float(gradient.abs().max()) > 0 for gradient in skipped)
+    for ours, full in zip(skipped, computed, strict=True):
+        torch.testing.assert_close(ours, full, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lora_trains_its_adapters_only(run: Run, dtype: str) -> None:
+    """The base stays as it was to the bit, adapters move and are saved as peft loads them; resuming works."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = replace(run, lora_rank=2, dtype=dtype, iterations=2)
+    train(run)
+    folder = checkpoint.latest(Path(run.out))
+    assert folder is not None
+    base = AutoModelForCausalLM.from_pretrained(run.model)
+    loaded = PeftModel.from_pretrained(base, folder)
+    moved = [weight for name, weight in loaded.named_parameters() if "lora_B" in name]
+    assert moved and all(float(weight.detach().abs().max()) > 0 for weight in moved)
+    assert all("lora" in name for name in load_file(folder / "resume" / "masters.safetensors"))
+    train(replace(run, iterations=3), resume=True)
+    assert len(read_json_lines(Path(run.out) / "metrics.jsonl")) == 3
+
+
+def test_bf16_gathers_fp32_gradients(run: Run) -> None:
+    """Identity: masters start at the file's own precision, and compute weights are the masters rounded."""
+    policy = Policy(replace(run, dtype="bfloat16"), run.model)
+    exact = load_file(Path(run.model) / "model.safetensors")
+    by_name = dict(zip(policy.names, policy.masters, strict=True))
+    assert all(torch.equal(by_name[name], exact[name]) for name in by_name)
+    train(replace(run, dtype="bfloat16", iterations=2))
+    stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
+    moved = load_file(checkpoint.latest(Path(run.out)) / "model.safetensors")
+    for name, master in stored.items():
+        assert master.dtype == torch.float32
+        assert torch.equal(moved[name], master.bfloat16())
+
+
+def test_learning_rate_schedules() -> None:
+    """Hand values: warm-up 2 of 10, then constant, straight down to 0 after the last, or half a cosine."""
+    base = Run(iterations=10, warmup=2, lr=1.0)
+    assert [learning_rate(base, i) for i in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
+    linear = replace(base, schedule="linear")
+    assert [learning_rate(linear, i) for i in (1, 2, 6, 9)] == pytest.approx([1.0, 1.0, 0.5, 0.125])
+    cosine = replace(base, schedule="cosine")
+    assert [learning_rate(cosine, i) for i in (2, 6)] == pytest.approx([1.0, 0.5])
+
+
+def test_a_directory_holds_one_run(run: Run) -> None:
+    """A second run does not overwrite the first; a finished one says how to go on; a missing one is named."""
+    short = replace(run, iterations=1)
+    train(short)
+    before = sorted(path.name for path in Path(run.out).iterdir())
+    with pytest.raises(RunDirError, match="already holds a run"):
+        train(short)
+    with pytest.raises(RunDirError, match=r"all 1 iterations are done; .* --iterations N"):
+        train(short, resume=True)
+    with pytest.raises(RunDirError, match="no run to resume"):
+        train(replace(run, out=run.out + "-none"), resume=True)
+    assert sorted(path.name for path in Path(run.out).iterdir()) == before
+
+
+def test_a_full_disk_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space for the second checkpoint: one clear error, the first stays whole, and resuming ends as if unharmed."""
+    reference = replace(run, out=run.out + "-whole")
+    train(reference)
+    usage = shutil.disk_usage(".")
+    calls = iter([usage, usage._replace(free=10)])
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: next(calls))
+    with pytest.raises(CheckpointError, match=r"could not be written .*iteration_000002 is untouched.*--resume"):
+        train(run)
+    monkeypatch.undo()
+    assert not list((Path(run.out) / "checkpoints").glob(".*"))
+    train(run, resume=True)
+    assert same(weights(run.out), weights(reference.out))
+
+
+def test_a_write_that_fails_half_way_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while weights are written: the half-written folder is gone, the earlier checkpoint whole."""
+    real, count = checkpoint.save_file, iter(range(100))
+
+    def failing(tensors: Any, path: Path, **options: Any) -> None:
+        real(tensors, path, **options)
+        if next(count) == 4:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", failing)
+    with pytest.raises(CheckpointError, match="No space left"):
+        train(run)
+    assert [path.name for path in (Path(run.out) / "checkpoints").iterdir()] == ["iteration_000002"]
+    assert weights(run.out)
+
+
+@dataclass(frozen=True)
+class Broken(Early):
+    """Raises on some completions and hangs on others."""
+
+    name: str = "broken"
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        import time
+
+        if completion[:1] < "4":
+            raise RuntimeError("judge fell over")
+        if completion[:1] > "÷":
+            time.sleep(60)
+        return super().verify(prompt, completion)
+
+
+def test_broken_verifiers_never_become_rewards(run: Run) -> None:
+    """Raised and timed-out judgements leave their groups, are counted by kind, and training goes on."""
+    train(replace(run, task=Broken(), iterations=1, verifier_timeout_s=0.5, verifier_workers=2, refill_limit=2.0))
+    frame = rollouts(run.out)
+    failed = frame.filter(pl.col("outcome").is_in(["error", "timeout"]))
+    assert set(failed["outcome"]) == {"error", "timeout"} and failed["reward"].null_count() == len(failed)
+    assert set(failed["fate"]) == {"unusable"}
+    assert "judge fell over" in failed.filter(pl.col("outcome") == "error")["detail"][0]
+    record = read_json_lines(Path(run.out) / "metrics.jsonl")[0]
+    assert record["unusable_share"] == pytest.approx(len(failed) / len(frame))
+    usable = frame.filter(~pl.col("outcome").is_in(["error", "timeout"]))
+    assert record["reward_mean"] == pytest.approx(usable["reward"].mean())
+
+
+@dataclass(frozen=True)
+class Impossible(Early):
+    """Nothing is ever right."""
+
+    name: str = "impossible"
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        return Verdict(0.0, correct=False, outcome="wrong")
+
+
+def test_exhaustion_policies(run: Run) -> None:
+    """Refilling is bounded: 'train' makes no step without signal, 'stop' says why and keeps the rollouts on disk."""
+    run = replace(run, task=Impossible(), iterations=2, refill_limit=2.0)
+    start = Policy(run, run.model)
+    train(run)
+    records = read_json_lines(Path(run.out) / "metrics.jsonl")
+    assert [record["groups_generated"] for record in records] == [6, 6]
+    assert [record["exhausted"] for record in records] == [1, 1] and records[-1]["step"] == 0
+    assert records[0]["silent_wrong_share"] == 1.0 and records[0]["taught_share"] == 0.0
+    stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
+    assert all(torch.equal(stored[name], master) for name, master in zip(start.names, start.masters, strict=True))
+    stopping = replace(run, out=run.out + "-stop", on_exhausted="stop")
+    with pytest.raises(EngineError, match=r"6 prompts gave 0 mixed groups of the 3 wanted"):
+        train(stopping)
+
+
+def test_views_and_metrics_agree(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal there is one line per iteration and a line per note, under 80 columns."""
+    train(replace(run, iterations=2), view=View("test", 2, plain=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "/2" in line] == ["1/2", "2/2"]
+    assert all(len(line) <= 80 for line in lines)
+    json.dumps(read_json_lines(Path(run.out) / "metrics.jsonl"))
