@@ -16,6 +16,7 @@ On the command line the same are `--task arithmetic --task.levels add1,mul1 --al
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -81,8 +82,11 @@ class Run:
     track: str = _cell("", "also log to: tensorboard, wandb, trackio (comma-separated)")
 
     def __post_init__(self) -> None:
-        for check in _CHECKS:
-            name, fine, allowed = check
+        for name in PLAIN_FIELDS:
+            value = getattr(self, name)
+            if not _has_kind(value, RUN_FIELDS[name].type):
+                raise ConfigError(f"{name}={value!r}: must be {_KINDS[str(RUN_FIELDS[name].type)]}")
+        for name, fine, allowed in _CHECKS:
             value = getattr(self, name)
             if not fine(value):
                 raise ConfigError(f"{name}={value!r}: {allowed}")
@@ -159,6 +163,17 @@ _CHECKS: list[tuple[str, Any, str]] = [
     ("verifier_memory_mb", *_least(64)),
 ]
 
+_KINDS = {"int": "int", "float": "float (a finite number)", "bool": "bool (true or false)", "str": "str (text)"}
+
+
+def _has_kind(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type; numbers must be finite."""
+    if kind in ("int", "float"):
+        right = int if kind == "int" else (int, float)
+        return isinstance(value, right) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, {"bool": bool, "str": str}.get(kind, object))
+
+
 RUN_FIELDS = {cell.name: cell for cell in fields(Run)}
 PLAIN_FIELDS = [name for name in RUN_FIELDS if name not in ("task_options", "algorithm")]
 _ROW_FIELDS = {cell.name: cell for cell in fields(Algorithm)}
@@ -169,6 +184,7 @@ def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
 
     Strings are converted to a field's type. Raises ConfigError naming `where`, the key and the nearest allowed one.
     """
+    check_keys(settings, where)
     values: dict[str, Any] = {}
     for key, value in settings.items():
         if key == "task" and isinstance(value, Mapping):
@@ -177,12 +193,21 @@ def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
             values["task_options"] = options
         elif key == "algorithm":
             values["algorithm"] = _row(value, where)
-        elif key in PLAIN_FIELDS:
-            values[key] = _convert(key, value, Run, where)
         else:
-            allowed = [*PLAIN_FIELDS, "algorithm"]
-            raise ConfigError(f"{where}unknown setting {key!r}{nearest(key, allowed)} (onedial train --help lists all)")
+            values[key] = _convert(key, value, Run, where)
     return Run(**values)
+
+
+def check_keys(settings: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError naming `where`, the key and the nearest one, for a setting or cell that does not exist."""
+    allowed = [*PLAIN_FIELDS, "algorithm"]
+    for key in settings:
+        if key not in allowed:
+            raise ConfigError(f"{where}unknown setting {key!r}{nearest(key, allowed)} (onedial train --help lists all)")
+    row = settings.get("algorithm")
+    for key in row if isinstance(row, Mapping) else ():
+        if key not in _ROW_FIELDS and key != "row":
+            raise ConfigError(f"{where}unknown cell algorithm.{key}{nearest(key, _ROW_FIELDS)}")
 
 
 def _row(value: Any, where: str) -> Algorithm:
@@ -190,9 +215,6 @@ def _row(value: Any, where: str) -> Algorithm:
         return get_algorithm(value) if isinstance(value, str) else value
     cells = dict(value)
     row = get_algorithm(str(cells.pop("row", "dapo")))
-    for key in cells:
-        if key not in _ROW_FIELDS:
-            raise ConfigError(f"{where}unknown cell algorithm.{key}{nearest(key, _ROW_FIELDS)}")
     return replace(row, **{key: _convert(key, cell, Algorithm, where) for key, cell in cells.items()})
 
 
@@ -225,7 +247,11 @@ def _as(kind: type, value: Any) -> Any:
         return None
     if kind is str:
         return str(value) if isinstance(value, str) else None
+    if kind is int and isinstance(value, int):
+        return value
     try:
+        if kind is int and isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+            return int(value)  # not through a float, which rounds beyond 2⁵³
         number = float(value)
         return number if kind is float else int(number) if number == int(number) else None
     except (TypeError, ValueError, OverflowError):

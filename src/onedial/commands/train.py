@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onedial.algorithms import get_algorithm
-from onedial.config import PLAIN_FIELDS, RUN_FIELDS, Run, default_of, make_run, merge, read_toml
-from onedial.errors import ConfigError
+from onedial.config import PLAIN_FIELDS, RUN_FIELDS, Run, check_keys, default_of, make_run, merge, read_toml
+from onedial.errors import ConfigError, RunDirError
 
 HELP = """Train a model with verifiable rewards, or resume a run
 
@@ -48,6 +48,8 @@ def start(row: str | None, config: Path | None, resume: Path | None, given: dict
         settings = _resumed(resume, row, config, given)
     else:
         layers = [read_toml(config)] if config else []
+        for layer in layers:
+            check_keys(layer, f"{config}: ")  # before it is merged with the command line, whose mistakes name no file
         if row is not None:
             layers.append({"algorithm": {"row": get_algorithm(row).name}})
         settings = make_run(merge(*layers, given), where=f"{config}: " if config and not given else "")
@@ -75,4 +77,6 @@ def _resumed(directory: Path, row: str | None, config: Path | None, given: dict[
             f"What can: {', '.join(RESUMABLE)}"
         )
     path = directory / "run.toml"
+    if not path.is_file():
+        raise RunDirError(f"{directory}: no run to resume here (run.toml is missing); start one without --resume")
     return make_run(merge(read_toml(path), given, {"out": str(directory)}), where=f"{path}: ")

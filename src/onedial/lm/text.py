@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from onedial.errors import DataError
@@ -40,3 +40,23 @@ class Text:
         """The text of a completion, without end-of-sequence and other special tokens."""
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
+
+    def refuse_long(self, prompts: Iterable[Prompt], room: int) -> None:
+        """Raises DataError naming the first prompt of more than `room` tokens.
+
+        Only those long enough to be one are encoded: a token takes at least a byte, and no chat template adds more
+        tokens than the first prompt has with it.
+        """
+        added: int | None = None
+        for prompt in prompts:
+            added = len(self.encode(prompt)) if added is None else added
+            if added + len(prompt.plain.encode()) > room and (length := len(self.encode(prompt))) > room:
+                raise DataError(
+                    f"{place_of(prompt)}: the prompt has {length} tokens, and the model's context leaves room for "
+                    f"{max(0, room)} beside max_new_tokens; shorten or drop it, or lower max_new_tokens"
+                )
+
+
+def place_of(prompt: Prompt) -> str:
+    """Where a person finds the prompt: file and row where it came from one, else how it begins."""
+    return str(prompt.meta.get("place") or f"{prompt.source} {prompt.plain[:60]!r}")

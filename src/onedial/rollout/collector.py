@@ -9,6 +9,7 @@ from typing import Protocol
 
 from onedial.budget.allocators import Allocation, Allocator, Ask
 from onedial.errors import DataError
+from onedial.lm.text import place_of
 from onedial.rollout.engine import Engine, Request, Sampling, seed_of
 from onedial.types import Completion, Group, Prompt, Rollout, Verdict
 
@@ -91,7 +92,7 @@ class Collector:
             try:
                 self.engine.submit(Request(ask.position, blank.prompt_tokens, seeds, self.sampling))
             except DataError as error:
-                raise DataError(f"{_place(prompt)}: {error}") from error
+                raise DataError(f"{place_of(prompt)}: {error}") from error
         rollouts = self._run(blanks)
         for position, blank in blanks.items():
             rows = sorted(rollouts[position], key=lambda rollout: rollout.index)
@@ -119,8 +120,3 @@ class Collector:
                 position, index, completion = written[judged]
                 rollouts[position].append(Rollout(index, completion, verdict))
         return rollouts
-
-
-def _place(prompt: Prompt) -> str:
-    """Where a person finds the prompt: file and row where it came from one, else how it begins."""
-    return str(prompt.meta.get("place") or f"{prompt.source} {prompt.plain[:60]!r}")

@@ -1,0 +1,196 @@
+"""`Run`: TOML and command line to checked settings and back.
+
+Oracles: equality after a round trip, the dataclass itself, and precedence worked out by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onedial.algorithm import Algorithm
+from onedial.algorithms import ALGORITHMS
+from onedial.config import PLAIN_FIELDS, RUN_FIELDS, Run, make_run, merge, read_toml, to_toml, write_toml
+from onedial.errors import ConfigError
+
+
+def round_trip(run: Run, folder: Path) -> Run:
+    path = folder / "run.toml"
+    write_toml(run, path)
+    return make_run(read_toml(path))
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_every_row_survives_the_file(name: str, tmp_path: Path) -> None:
+    run = Run(algorithm=ALGORITHMS[name])
+    assert round_trip(run, tmp_path) == run
+
+
+def test_changed_settings_cells_and_options_survive_the_file(tmp_path: Path) -> None:
+    row = replace(ALGORITHMS["dapo"], clip_high=0.3, overlong="penalty", overlong_buffer=4, clip_dual=3.0)
+    run = Run(
+        model='a "quoted" \\ näme',
+        task="arithmetic",
+        task_options={"levels": "add1,mul1", "held_out": 0.5},
+        algorithm=row,
+        lr=3.3e-7,
+        activation_checkpointing=True,
+        out="runs/ü b",
+    )
+    assert round_trip(run, tmp_path) == run
+
+
+def test_a_row_of_ones_own_survives_the_file(tmp_path: Path) -> None:
+    run = Run(algorithm=replace(ALGORITHMS["grpo"], name="mine", dial=0.5, length_budget=None))
+    assert round_trip(run, tmp_path) == run
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lr=st.floats(1e-12, 1e3),
+    temperature=st.floats(1e-6, 100),
+    top_p=st.floats(1e-9, 1),
+    seed=st.integers(-(2**62), 2**62),
+    tokens=st.integers(1, 10**9),
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=30),
+)
+def test_any_values_survive_text(
+    lr: float, temperature: float, top_p: float, seed: int, tokens: int, text: str
+) -> None:
+    """Through TOML, and through strings as the command line gives them: floats to the last bit."""
+    import tomlkit
+
+    run = Run(model=text, lr=lr, temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=tokens)
+    assert make_run(tomlkit.parse(to_toml(run)).unwrap()) == run
+    plain = {name: str(getattr(run, name)) for name in PLAIN_FIELDS}
+    assert make_run(plain) == run
+
+
+def test_every_field_is_explained_and_there_are_not_too_many() -> None:
+    assert all(cell.metadata["help"] for cell in fields(Run))
+    leaves = len(PLAIN_FIELDS) + 2  # task_options and algorithm are one each: their leaves belong to task and row
+    assert leaves == len(fields(Run)) <= 60
+
+
+def test_every_cell_of_a_row_is_explained() -> None:
+    from onedial.commands.algorithms import cell_meanings
+
+    meanings = cell_meanings()
+    assert [name for name, meaning in meanings.items() if not meaning] == ["name", "paper"]
+    assert set(meanings) == {cell.name for cell in fields(Algorithm)}
+    assert meanings["ddof"].startswith("0: population σ̂")
+
+
+def test_later_layers_win_and_tables_merge_by_key() -> None:
+    file = {
+        "lr": 1e-6,
+        "seed": 4,
+        "task": {"name": "arithmetic", "levels": "add1"},
+        "algorithm": {"row": "dapo", "clip_high": 0.3},
+    }
+    line = {"seed": "5", "task": {"held_out": "0.3"}, "algorithm": {"eps": "1e-4"}}
+    run = make_run(merge(file, line))
+    assert (run.lr, run.seed, run.iterations) == (1e-6, 5, RUN_FIELDS["iterations"].default)
+    assert dict(run.task_options) == {"levels": "add1", "held_out": "0.3"}
+    assert (run.algorithm.name, run.algorithm.clip_high, run.algorithm.eps) == ("dapo", 0.3, 1e-4)
+
+
+def test_a_new_name_starts_its_table_afresh() -> None:
+    file = {"task": {"name": "arithmetic", "levels": "add1"}, "algorithm": {"row": "dapo", "clip_high": 0.3}}
+    run = make_run(merge(file, {"task": "countdown", "algorithm": {"row": "gspo"}}))
+    assert (run.task, dict(run.task_options)) == ("countdown", {})
+    assert run.algorithm == ALGORITHMS["gspo"]
+    same = make_run(merge(file, {"task": "arithmetic"}))
+    assert dict(same.task_options) == {"levels": "add1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lr", "1e-6", 1e-6),
+        ("lr", "1", 1.0),
+        ("iterations", "1e3", 1000),
+        ("iterations", 7.0, 7),
+        ("activation_checkpointing", "true", True),
+        ("activation_checkpointing", "No", False),
+        ("track", "tensorboard,wandb", "tensorboard,wandb"),
+        ("out", "5", "5"),
+    ],
+)
+def test_strings_become_the_type_of_the_field(name: str, text: Any, value: Any) -> None:
+    found = getattr(make_run({name: text}), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("none", None), ("0.4", 0.4)])
+def test_cells_take_none(text: str, value: float | None) -> None:
+    changed = {"row": "grpo", "clip_low": text, "clip_high": text}
+    row = make_run({"algorithm": changed}).algorithm
+    assert (row.clip_low, row.clip_high) == (value, value)
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"learning_rate": 1}, r"unknown setting 'learning_rate'"),
+        ({"iteration": 1}, r"unknown setting 'iteration'; did you mean 'iterations'\?"),
+        ({"task_options": {}}, "unknown setting 'task_options'"),
+        ({"algorithm": "dappo"}, r"'dappo' is not in the table; did you mean 'dapo'\?"),
+        ({"algorithm": {"row": "dapo", "cliphigh": 1}}, r"unknown cell algorithm.cliphigh; did you mean 'clip_high'\?"),
+        ({"algorithm": {"aggregate": "token_mea"}}, r"must be one of .*did you mean 'token_mean'\?"),
+        ({"iterations": "many"}, "iterations='many': must be int"),
+        ({"iterations": 1.5}, "iterations=1.5: must be int"),
+        ({"iterations": True}, "iterations=True: must be int"),
+        ({"lr": "fast"}, "lr='fast': must be float"),
+        ({"lr": "inf"}, "lr=inf"),
+        ({"lr": "nan"}, "lr=nan"),
+        ({"activation_checkpointing": "maybe"}, "must be bool"),
+        ({"out": 5}, "out=5: must be str"),
+        ({"schedule": "step"}, "schedule='step': must be one of constant, linear, cosine"),
+        ({"temperature": 0}, "temperature=0.0: must be positive; training at temperature 0"),
+        ({"algorithm": "grpo", "group_size": 1}, "a group of one teaches nothing"),
+        ({"algorithm": {"row": "grpo", "refill": "true"}}, "refill replaces groups that keep='all' never drops"),
+        (
+            {"algorithm": {"row": "dapo", "overlong": "penalty", "overlong_buffer": 99}, "max_new_tokens": 10},
+            "must not exceed max_new_tokens=10",
+        ),
+    ],
+)
+def test_mistakes_are_named(given_settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_run(given_settings)
+
+
+@pytest.mark.parametrize("name", [cell.name for cell in fields(Run) if cell.type in ("float", "int")])
+def test_no_number_may_be_nan_or_infinite(name: str) -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ConfigError, match=name):
+            make_run({name: value})
+        with pytest.raises(ConfigError, match=name):
+            Run(**{name: value})
+
+
+def test_a_row_that_fixes_its_group_size_wins() -> None:
+    assert Run(algorithm=ALGORITHMS["two_grpo"], group_size=8).group_size == 2
+
+
+def test_the_length_budget_is_the_runs_limit() -> None:
+    assert Run(algorithm=ALGORITHMS["dr_grpo"], max_new_tokens=77).algorithm.length_budget == 77
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_toml(tmp_path / "absent.toml")
+    path = tmp_path / "broken.toml"
+    path.write_text("lr = 1\nseed = = 2\n")
+    with pytest.raises(ConfigError, match=r"broken.toml:2: not valid TOML"):
+        read_toml(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_toml(path)
