@@ -106,10 +106,13 @@ def test_saving_is_real_on_fresh_rollouts() -> None:
     assert 0.2 < made.saving < 0.9
 
 
-@pytest.mark.parametrize(("n", "size"), [(8, 8), (8, 4), (16, 8), (4, 8), (8, 16)])
+SLOW = [pytest.param(n, size, marks=pytest.mark.slow) for n, size in [(8, 4), (16, 8), (8, 16)]]
+
+
+@pytest.mark.parametrize(("n", "size"), [(8, 8), (4, 8), *SLOW])
 def test_silent_interval_covers_the_held_out_half_of_real_rollouts(n: int, size: int) -> None:
     # oracle: groups of other prompts of the same data, drawn without replacement from 128 real rollouts; 95 % wanted
-    total, rng, hits, draws = real_totals(), np.random.default_rng(n * size), 0, 60
+    total, rng, hits, draws = real_totals(), np.random.default_rng(n * size), 0, 40
     for seed in range(draws):
         order = rng.permutation(len(total))[:600]
         here, there = total[order[:300]], total[order[300:]]
@@ -117,12 +120,12 @@ def test_silent_interval_covers_the_held_out_half_of_real_rollouts(n: int, size:
         seen = rng.hypergeometric(there, 128 - there, size)
         _, (low, high) = beliefs.silent(size, seed=seed)
         hits += low <= ((seen == 0) | (seen == size)).mean() <= high
-    assert hits >= 51  # 57 expected of 60; fewer than 51 has a chance of one in a hundred
+    assert hits >= 34  # 38 expected of 40; fewer than 34 has a chance of one in a hundred
 
 
 def test_silent_interval_for_the_same_prompts_is_narrower_and_covers() -> None:
     total, rng, hits = real_totals(), np.random.default_rng(9), 0
-    for seed in range(60):
+    for seed in range(40):
         here = total[rng.permutation(len(total))[:400]]
         first = rng.hypergeometric(here, 128 - here, 8)
         second = rng.hypergeometric(here - first, 128 - here - (8 - first), 8)
@@ -131,7 +134,7 @@ def test_silent_interval_for_the_same_prompts_is_narrower_and_covers() -> None:
         wide = beliefs.silent(8, seed=seed)[1]
         assert high - low < wide[1] - wide[0]
         hits += low <= ((second == 0) | (second == 8)).mean() <= high
-    assert hits >= 51
+    assert hits >= 34
 
 
 def test_planned_silent_share_holds_on_unseen_real_rollouts() -> None:
