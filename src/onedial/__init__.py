@@ -24,6 +24,7 @@ __all__ = [
     "Verdict",
     "evaluate",
     "last_word",
+    "pack",
     "policy_loss",
     "train",
 ]
@@ -41,6 +42,7 @@ _HOMES = {
     "Verdict": "onedial.types",
     "evaluate": "onedial.train.heldout",
     "last_word": "onedial.tasks",
+    "pack": "onedial.train.packing",
     "policy_loss": "onedial.maths.loss",
     "train": "onedial.train.loop",
 }
@@ -73,4 +75,5 @@ if TYPE_CHECKING:
     from onedial.tasks import last_word
     from onedial.train.heldout import evaluate
     from onedial.train.loop import train
+    from onedial.train.packing import pack
     from onedial.types import Batch, Completion, Counts, Group, Prompt, Rollout, Verdict
