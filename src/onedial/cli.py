@@ -111,7 +111,7 @@ def _dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[str], d
             rest.append(word)
             continue
         if not equals:
-            if not queue:
+            if not queue or queue[0].startswith("--"):  # the next option is not its value
                 raise ConfigError(f"{word} needs a value, as in {word}=VALUE")
             value = queue.pop(0)
         settings.setdefault(section, {})[name] = value
