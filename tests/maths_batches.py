@@ -88,7 +88,7 @@ def loss_and_gradient(algorithm: Algorithm, parts: Sequence[Batch], counts: Coun
         logp = part.logp.detach().clone().requires_grad_()
         loss = policy_loss(algorithm, with_logp(part, logp), counts).loss
         (gradient,) = torch.autograd.grad(loss, logp, allow_unused=True)
-        total += float(loss)
+        total += float(loss.detach())
         gradients.append(torch.zeros_like(logp) if gradient is None else gradient)
     return total, gradients
 
