@@ -59,6 +59,7 @@ function prose(text) {
 function showTip(event, title, lines) {
   tip.replaceChildren(make("b", {}, title), ...lines.map((line) => make("div", {}, line)));
   tip.style.display = "block";
+  tip.dataset.by = event.type;
   const box = tip.getBoundingClientRect();
   const from = event.clientX === undefined || (event.clientX === 0 && event.type === "focus") ? event.target.getBoundingClientRect() : null;
   const x = from ? from.left + from.width / 2 : event.clientX, y = from ? from.top + 20 : event.clientY;
@@ -431,5 +432,6 @@ addEventListener("resize", () => {
   clearTimeout(waiting);
   waiting = setTimeout(repaintAll, 120);
 });
-addEventListener("scroll", hideTip, { passive: true });
+// focus by keyboard scrolls the bar into view: that must not take its tip away
+addEventListener("scroll", () => { if (tip.dataset.by !== "focus") hideTip(); }, { passive: true });
 document.documentElement.dataset.ready = "yes";
