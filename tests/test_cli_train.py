@@ -181,3 +181,19 @@ def test_a_reward_that_is_not_a_number_never_trains(shell: Shell, tmp_path: Path
     assert "nan: not a finite number" in table["detail"][0]
     metrics = [json.loads(line) for line in (shell.out / "metrics.jsonl").read_text().splitlines()]
     assert code == 0 and len(metrics) == 1 and metrics[0]["step"] == 0
+
+
+def test_reward_functions_see_the_iteration(shell: Shell, tmp_path: Path) -> None:
+    """TRL's `trainer_state.global_step`, as a curriculum uses it; the oracle is the log's own iteration column."""
+    source = (
+        "def reward(completions, trainer_state, **kwargs):\n    return [trainer_state.global_step] * len(completions)\n"
+    )
+    (tmp_path / "step.py").write_text(source)
+    data = jsonl(tmp_path, *rows(30))
+    words = ["naive_grpo", "--task", data, "--task.reward", f"{tmp_path / 'step.py'}:reward", *SMALL]
+    assert cli.main(["train", "--model", str(shell.model), "--out", str(shell.out), *words, "--iterations", "3"]) == 0
+    import polars as pl
+
+    table = pl.read_parquet(shell.out / "rollouts" / "*.parquet")
+    assert set(table["iteration"]) == {1, 2, 3}
+    assert table["reward"].to_list() == table["iteration"].cast(pl.Float64).to_list()
