@@ -10,7 +10,7 @@ from torch import Tensor
 from onedial.algorithm import Algorithm
 from onedial.maths.aggregate import token_weights
 from onedial.maths.kl import kl
-from onedial.maths.surrogate import clipped_loss, clipped_tokens, importance_weight, log_ratio
+from onedial.maths.surrogate import MISMATCH_BOUND, clipped_loss, clipped_tokens, importance_weight, log_ratio
 from onedial.types import Batch, Counts
 
 
@@ -46,7 +46,9 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
         ratio = torch.ones_like(old)
         token_loss = -advantage * logp
     else:
-        ratio = log_ratio(algorithm.level, logp, old, row, batch.num_rows).exp()
+        # bounded before exp: an infinite ratio times advantage or weight 0 would be nan
+        log = log_ratio(algorithm.level, logp, old, row, batch.num_rows)
+        ratio = log.clamp(-MISMATCH_BOUND, MISMATCH_BOUND).exp()
         token_loss = clipped_loss(ratio, advantage, algorithm)
     if algorithm.importance != "none":
         engine = _needed(batch.engine_logp, "engine_logp", f"importance={algorithm.importance!r}").float()
