@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maths_batches import MAX_TOKENS, make_batch, make_group, ragged_groups
 
+from maths_batches import MAX_TOKENS, make_batch, make_group, ragged_groups
 from onedial.algorithms import ALGORITHMS
 from onedial.train.packing import micro_batches, optimiser_steps, pack
 from onedial.types import Batch, Counts, Group
