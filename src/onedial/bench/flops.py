@@ -1,0 +1,40 @@
+"""Arithmetic that the work cannot do without, in floating-point operations.
+
+Counted are the multiplications and additions of weights with tokens, as in arXiv:2001.08361 §2.1: 2 per weight and
+token forward, 4 backward. Attention scores are left out, so a share of the ceiling is rather too low than too high.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from onedial.lm.decoder import base_model
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a model that every token meets (`body`), and those of its output projection (`head`)."""
+
+    body: int
+    head: int
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Counts a causal LM's weights; embeddings are looked up, not multiplied, and count only as the head."""
+    base = base_model(model)
+    head = base.get_output_embeddings().weight  # type: ignore[operator]
+    tables = {id(head), id(base.get_input_embeddings().weight)}  # type: ignore[operator]
+    body = sum(weight.numel() for weight in base.parameters() if id(weight) not in tables)
+    return Weights(body, head.numel())
+
+
+def decode_flops(weights: Weights, rows: int) -> int:
+    """One decode step: each row passes the body and the head once, forward."""
+    return 2 * (weights.body + weights.head) * rows
+
+
+def update_flops(weights: Weights, prompt_tokens: int, completion_tokens: int) -> int:
+    """Forward and backward: prompts, once per group, through the body; completions through the body and the head."""
+    return 6 * weights.body * (prompt_tokens + completion_tokens) + 6 * weights.head * completion_tokens

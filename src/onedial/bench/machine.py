@@ -1,0 +1,115 @@
+"""The machine: its clock, its ceiling (matrix product, memory copy), its memory, and what it is called."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onedial.bench.settings import Settings
+
+PACKAGES = ("onedial", "torch", "transformers", "trl", "vllm")
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a piece of work takes, to the end of what it queued on an accelerator."""
+    synchronise(device)
+    started = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits for an accelerator's queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved(runners: Sequence[Callable[[], float]], repeats: int, *, warm: bool = True) -> list[list[float]]:
+    """Each runner's `repeats` values, taken in turn, after one turn that is not counted (unless `warm` is off)."""
+    for runner in runners if warm else ():
+        runner()
+    turns = [[runner() for runner in runners] for _ in range(repeats)]
+    return [list(values) for values in zip(*turns, strict=True)]
+
+
+class Ceiling:
+    """GFLOP/s of a large square matrix product of the type in use: what the machine can do at best."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.device = torch.device(settings.device)
+        self.size = settings.gemm_size
+        dtype = getattr(torch, settings.dtype)
+        make = torch.Generator().manual_seed(0)
+        self.left, self.right = (
+            torch.randn(self.size, self.size, generator=make).to(self.device, dtype) for _ in range(2)
+        )
+        self.out = torch.empty_like(self.left)
+
+    def __call__(self) -> float:
+        """One measurement, GFLOP/s."""
+        took = seconds_of(lambda: torch.mm(self.left, self.right, out=self.out), self.device)
+        return float(2 * self.size**3 / took / 1e9)
+
+
+def copy_gbytes(device: torch.device, mbytes: int = 256) -> float:
+    """GB/s read and written while copying; the best of four, the first one excluded."""
+    source = torch.ones(mbytes * 2**18, device=device)
+    target = torch.empty_like(source)
+    times = [seconds_of(lambda: target.copy_(source), device) for _ in range(5)]
+    return 2 * source.numel() * source.element_size() / min(times[1:]) / 1e9
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory of this process so far: resident (VmHWM), or allocated on the accelerator."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processor(device: torch.device) -> str:
+    """The name of the processor that computes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, None where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def conditions(settings: Settings, model: str) -> dict[str, Any]:
+    """What a reader must know to judge the figures."""
+    device = torch.device(settings.device)
+    return {
+        "date": date.today().isoformat(),
+        "processor": processor(device),
+        "threads": settings.threads,
+        "model": model,
+        "dtype": settings.dtype,
+        "repeats": settings.repeats,
+        "copy_gbytes_per_s": round(copy_gbytes(device), 1),
+        **{name: found for name in PACKAGES if (found := version(name)) is not None},
+    }

@@ -1,0 +1,95 @@
+"""TRL's GRPOTrainer, driven through its public API on the same model, prompts, group size, lengths and type.
+
+Settings chosen in its favour: no reference model, no activation checkpointing, no logging, no saving, the whole
+group's completions in as few passes as asked, the fused optimiser. Time runs from its step's beginning to its end.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Any
+
+import torch
+
+from onedial.bench.machine import synchronise
+from onedial.bench.settings import Settings, Shape, prompt_texts, reward_of
+from onedial.bench.worker import Exchange
+from onedial.models import load_tokenizer
+
+MAX_STEPS = 1000
+
+
+def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
+    """Trains step by step on request: between two steps the callback waits for the next mode."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    device = torch.device(settings.device)
+    mode: list[str | None] = [None]
+
+    def reward(completions: list[Any], **_: Any) -> list[float | None]:
+        wanted = mode[0]
+        assert wanted is not None and len(completions) == shape.rows
+        places = (divmod(row, shape.group_size) for row in range(len(completions)))
+        return [reward_of(wanted, prompt, index, shape.prompts) for prompt, index in places]
+
+    class Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        started = 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            mode[0] = exchange(None)
+            if mode[0] is None:
+                raise BrokenPipeError
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            synchronise(device)
+            self.started = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            synchronise(device)
+            mode[0] = exchange(time.perf_counter() - self.started)
+            if mode[0] is None:
+                control.should_training_stop = True
+
+    texts = prompt_texts(load_tokenizer(settings.model), shape)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = GRPOTrainer(
+            model=settings.model,
+            reward_funcs=reward,
+            args=_config(settings, shape, folder),
+            train_dataset=Dataset.from_dict({"prompt": texts * MAX_STEPS}),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+
+
+def _config(settings: Settings, shape: Shape, folder: str) -> Any:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    rows = min(settings.peer_rows, shape.rows)
+    return GRPOConfig(
+        output_dir=folder,
+        model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
+        bf16=settings.dtype == "bfloat16",
+        use_cpu=settings.device == "cpu",
+        loss_type="dapo",
+        beta=0.0,
+        epsilon_high=0.28,
+        num_generations=shape.group_size,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=shape.rows // rows,
+        max_completion_length=shape.completion_tokens,
+        generation_kwargs={"min_new_tokens": shape.completion_tokens},
+        temperature=1.0,
+        shuffle_dataset=False,
+        gradient_checkpointing=False,
+        learning_rate=1e-6,
+        max_steps=MAX_STEPS,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )

@@ -1,0 +1,99 @@
+"""Figures as a table for a terminal of 80 columns, and as a page of the documentation."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+from onedial.bench.figure import Figure, Point
+
+WIDTH = 80
+COMMAND = "onedial bench all --write docs/performance.md"
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def span(series: Sequence[float]) -> str:
+    """Smallest to largest."""
+    return f"{number(min(series))}–{number(max(series))}"
+
+
+def ratio_of(figure: Figure) -> str:
+    """A share in per cent, a comparison as a multiple."""
+    if figure.ratio is None:
+        return "not measured"
+    return f"{100 * figure.ratio:.1f} %" if figure.unit == "GFLOP/s" else f"{figure.ratio:.2f}×"
+
+
+def as_text(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any]) -> str:
+    """The whole result, at most 80 columns wide."""
+    lines = textwrap.wrap(", ".join(f"{key} {value}" for key, value in conditions.items()), WIDTH)
+    if figures:
+        lines += ["", f"{'figure':26}{'unit':9}{'ours':>10}{'other':>10}{'ratio':>12}  of"]
+    for figure in figures:
+        lines += _rows(figure)
+    for name, group in groupby(points, key=lambda point: point.curve):
+        lines += ["", f"{name:26}{'tokens/s':>10}{'µs/token':>12}"]
+        lines += [f"{point.at:26,}{number(point.tokens_per_s):>10}{number(point.us_per_token):>12}" for point in group]
+    return "\n".join(lines)
+
+
+def _rows(figure: Figure) -> list[str]:
+    if figure.ratio is None:
+        return [f"{figure.figure:26}not measured", *_hang(figure.reason)]
+    own, other = number(median(figure.ours)), number(median(figure.other))
+    first = f"{figure.figure:26}{figure.unit:9}{own:>10}{other:>10}{ratio_of(figure):>12}"
+    ratios = [100 * value for value in figure.ratios] if figure.unit == "GFLOP/s" else figure.ratios
+    detail = f"against {figure.other_name}; ours {span(figure.ours)}, other {span(figure.other)}, ratio {span(ratios)}"
+    return [first, *_hang(f"{detail}; {figure.workload}")]
+
+
+def _hang(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def as_page(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any]) -> str:
+    """`docs/performance.md`."""
+    lines = [
+        "# Performance",
+        "",
+        f"Written by `{COMMAND}`; run it on your machine to get your own. Every figure's sides were measured in turn",
+        "(the machine's matrix product, ours, the other, and again), after a turn that is not counted. Values are",
+        "medians, with the smallest and the largest in brackets; a ratio above 1 means that ours is better.",
+        "",
+        "| condition | |",
+        "|---|---|",
+        *(f"| {key.replace('_', ' ')} | {value} |" for key, value in conditions.items()),
+        "",
+        "| figure | ours | other | ratio | work |",
+        "|---|---|---|---|---|",
+        *map(_page_row, figures),
+    ]
+    missing = [figure for figure in figures if not figure.measured]
+    lines += ["", *(f"Not measured: `{figure.figure}`: {figure.reason}." for figure in missing)] if missing else []
+    if points:
+        lines += ["", "## Scaling", "", "Ours alone: tokens a second, and what a token costs, as one quantity grows."]
+    for name, group in groupby(points, key=lambda point: point.curve):
+        axis = name.partition("_")[2].replace("_", ", ", 1).replace("_", " ")
+        lines += ["", f"| {axis} | tokens/s | µs per token | work |", "|---|---|---|---|"]
+        lines += [
+            f"| {point.at:,} | {number(point.tokens_per_s)} | {number(point.us_per_token)} | {point.workload} |"
+            for point in group
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _page_row(figure: Figure) -> str:
+    if figure.ratio is None:
+        return f"| `{figure.figure}` | – | {figure.other_name} | not measured | {figure.workload} |"
+    own = f"{number(median(figure.ours))} {figure.unit} ({span(figure.ours)})"
+    other = f"{figure.other_name}: {number(median(figure.other))} {figure.unit} ({span(figure.other)})"
+    ratios = [100 * value for value in figure.ratios] if figure.unit == "GFLOP/s" else figure.ratios
+    return f"| `{figure.figure}` | {own} | {other} | {ratio_of(figure)} ({span(ratios)}) | {figure.workload} |"

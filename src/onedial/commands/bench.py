@@ -1,0 +1,120 @@
+"""`onedial bench`: our speed and memory beside the peers' and the machine's own ceiling."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onedial.bench.settings import Settings
+
+HELP = """Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling.
+
+Both sides do the same work: the same model, prompts, group size, lengths and
+type. They are measured in turn, so that a slow moment of the machine meets both.
+A ratio above 1 means that ours is better; shares of the ceiling are in per cent.
+Example: onedial bench generate --repeats 3
+"""
+
+PARTS = {
+    "generate": "generation and its decode step",
+    "update": "forward, backward and optimiser",
+    "step": "a whole training step against TRL",
+    "memory": "peak memory of a step against TRL",
+    "all": "everything",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `onedial bench`."""
+    texts = "; ".join(f"{name}: {text}" for name, text in PARTS.items())
+    parser.add_argument("what", choices=tuple(PARTS), help=texts)
+    parser.add_argument("--model", default="smollm2", help="'smollm2' (default), a folder or a Hugging Face name")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements of each side (5)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 (default): one per core")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="default: auto")
+    parser.add_argument("--figures", default="", metavar="NAME,…", help="only these figures")
+    parser.add_argument("--peer-rows", type=int, default=64, metavar="N", help="rows in one pass of TRL's (64)")
+    parser.add_argument("--curves", action="store_true", help="also how our cost per token scales")
+    parser.add_argument("--quick", action="store_true", help="short curves, a small matrix product, few decode steps")
+    parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    parser.add_argument(
+        "--write", metavar="FILE", help="also write a page; with all and no --figures, its curves are measured too"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    from onedial.bench.curves import curves
+    from onedial.bench.machine import conditions
+    from onedial.bench.measure import figures_of, measure
+    from onedial.bench.render import as_page, as_text
+
+    names = figures_of(args.what, args.figures)
+    settings = _settings(args)
+    if args.write:
+        _check_writable(Path(args.write))
+    known = conditions(settings, args.model)
+    figures = measure(settings, names, _note)
+    whole = args.what == "all" and bool(args.write) and not args.figures
+    points = curves(settings, args.what, quick=args.quick, note=_note) if args.curves or whole else []
+    if args.json:
+        records = [*(figure.to_json() for figure in figures), *(point.to_json() for point in points)]
+        records = [record | {"conditions": known} for record in records]
+        print(json.dumps(records, indent=2, ensure_ascii=False))
+    else:
+        print(as_text(figures, points, known))
+    if args.write:
+        Path(args.write).write_text(as_page(figures, points, known), encoding="utf-8")
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The checked settings; the model is fetched if need be, so that no download is ever timed."""
+    import os
+
+    import torch
+    from transformers import AutoConfig
+
+    from onedial.bench.settings import STEP, Settings
+    from onedial.errors import ConfigError
+    from onedial.models import resolve
+    from onedial.train.policy import pick_device, pick_dtype
+
+    for name, least in (("repeats", 1), ("threads", 0), ("peer_rows", 1)):
+        if getattr(args, name) < least:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {getattr(args, name)}: must be at least {least}")
+    if STEP.rows % min(args.peer_rows, STEP.rows):
+        raise ConfigError(f"--peer-rows {args.peer_rows}: must divide the {STEP.rows} rows of a step")
+    threads = args.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    device = pick_device(args.device)
+    path = str(resolve(args.model))
+    context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
+    return Settings(
+        model=path,
+        device=str(device),
+        dtype=str(pick_dtype(args.dtype, device)).removeprefix("torch."),
+        threads=threads,
+        context=int(context or 1 << 20),
+        repeats=args.repeats,
+        gemm_size=512 if args.quick else 4096,
+        decode_steps=4 if args.quick else 32,
+        peer_rows=args.peer_rows,
+    )
+
+
+def _check_writable(path: Path) -> None:
+    from onedial.errors import ConfigError
+
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigError(f"--write {path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
+
+
+def _note(text: str) -> None:
+    print(f"measuring {text} …", file=sys.stderr, flush=True)
