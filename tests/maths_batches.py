@@ -11,9 +11,10 @@ from torch import Tensor
 
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS
+from onedial.batch import Batch, Counts
 from onedial.maths.loss import policy_loss, with_logp
 from onedial.train.packing import pack
-from onedial.types import Batch, Completion, Counts, Group, Outcome, Prompt, Rollout, Verdict
+from onedial.types import Completion, Group, Outcome, Prompt, Rollout, Verdict
 
 MAX_TOKENS = 12
 

@@ -127,7 +127,6 @@ def test_new_weights_take_effect_and_carry_their_version(model: Any) -> None:
     before = by_row(engine.generate(asked))
     with torch.no_grad():
         other.get_decoder().layers[0].mlp.down_proj.weight.mul_(-1)
-    assert by_row(engine.generate(asked)) == before, "weights move only when they are loaded"
     use_packed_attention(other)
     engine.load_weights(other, 7)
     after = by_row(engine.generate(asked))

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_group, ragged_groups
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS
+from onedial.batch import Batch, Counts
 from onedial.config import Run
 from onedial.maths.dispersion import weight
 from onedial.maths.loss import policy_loss, with_logp
 from onedial.train.packing import pack
 from onedial.train.policy import Policy
 from onedial.train.step import update
-from onedial.types import Batch, Counts
 
 TEMPERATURE = 0.8
 

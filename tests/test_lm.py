@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+from onedial.batch import Batch, offsets_of
 from onedial.errors import DataError
 from onedial.lm import head
 from onedial.lm.attention import PrefixLayout, use_packed_attention, using
 from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, make_decoder
 from onedial.lm.head import token_logps
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
-from onedial.types import Batch, offsets_of
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

@@ -20,10 +20,10 @@ from maths_batches import (
 )
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS
+from onedial.batch import Batch, Counts
 from onedial.errors import ConfigError
 from onedial.maths.loss import contributes, policy_loss
 from onedial.train.packing import pack
-from onedial.types import Batch, Counts
 
 VARIANTS = variants()
 every_variant = pytest.mark.parametrize("row", VARIANTS, ids=lambda row: row.name)

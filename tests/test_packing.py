@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from maths_batches import MAX_TOKENS, make_batch, make_group, ragged_groups
 from onedial.algorithms import ALGORITHMS
+from onedial.batch import Batch, Counts
 from onedial.train.packing import micro_batches, optimiser_steps, pack
-from onedial.types import Batch, Counts, Group
+from onedial.types import Group
 
 ROW = ALGORITHMS["naive_grpo"]
 LENGTHS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=9), min_size=1, max_size=9)

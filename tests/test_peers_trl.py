@@ -20,9 +20,9 @@ from torch import Tensor
 from maths_batches import MAX_TOKENS, make_group
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS
+from onedial.batch import Batch, Counts
 from onedial.maths.loss import policy_loss
 from onedial.train.packing import pack
-from onedial.types import Batch, Counts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

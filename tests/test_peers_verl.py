@@ -13,10 +13,10 @@ from torch import Tensor
 from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_batch, make_group, ragged_groups
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS
+from onedial.batch import Batch, Counts
 from onedial.maths.advantage import advantages
 from onedial.maths.kl import kl
 from onedial.train.packing import pack
-from onedial.types import Batch, Counts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import polars as pl
@@ -14,33 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import onedial
 from onedial.algorithms import ALGORITHMS
 from onedial.config import Run
 from onedial.errors import CheckpointError, EngineError, RunDirError
 from onedial.logs.run_log import read_json_lines
 from onedial.maths.loss import contributes
 from onedial.train import checkpoint
+from onedial.train import step as step_module
 from onedial.train.loop import train
 from onedial.train.metrics import METRICS
 from onedial.train.policy import Policy
 from onedial.train.step import learning_rate, update
 from onedial.train.view import View
-from onedial.types import Prompt, Verdict
-
-
-@dataclass(frozen=True)
-class Early:
-    """Right when the completion's first character stands early in the alphabet: learnable by a random model."""
-
-    name: str = "early"
-
-    def prompt(self, rng: Random) -> Prompt:
-        return Prompt(text=f"word {rng.randrange(10_000)}:", answer="a")
-
-    def verify(self, prompt: Prompt, completion: str) -> Verdict:
-        good = completion[:1] != "" and ord(completion[0]) < 80
-        return Verdict(float(good), correct=good, answer=completion[:1], outcome="correct" if good else "wrong")
+from train_tasks import Broken, Early, Impossible
 
 
 @pytest.fixture
@@ -86,7 +71,7 @@ def rollouts(directory: str | Path) -> pl.DataFrame:
 
 def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
     """The tiny model learns a one-token task; the log holds every rollout and every documented metric."""
-    result = train(replace(run, iterations=25, eval_prompts=20, eval_samples=4, checkpoint_every=25))
+    result = train(replace(run, iterations=25, lr=5e-3, eval_prompts=20, eval_samples=4, checkpoint_every=25))
     assert result.before is not None and result.after is not None
     assert result.after.avg.value > result.before.avg.low + 0.25
     records = read_json_lines(result.directory / "metrics.jsonl")
@@ -102,8 +87,6 @@ def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
             groups.setdefault(row["group_id"], []).append(row["reward"])
         mixed = sum(max(rewards) != min(rewards) for rewards in groups.values())
         assert record["mixed_share"] == pytest.approx(mixed / len(groups))
-    loaded = onedial.train.__globals__["Run"] is Run
-    assert loaded
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = checkpoint.latest(result.directory)
@@ -124,7 +107,8 @@ def test_a_run_repeats_and_resumes_bit_for_bit(run: Run, row: str, tmp_path: Pat
     assert untimed(run.out) == untimed(again.out)
     half = replace(run, out=str(tmp_path / "half"), iterations=4)
     train(replace(half, iterations=2))
-    (tmp_path / "half" / "metrics.jsonl").open("a").write('{"iteration": 3, "cut off by a ki')
+    with (tmp_path / "half" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 3, "cut off by a ki')
     train(half, resume=True)
     assert same(weights(run.out), weights(half.out))
     assert untimed(run.out) == untimed(half.out)
@@ -174,7 +158,7 @@ def captured_gradient(run: Run, batch: Any, keep_all_rows: bool, monkeypatch: py
 
     monkeypatch.setattr(policy, "step", step)
     if keep_all_rows:
-        monkeypatch.setattr("onedial.train.step.contributes", lambda row, part: torch.ones_like(part.row_mask))
+        monkeypatch.setattr(step_module, "contributes", lambda row, part: torch.ones_like(part.row_mask))
     reference = policy.frozen_copy() if run.algorithm.needs_reference else None
     update(policy, reference, batch, 0, lambda *_: None)
     monkeypatch.undo()
@@ -290,22 +274,6 @@ def test_a_write_that_fails_half_way_loses_nothing(run: Run, monkeypatch: pytest
     assert weights(run.out)
 
 
-@dataclass(frozen=True)
-class Broken(Early):
-    """Raises on some completions and hangs on others."""
-
-    name: str = "broken"
-
-    def verify(self, prompt: Prompt, completion: str) -> Verdict:
-        import time
-
-        if completion[:1] < "4":
-            raise RuntimeError("judge fell over")
-        if completion[:1] > "÷":
-            time.sleep(60)
-        return super().verify(prompt, completion)
-
-
 def test_broken_verifiers_never_become_rewards(run: Run) -> None:
     """Raised and timed-out judgements leave their groups, are counted by kind, and training goes on."""
     train(replace(run, task=Broken(), iterations=1, verifier_timeout_s=0.5, verifier_workers=2, refill_limit=2.0))
@@ -318,16 +286,6 @@ def test_broken_verifiers_never_become_rewards(run: Run) -> None:
     assert record["unusable_share"] == pytest.approx(len(failed) / len(frame))
     usable = frame.filter(~pl.col("outcome").is_in(["error", "timeout"]))
     assert record["reward_mean"] == pytest.approx(usable["reward"].mean())
-
-
-@dataclass(frozen=True)
-class Impossible(Early):
-    """Nothing is ever right."""
-
-    name: str = "impossible"
-
-    def verify(self, prompt: Prompt, completion: str) -> Verdict:
-        return Verdict(0.0, correct=False, outcome="wrong")
 
 
 def test_exhaustion_policies(run: Run) -> None:

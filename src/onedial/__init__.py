@@ -32,9 +32,9 @@ __all__ = [
 _HOMES = {
     "ALGORITHMS": "onedial.algorithms",
     "Algorithm": "onedial.algorithm",
-    "Batch": "onedial.types",
+    "Batch": "onedial.batch",
     "Completion": "onedial.types",
-    "Counts": "onedial.types",
+    "Counts": "onedial.batch",
     "Group": "onedial.types",
     "Prompt": "onedial.types",
     "Rollout": "onedial.types",
@@ -70,10 +70,11 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from onedial.algorithm import Algorithm
     from onedial.algorithms import ALGORITHMS
+    from onedial.batch import Batch, Counts
     from onedial.config import Run
     from onedial.maths.loss import policy_loss
     from onedial.tasks import last_word
     from onedial.train.heldout import evaluate
     from onedial.train.loop import train
     from onedial.train.packing import pack
-    from onedial.types import Batch, Completion, Counts, Group, Prompt, Rollout, Verdict
+    from onedial.types import Completion, Group, Prompt, Rollout, Verdict

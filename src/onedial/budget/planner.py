@@ -431,4 +431,3 @@ def _cautions(counts: PromptCounts, beliefs: Beliefs, size: int, funded: float) 
     if len(counts.ids) < 30:
         notes.append(f"Only {len(counts.ids)} prompts: the shared prior is weak and intervals are rough.")
     return notes
-

@@ -163,4 +163,3 @@ def _wrap(text: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(text, WIDTH)
-

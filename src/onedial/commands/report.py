@@ -37,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = generation_seconds(source) if source.is_dir() else None
     findings = findings_of(evidence, price=args.price, seconds=seconds)
     target = args.output or default_output(source)
-    path = write_html(
-        target, log, findings, evidence=evidence, title=source.resolve().name, curves=curves, notes=notes
-    )
+    path = write_html(target, log, findings, evidence=evidence, title=source.resolve().name, curves=curves, notes=notes)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if args.open:
         import webbrowser

@@ -60,15 +60,13 @@ def _why(evidence: Evidence) -> str:
     )
 
 
-def _history(
-    evidence: Evidence, table: pl.DataFrame
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+def _history(evidence: Evidence, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
     """Visits of prompts: (prompt number, iteration, k, n); None where iterations are unknown or there is only one."""
     order = table.select("prompt_id").with_row_index("prompt")
     if evidence.log.kind == "rates":
-        source = evidence.log.frame.select(
-            pl.col("prompt_id").cast(pl.String), "iteration", "k", "n"
-        ).collect(engine="streaming")
+        source = evidence.log.frame.select(pl.col("prompt_id").cast(pl.String), "iteration", "k", "n").collect(
+            engine="streaming"
+        )
     else:
         source = evidence.groups.select("prompt_id", "iteration", pl.col("c").alias("k"), "n")
     visits = source.drop_nulls().filter(pl.col("n") > 0)

@@ -289,5 +289,3 @@ def _floats(values: Array) -> tuple[float, ...]:
 
 def _mean_of(values: Array) -> float:
     return float(values.mean()) if len(values) else 0.0
-
-

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from onedial.batch import Batch, offsets_of
 from onedial.errors import DataError
-from onedial.types import Batch, offsets_of
 
 ATTENTION_NAME = "onedial"
 
@@ -141,6 +141,7 @@ class Padding:
         place = torch.arange(length, device=offsets.device)
         inside = place < lengths[:, None]
         flat = offsets[:-1, None] + torch.where(inside, place, 0)
+        flat = flat.clamp(max=max(int(offsets[-1]) - 1, 0))  # an empty last segment has no first token to repeat
         return cls((flat + start).flatten(), inside.flatten().nonzero().squeeze(1), len(lengths), length)
 
     def pad(self, flat: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from onedial.algorithm import Algorithm
+from onedial.batch import Batch, Counts
 from onedial.errors import ConfigError
-from onedial.types import Batch, Counts
 
 
 def _sequence_mean(batch: Batch, counts: Counts, algorithm: Algorithm) -> Tensor:

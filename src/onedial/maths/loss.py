@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from onedial.algorithm import Algorithm
+from onedial.batch import Batch, Counts
 from onedial.maths.aggregate import token_weights
 from onedial.maths.kl import kl
 from onedial.maths.surrogate import MISMATCH_BOUND, clipped_loss, clipped_tokens, importance_weight, log_ratio
-from onedial.types import Batch, Counts
 
 
 @dataclass(frozen=True)

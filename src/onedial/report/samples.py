@@ -57,9 +57,7 @@ def _choose(evidence: Evidence) -> pl.DataFrame:
     return pl.concat(parts).sort(["iteration", "group_id"], descending=[True, False], nulls_last=True)
 
 
-def _group(
-    row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evidence, length: str
-) -> dict[str, Any]:
+def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evidence, length: str) -> dict[str, Any]:
     shown = rollouts.head(MOST_ROLLOUTS)
     first = rollouts.row(0, named=True)
     return {
@@ -110,4 +108,3 @@ def _cut(text: str | None, limit: int) -> str | None:
     if text is None or len(text) <= limit:
         return text
     return text[: limit * 2 // 3] + " … [cut] … " + text[-limit // 3 :]
-

@@ -97,7 +97,10 @@ class TorchEngine:
         self._waiting.append(request)
 
     def load_weights(self, model: nn.Module, version: int) -> None:
-        """Copies the model's weights into the engine's own layout."""
+        """Joins the model's present weights anew where the fast path joins them.
+
+        The rest is read from the model itself, without a copy: after the weights have moved, call this before `poll`.
+        """
         self.decoder.load(model)
         self.version = version
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from onedial.algorithm import Algorithm
+from onedial.batch import Batch, offsets_of
 from onedial.maths.advantage import advantages, overlong_penalty
-from onedial.types import Batch, Group, offsets_of
+from onedial.types import Group
 
 
 @dataclass(frozen=True)

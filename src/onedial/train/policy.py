@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onedial.batch import Batch
 from onedial.config import Run
 from onedial.errors import ConfigError
 from onedial.lm.attention import PrefixLayout, use_packed_attention, using
 from onedial.lm.decoder import head_of, hidden_states
 from onedial.lm.head import token_logps
 from onedial.models import load_causal_lm
-from onedial.types import Batch
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from onedial.batch import Batch, Counts
 from onedial.config import Run
 from onedial.maths.kl import kl
 from onedial.maths.loss import contributes, policy_loss, with_logp
@@ -17,7 +18,6 @@ from onedial.maths.surrogate import sequence_sum
 from onedial.rollout.engine import seed_of
 from onedial.train.packing import micro_batches, optimiser_steps
 from onedial.train.policy import Policy
-from onedial.types import Batch, Counts
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""Tasks for the training tests; free of torch, so that verifier workers start at once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from random import Random
+
+from onedial.types import Prompt, Verdict
+
+
+@dataclass(frozen=True)
+class Early:
+    """Right when the completion's first character stands early in the alphabet: learnable by a random model."""
+
+    name: str = "early"
+
+    def prompt(self, rng: Random) -> Prompt:
+        return Prompt(text=f"word {rng.randrange(10_000)}:", answer="a")
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        good = completion[:1] != "" and ord(completion[0]) < 80
+        return Verdict(float(good), correct=good, answer=completion[:1], outcome="correct" if good else "wrong")
+
+
+@dataclass(frozen=True)
+class Broken(Early):
+    """Raises on some completions and hangs on others."""
+
+    name: str = "broken"
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        if completion[:1] < "4":
+            raise RuntimeError("judge fell over")
+        if completion[:1] > "÷":
+            time.sleep(60)
+        return super().verify(prompt, completion)
+
+
+@dataclass(frozen=True)
+class Impossible(Early):
+    """Nothing is ever right."""
+
+    name: str = "impossible"
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        return Verdict(0.0, correct=False, outcome="wrong")
