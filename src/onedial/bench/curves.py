@@ -50,7 +50,8 @@ def _curve(settings: Settings, work: str, *, quick: bool, note: Note) -> Iterato
         note(f"curve {work}_{axis}")
         for value in few if quick else values:
             shape = shape_at(axis, value, work)
-            if shape.fitted(settings.context) == shape:
+            alone = work == "update" and shape.group_size == 1  # a group of one is never mixed: nothing to compute
+            if shape.fitted(settings.context) == shape and not alone:
                 yield Point(f"curve_{work}_{axis}", value, _speed(settings, work, shape, policy), str(shape))
 
 

@@ -26,11 +26,15 @@ from onedial.train.step import update
 from onedial.types import Completion, Group, Prompt, Rollout, Verdict
 
 
+# without refill exactly the shape's prompts are generated, silent groups too
+ROW = replace(ALGORITHMS["dapo"], refill=False)
+
+
 def run_of(settings: Settings, shape: Shape) -> Run:
-    """DAPO without refill, so that exactly `shape.prompts` groups are generated, silent ones too."""
+    """The run whose iterations have this shape."""
     return Run(
         model=settings.model,
-        algorithm=replace(ALGORITHMS["dapo"], refill=False),
+        algorithm=ROW,
         prompts_per_iteration=shape.prompts,
         group_size=shape.group_size,
         max_new_tokens=shape.completion_tokens,
@@ -99,7 +103,7 @@ def mixed_batch(settings: Settings, shape: Shape) -> Batch:
             for index, row in enumerate(written)
         )
         groups.append(Group(Prompt(str(number)), rollouts, position=number, prompt_tokens=tuple(ids)))
-    return pack(run_of(settings, shape).algorithm, groups, max_new_tokens=shape.completion_tokens).batch
+    return pack(ROW, groups, max_new_tokens=shape.completion_tokens).batch
 
 
 def _verdict(mode: str, prompt: int, index: int, prompts: int = 1 << 30) -> Verdict:

@@ -29,10 +29,12 @@ def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
     device = torch.device(settings.device)
     mode: list[str | None] = [None]
 
-    def reward(completions: list[Any], **_: Any) -> list[float | None]:
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
         wanted = mode[0]
-        assert wanted is not None and len(completions) == shape.rows
-        places = (divmod(row, shape.group_size) for row in range(len(completions)))
+        assert wanted is not None
+        lengths = [len(ids) for ids in completion_ids]
+        assert lengths == [shape.completion_tokens] * shape.rows, f"TRL wrote completions of {lengths} tokens"
+        places = (divmod(row, shape.group_size) for row in range(shape.rows))
         return [reward_of(wanted, prompt, index, shape.prompts) for prompt, index in places]
 
     class Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]

@@ -19,12 +19,15 @@ def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
     from vllm import LLM, SamplingParams
 
     prompts = [{"prompt_token_ids": ids} for ids in prompt_ids(load_tokenizer(settings.model), shape)]
+    # on an accelerator our model lies beside it, and vLLM would take nine tenths for itself
+    share = {"gpu_memory_utilization": 0.4} if settings.device != "cpu" else {}
     engine = LLM(
         model=settings.model,
         dtype=settings.dtype,
         max_model_len=min(settings.context, max(512, shape.prompt_tokens + shape.completion_tokens)),
         max_num_seqs=shape.rows,
         disable_log_stats=True,
+        **share,
     )
     sampling = SamplingParams(
         n=shape.group_size, temperature=1.0, top_p=1.0, max_tokens=shape.completion_tokens, ignore_eos=True

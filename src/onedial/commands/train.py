@@ -53,15 +53,16 @@ def start(row: str | None, config: Path | None, resume: Path | None, given: dict
         if row is not None:
             layers.append({"algorithm": {"row": get_algorithm(row).name}})
         settings = make_run(merge(*layers, given), where=f"{config}: " if config and not given else "")
+    from onedial.logs.run_log import read_json_lines
     from onedial.train.loop import train
 
     result = train(settings, resume=resume is not None)
     print(f"run: {result.directory}   (onedial report {result.directory} shows it)")
-    if result.after is not None:
-        samples = result.after.samples
-        before = f"{result.before.avg.value:.1%}" if result.before else "–"
+    evaluations = read_json_lines(result.directory / "eval.jsonl")
+    if evaluations:
+        before, after = evaluations[0], evaluations[-1]
         print(
-            f"held-out avg@{samples}: {before} → {result.after.avg.value:.1%} "
+            f"held-out avg@{after['samples']}: {before['avg']['value']:.1%} → {after['avg']['value']:.1%} "
             f"in {result.train_s:.0f} s of training ({result.directory})"
         )
     return 0

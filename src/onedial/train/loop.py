@@ -20,7 +20,10 @@ from onedial.train.workshop import Workshop
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: its directory, the evaluations before and after, and the seconds spent training."""
+    """What a run gave: its directory, the evaluations at its start and end, and the seconds spent training.
+
+    An evaluation that was made before the run was resumed is None here and stands in `eval.jsonl`.
+    """
 
     directory: Path
     before: Evaluation | None
@@ -36,7 +39,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
     """
     view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)
     with held(run.directory, resume=resume), Workshop(run, resume, view) as shop, view:
-        before = shop.evaluate(0)
+        before = after = shop.evaluate(shop.done)
         for iteration in range(shop.done + 1, run.iterations + 1):
             started = time.perf_counter()
             collected = shop.collect(iteration)
@@ -49,11 +52,9 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
             shop.engine.load_weights(shop.policy.model, shop.steps)
             update_s = time.perf_counter() - update_started
 
-            if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
-                shop.save_checkpoint(iteration)
             times = {"time_s": time.perf_counter() - started, "update_s": update_s}
             shop.log(iteration, metrics_of(run, iteration, shop.steps, collected, rows, updated, times))
-            if run.eval_every and iteration % run.eval_every == 0 and iteration < run.iterations:
-                shop.evaluate(iteration)
-        after = shop.evaluate(run.iterations)
+            if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
+                shop.save_checkpoint(iteration)
+            after = shop.evaluate(iteration)
         return Result(run.directory, before, after, shop.train_s)

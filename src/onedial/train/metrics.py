@@ -24,7 +24,7 @@ SIGMA_BINS = 10
 METRICS: dict[str, str] = {
     "iteration": "round of rollouts and updates, counted from 1",
     "step": "optimiser steps made so far",
-    "time_s": "seconds of the whole iteration, checkpoint included, evaluation not",
+    "time_s": "seconds of the whole iteration, without checkpoint and evaluation",
     "generate_s": "seconds of generating, verification that overlaps it included",
     "verify_s": "seconds spent waiting for verdicts after generation had ended",
     "update_s": "seconds of log-probabilities, gradients, optimiser and weight transfer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -132,7 +133,7 @@ class Workshop:
             self.done, self.steps, self.train_s = state["iteration"], state["step"], state["train_s"]
             allocator.restore(state["allocator"], self._carried(state["allocator"].get("carried", [])))
             self.engine.load_weights(self.policy.model, self.steps)
-        if self.done >= self.run.iterations:
+        if self.done >= self.run.iterations and not self._lacks_evaluation():
             raise RunDirError(
                 f"{self.directory}: all {self.run.iterations} iterations are done; to go on, add --iterations N with "
                 f"N > {self.run.iterations}"
@@ -147,6 +148,11 @@ class Workshop:
             iteration += 1
         self.collector.recorded = recorded
         self.view.note(f"resuming after iteration {self.done}; {len(recorded)} groups already generated are reused")
+
+    def _lacks_evaluation(self) -> bool:
+        """Whether a run killed after its last iteration still owes its last evaluation."""
+        last = [r for r in read_json_lines(self.directory / "eval.jsonl") if r["iteration"] == self.run.iterations]
+        return self.run.eval_prompts > 0 and self.done == self.run.iterations and not last
 
     def _carried(self, names: list[list[Any]]) -> list[Group]:
         """Groups that wait for their update, from the rollouts on disk, with prompts as the task draws them."""
@@ -181,6 +187,7 @@ class Workshop:
 
     def save_checkpoint(self, iteration: int) -> Path:
         """Weights, moments and the state to resume from."""
+        started = time.perf_counter()
         state = {
             "version": __version__,
             "iteration": iteration,
@@ -188,7 +195,10 @@ class Workshop:
             "train_s": self.train_s,
             "allocator": self.collector.allocator.state(),
         }
-        return checkpoint.save(self.directory, iteration, self.policy, self.tokenizer, state, self.run.keep_checkpoints)
+        keep = self.run.keep_checkpoints
+        path = checkpoint.save(self.directory, iteration, self.policy, self.tokenizer, state, keep)
+        self.train_s += time.perf_counter() - started
+        return path
 
     def log(self, iteration: int, metrics: dict[str, Any]) -> None:
         """One line of metrics to the file, the screen and the trackers."""
@@ -199,9 +209,10 @@ class Workshop:
             tracker.log(metrics, iteration)
 
     def evaluate(self, iteration: int) -> Evaluation | None:
-        """Held-out accuracy now; None where evaluation is off or this iteration's lies behind a resumed run."""
-        run = self.run
-        if not run.eval_prompts or iteration < self.done:
+        """Held-out accuracy after an iteration, at the start, the end and every `eval_every`; None when not due."""
+        run, path = self.run, self.directory / "eval.jsonl"
+        due = iteration in (0, run.iterations) or (run.eval_every and iteration % run.eval_every == 0)
+        if not run.eval_prompts or not due or any(r["iteration"] == iteration for r in read_json_lines(path)):
             return None
         prompts = self.task.heldout(run.eval_prompts, run.seed)
         groups = generate_groups(
@@ -215,10 +226,7 @@ class Workshop:
             progress=self.view.progress,
         )
         evaluation = evaluate_groups(groups, run.temperature)
-        path = self.directory / "eval.jsonl"
-        known = [record for record in read_json_lines(path) if record["iteration"] == iteration]
-        if not known:
-            append_json(path, {"iteration": iteration, **evaluation.to_json()})
+        append_json(path, {"iteration": iteration, **evaluation.to_json()})
         self.view.note(f"held-out avg@{evaluation.samples} after {iteration} iterations: {evaluation.avg.value:.1%}")
         return evaluation
 
