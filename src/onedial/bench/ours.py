@@ -25,7 +25,6 @@ from onedial.train.policy import Policy
 from onedial.train.step import update
 from onedial.types import Completion, Group, Prompt, Rollout, Verdict
 
-
 # without refill exactly the shape's prompts are generated, silent groups too
 ROW = replace(ALGORITHMS["dapo"], refill=False)
 
