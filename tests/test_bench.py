@@ -19,7 +19,17 @@ from onedial.bench.curves import AXES, shape_at
 from onedial.bench.figure import Figure, Point
 from onedial.bench.flops import Weights, decode_flops, update_flops, weights_of
 from onedial.bench.render import as_page, as_text, number
-from onedial.bench.settings import GENERATE, LONG, STEP, Settings, Shape, prompt_ids, prompt_texts, reward_of
+from onedial.bench.settings import (
+    GENERATE,
+    LONG,
+    STEP,
+    Settings,
+    Shape,
+    prompt_ids,
+    prompt_texts,
+    reward_of,
+    rows_per_pass,
+)
 from onedial.bench.worker import Reply, Worker, WorkerFailed
 from onedial.errors import ConfigError
 from onedial.maths.loss import contributes
@@ -153,6 +163,12 @@ def test_shapes_are_those_of_the_table_and_fit_the_context() -> None:
     assert LONG.fitted(256) == Shape(8, 8, 232, 24) and LONG.fitted(8192) == LONG
 
 
+def test_trl_takes_fewer_long_rows_at_once() -> None:
+    # 64 rows of 75 tokens hold 4,800, eleven of 424; the passes of a step are equal
+    assert rows_per_pass(STEP, 64) == 64 and rows_per_pass(STEP, 63) == 32 and rows_per_pass(STEP, 1000) == 64
+    assert rows_per_pass(LONG, 64) == 8 and rows_per_pass(LONG, 1) == 1
+
+
 def test_rewards_make_the_groups_wanted() -> None:
     def mixed(mode: str) -> int:
         groups = [{reward_of(mode, prompt, index, 8) for index in range(8)} for prompt in range(8)]
@@ -266,7 +282,7 @@ def test_update_with_curves_and_a_page(tiny_model: Path, tmp_path: Path, capsys:
     ("words", "message"),
     [
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
-        (["--peer-rows", "7"], "--peer-rows 7: must divide the 64 rows"),
+        (["--peer-rows", "0"], "--peer-rows 0: must be at least 1"),
         (["--figures", "generate"], "not a figure of step"),
         (["--write", "nowhere/page.md"], "no folder nowhere"),
     ],

@@ -16,7 +16,7 @@ from onedial.bench.flops import decode_flops, update_flops, weights_of
 from onedial.bench.machine import Ceiling, interleaved, version
 from onedial.bench.ours import Generation, Update, open_policy
 from onedial.bench.peer_transformers import TransformersGeneration
-from onedial.bench.settings import GENERATE, LONG, MODES, STEP, Settings, Shape
+from onedial.bench.settings import GENERATE, LONG, MODES, STEP, Settings, Shape, rows_per_pass
 from onedial.bench.worker import Worker, WorkerFailed
 from onedial.errors import ConfigError, nearest
 
@@ -132,7 +132,9 @@ _IN_PROCESS: dict[str, Callable[[Settings], Figure]] = {
 def steps_vs_trl(settings: Settings, shape: Shape, names: dict[str, str]) -> list[Figure]:
     """Whole steps (generation, verdicts, update) against TRL's, for each mode; both stay in memory throughout."""
     shape = shape.fitted(settings.context)
-    work = {mode: f"{shape}, {mode.replace('_', ' ')}" for mode in names}
+    passes = shape.rows // rows_per_pass(shape, settings.peer_rows)
+    split = f", TRL in {passes} passes" if passes > 1 else ""
+    work = {mode: f"{shape}, {mode.replace('_', ' ')}{split}" for mode in names}
     blanks = [Figure(name, "s", _named("trl"), work[mode]) for mode, name in names.items()]
     if (reason := _absent("trl")) is not None:
         return [_unmeasured(blank, reason) for blank in blanks]

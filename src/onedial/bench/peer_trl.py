@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer, driven through its public API on the same model, prompts, group size, lengths and type.
 
 Settings chosen in its favour: no reference model, no activation checkpointing, no logging, no saving, the whole
-group's completions in as few passes as asked, the fused optimiser. Time runs from its step's beginning to its end.
+step in one pass where it fits, the fused optimiser. Time runs from its step's beginning to its end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from onedial.bench.machine import synchronise
-from onedial.bench.settings import Settings, Shape, prompt_texts, reward_of
+from onedial.bench.settings import Settings, Shape, prompt_texts, reward_of, rows_per_pass
 from onedial.bench.worker import Exchange
 from onedial.models import load_tokenizer
 
@@ -70,7 +70,7 @@ def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
 def _config(settings: Settings, shape: Shape, folder: str) -> Any:
     from trl.trainer.grpo_config import GRPOConfig
 
-    rows = min(settings.peer_rows, shape.rows)
+    rows = rows_per_pass(shape, settings.peer_rows)
     return GRPOConfig(
         output_dir=folder,
         model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},

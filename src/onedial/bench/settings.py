@@ -48,7 +48,7 @@ class Settings:
 
     `model` is a folder or a Hugging Face name, `dtype` bfloat16 or float32, `threads` of torch in every process,
     `gemm_size` the side of the ceiling's square matrices, `decode_steps` the decode steps timed together,
-    `peer_rows` the rows that TRL puts into one forward and backward pass.
+    `peer_rows` the rows of a step's usual length that TRL puts into one forward and backward pass.
     """
 
     model: str
@@ -60,6 +60,17 @@ class Settings:
     gemm_size: int = 4096
     decode_steps: int = 32
     peer_rows: int = 64
+
+
+def rows_per_pass(shape: Shape, peer_rows: int) -> int:
+    """Rows of a shape that TRL takes at once: as many as hold no more tokens than `peer_rows` rows of `STEP` do.
+
+    TRL computes every row's prompt anew and has no micro-batches by tokens; without this, long prompts would need
+    several times the memory of a step's. The rows of a pass divide the shape's rows.
+    """
+    room = peer_rows * (STEP.prompt_tokens + STEP.completion_tokens)
+    fits = room // (shape.prompt_tokens + shape.completion_tokens)
+    return max(rows for rows in range(1, shape.rows + 1) if shape.rows % rows == 0 and rows <= max(1, fits))
 
 
 def reward_of(mode: str, prompt: int, index: int, prompts: int) -> float:
