@@ -15,6 +15,7 @@ from onedial.errors import DataError
 from onedial.lm import head
 from onedial.lm.attention import PrefixLayout, use_packed_attention, using
 from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, make_decoder
+from onedial.lm.frugal import gated_unit, make_frugal, rms_norm
 from onedial.lm.head import token_logps
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
 
@@ -113,6 +114,36 @@ def test_packed_logps_and_gradients_equal_unpacked(name: str) -> None:
     for key, weight in model.named_parameters():
         scale = float(gradients[key].abs().max())
         torch.testing.assert_close(weight.grad, gradients[key], atol=1e-5 * max(scale, 1e-3), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_frugal_blocks_equal_the_librarys(name: str) -> None:
+    """Other library: norms and gated units that recompute give transformers' logps and gradients."""
+    batch, results = ragged_batch(GROUPS), []
+    for frugal in (False, True):
+        model = model_of(CONFIGS[name])
+        if frugal:
+            make_frugal(model)
+            assert any("forward" in vars(module) for module in model.modules()), "nothing was replaced"
+        logp, _ = packed_logps(model, batch)
+        (logp * torch.linspace(-1, 1, len(logp))).sum().backward()
+        results.append((logp.detach(), [weight.grad for weight in model.parameters()]))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-5)
+    for plain, ours in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(plain, ours, atol=1e-5 * max(1.0, float(plain.abs().max())), rtol=1e-4)
+
+
+def test_frugal_gradients_are_the_derivatives() -> None:
+    """Identity: finite differences, in double; the norm's fp32 inside bounds how close."""
+    rng = torch.Generator().manual_seed(0)
+    hidden, up = (torch.randn(3, 8, generator=rng, dtype=torch.double).requires_grad_() for _ in range(2))
+    weight = torch.rand(8, generator=rng, dtype=torch.double).requires_grad_()
+    torch.autograd.gradcheck(gated_unit, (hidden, up))
+    pull = torch.randn(3, 8, generator=rng, dtype=torch.double)
+    ours = torch.autograd.grad((rms_norm(hidden, weight, 1e-5) * pull).sum(), (hidden, weight))
+    plain = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + 1e-5) * weight
+    for got, wanted in zip(ours, torch.autograd.grad((plain * pull).sum(), (hidden, weight)), strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_checkpointed_blocks_attend_in_backward() -> None:

@@ -63,7 +63,7 @@ class Run:
     beta1: float = _cell(0.9, "AdamW's first moment decay")
     beta2: float = _cell(0.99, "AdamW's second moment decay; 0.99 suits runs of 10 to 1000 steps")
     grad_clip: float = _cell(1.0, "largest gradient norm; 0 switches clipping off")
-    micro_batch_tokens: int = _cell(8192, "tokens per forward and backward pass; bounds memory, changes no result")
+    micro_batch_tokens: int = _cell(2048, "tokens per forward and backward pass; bounds memory, changes no result")
     activation_checkpointing: bool = _cell(False, "recompute activations in backward: less memory, about 1/3 more time")
     lora_rank: int = _cell(0, "train LoRA adapters of this rank instead of all weights; 0 trains all")
     lora_alpha: float = _cell(0.0, "LoRA scale numerator; 0 means twice the rank")

@@ -14,6 +14,7 @@ from onedial.config import Run
 from onedial.errors import ConfigError
 from onedial.lm.attention import PrefixLayout, use_packed_attention, using
 from onedial.lm.decoder import head_of, hidden_states
+from onedial.lm.frugal import make_frugal
 from onedial.lm.head import token_logps
 from onedial.models import load_causal_lm
 
@@ -138,6 +139,7 @@ class Policy:
 def _prepared(model: Any, run: Run) -> Any:
     """Packed attention, no dropout (the policy that samples is the policy that trains), LoRA where asked for."""
     use_packed_attention(model)
+    make_frugal(model)
     if run.lora_rank:
         model = _with_lora(model, run)
     for module in model.modules():

@@ -1,0 +1,83 @@
+"""Norms and gated units that keep less for backward, for the Llama family's training forward.
+
+Hugging Face's RMSNorm keeps an fp32 copy of its input and its gated unit keeps silu(gate); both are cheap to make
+again. The values are the same within rounding, and the norm is the one the fused decoder uses, so that sampler and
+trainer agree more closely.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(hidden, weight)
+        ctx.eps = eps
+        return F.rms_norm(hidden, hidden.shape[-1:], weight, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        hidden, weight = ctx.saved_tensors
+        exact = hidden.float()
+        scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + ctx.eps)
+        normed = exact * scale
+        grad = grads[0].float()
+        pull = grad * weight.float()
+        grad_hidden = scale * (pull - normed * (pull * normed).mean(-1, keepdim=True))
+        grad_weight = (grad * normed).flatten(0, -2).sum(0)
+        return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None
+
+
+class _GatedUnit(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate) * up
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        gate, up = ctx.saved_tensors
+        grad_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
+        return grad_gate, grads[0] * F.silu(gate)
+
+
+def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """(…, d) → (…, d): hidden / √(mean(hidden²) + eps) · weight (arXiv:1910.07467, Eq. 4), computed in fp32."""
+    out: Tensor = _RmsNorm.apply(hidden, weight, eps)
+    return out
+
+
+def gated_unit(gate: Tensor, up: Tensor) -> Tensor:
+    """(…, m) ×2 → (…, m): silu(gate) · up (arXiv:2002.05202, Eq. 6)."""
+    out: Tensor = _GatedUnit.apply(gate, up)
+    return out
+
+
+def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
+    return rms_norm(hidden_states, self.weight, self.variance_epsilon)
+
+
+def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    out: Tensor = self.down_proj(gated_unit(self.gate_proj(x), self.up_proj(x)))
+    return out
+
+
+def make_frugal(model: nn.Module) -> None:
+    """Gives the norms and gated units of a Llama-family model their frugal forward; other models stay as they are."""
+    config: Any = model.config
+    for module in model.modules():
+        name = type(module).__name__
+        if name in NORMS:
+            module.forward = MethodType(_norm_forward, module)
+        elif name in GATED and config.hidden_act == "silu":
+            module.forward = MethodType(_gated_forward, module)
