@@ -1,0 +1,209 @@
+"""Which groups train, which wait, and that no paid group is ever lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onedial.budget.allocators import Allocation, Dynamic, Fixed, fate_of
+from onedial.errors import EngineError
+from onedial.rollout.collector import Collector
+from onedial.rollout.engine import Finished, Request, Sampling
+from onedial.types import Completion, Group, Prompt, Rollout, Verdict
+
+KINDS = {"right": [1.0, 1.0], "wrong": [0.0, 0.0], "mixed": [1.0, 0.0], "failed": []}
+
+
+def group(position: int, kind: str, iteration: int = 0) -> Group:
+    done = Completion((5, 0), (-0.1, -0.2), "stop")
+    judged = [Verdict(reward, correct=reward > 0) for reward in KINDS[kind]]
+    if kind == "failed":
+        judged = [Verdict(0.0, outcome="timeout")] * 2
+    rollouts = tuple(Rollout(index, done, verdict) for index, verdict in enumerate(judged))
+    return Group(Prompt(f"p{position}"), rollouts, iteration, position)
+
+
+def play(allocator: Any, kinds: Sequence[str], iterations: int) -> tuple[list[Allocation], list[Group]]:
+    """Runs an allocator against a stream in which position i is of kind kinds[i mod n]."""
+    allocations, generated = [], []
+    for iteration in range(iterations):
+        allocator.start(iteration)
+        while asks := allocator.ask():
+            answers = [group(ask.position, kinds[ask.position % len(kinds)], iteration) for ask in asks]
+            generated.extend(answers)
+            allocator.answer(answers)
+        allocations.append(allocator.finish())
+    return allocations, generated
+
+
+def test_fixed_takes_the_next_prompts_and_keeps_what_the_row_keeps() -> None:
+    """Hand value: four prompts of every kind; keep='all' trains three, keep='mixed' one."""
+    for keep_mixed, trained in ((False, {"p0", "p1", "p2"}), (True, {"p2"})):
+        (first, second), _ = play(Fixed(4, 2, keep_mixed), ["right", "wrong", "mixed", "failed"], 2)
+        assert {g.prompt.text for g in first.train} == trained
+        assert {g.position for g in second.train} == {int(name[1]) + 4 for name in trained}
+        assert Counter(first.fates.values())["unusable"] == 1
+
+
+def test_dynamic_fills_the_batch_and_keeps_the_surplus() -> None:
+    """Hand value: with every second group mixed, a batch of 3 asks 3, finds 2 mixed, asks on, and the surplus waits."""
+    allocator = Dynamic(3, 2, limit=10)
+    (first, second), generated = play(allocator, ["mixed", "right"], 2)
+    assert [g.position for g in first.train] == [0, 2, 4]
+    trained = [g.position for a in (first, second) for g in a.train]
+    assert trained == sorted(trained), "oldest first"
+    assert second.carried_in == sum(g.iteration == 0 for g in second.train)
+    assert len(generated) < 14
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=30),
+    prompts=st.integers(1, 6),
+    limit=st.floats(1, 8),
+    policy=st.sampled_from(["train", "carry"]),
+    iterations=st.integers(1, 6),
+)
+def test_no_mixed_group_is_lost_and_refilling_is_bounded(
+    kinds: list[str], prompts: int, limit: float, policy: str, iterations: int
+) -> None:
+    """Invariance (verl 953, 1108; OpenRLHF 1310): trained once or waiting, never dropped; asked at most limit × batch."""
+    allocator = Dynamic(prompts, 2, limit, policy)
+    allocations, generated = play(allocator, kinds, iterations)
+    trained = [g.id for a in allocations for g in a.train]
+    waiting = [g.id for g in allocator.carried]
+    mixed = [g.id for g in generated if g.mixed]
+    assert sorted(trained + waiting) == sorted(mixed), "every mixed group trains exactly once or waits"
+    assert all(len(a.train) <= prompts for a in allocations)
+    assert Counter(g.iteration for g in generated).most_common(1)[0][1] <= max(int(limit * prompts), 1)
+    for iteration, allocation in enumerate(allocations):
+        assert set(allocation.fates) == {g.id for g in generated if g.iteration == iteration}, "each is accounted for"
+        assert allocation.exhausted == (len(allocation.train) < prompts or (policy == "carry" and not allocation.train))
+
+
+def test_stopping_says_what_to_do() -> None:
+    """The message counts and names the remedies."""
+    allocator = Dynamic(4, 2, limit=2, on_exhausted="stop")
+    with pytest.raises(EngineError, match=r"8 prompts gave 0 mixed groups of the 4 wanted .*on_exhausted=train"):
+        play(allocator, ["wrong"], 1)
+
+
+def test_state_survives_json() -> None:
+    """Invariance: an allocator restored between iterations decides as the one that went on."""
+    kinds = ["mixed", "right", "mixed", "mixed", "wrong", "mixed", "mixed"]
+    first = Dynamic(2, 2)
+    play(first, kinds, 3)
+    second = Dynamic(2, 2)
+    second.restore(json.loads(json.dumps(first.state())), first.carried)
+    assert [[g.id for g in a.train] for a in play(first, kinds, 3)[0]] == [
+        [g.id for g in a.train] for a in play(second, kinds, 3)[0]
+    ]
+
+
+def test_unanimity_is_of_outcomes_not_of_rounding() -> None:
+    """Named bugs: float unanimity and a mean inside (0, 1) (peers C4, C6): equal rewards are silent at any value."""
+    third = Rollout(0, Completion((1,), (0.0,), "stop"), Verdict(0.1 + 0.2, correct=None))
+    same = Group(Prompt("p"), (third,) * 7)
+    assert not same.mixed and fate_of(same, keep_mixed=True) == "silent"
+    negative = Group(Prompt("p"), (third, Rollout(1, third.completion, Verdict(-1.0, correct=False))))
+    assert negative.mixed
+
+
+class ScriptedEngine:
+    """Finishes rows in a scrambled order; writes each row's position and index as its tokens."""
+
+    version = 0
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Request, int]] = []
+
+    def submit(self, request: Request) -> None:
+        self.rows.extend((request, index) for index in range(len(request.seeds)))
+        self.rows.sort(key=lambda row: row[0].seeds[row[1]])
+
+    @property
+    def pending(self) -> int:
+        return len(self.rows)
+
+    def poll(self) -> list[Finished]:
+        request, index = self.rows.pop()
+        return [Finished(request.key, index, Completion((request.key, index), (0.0, 0.0), "stop"))]
+
+    def load_weights(self, model: Any, version: int) -> None: ...
+
+
+class LateJudge:
+    """Judges in the opposite order, some polls late; a row is right when its index is odd."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+        self.polls = 0
+
+    def submit(self, key: Any, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None:
+        self.waiting.append((key, Verdict(float(key[1] % 2), correct=bool(key[1] % 2), answer=prompt.text)))
+
+    def poll(self) -> list[Any]:
+        self.polls += 1
+        return [self.waiting.pop()] if self.polls % 3 == 0 and self.waiting else []
+
+    @property
+    def pending(self) -> int:
+        return len(self.waiting)
+
+
+class Letters:
+    """Tokens are code points."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(map(ord, prompt.text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return ",".join(map(str, tokens))
+
+
+def collector(allocator: Any, **options: Any) -> Collector:
+    prompts = [Prompt(f"prompt {position % 3}") for position in range(50)]  # the same prompt is drawn again and again
+    return Collector(
+        ScriptedEngine(), Letters(), LateJudge(), allocator, prompts.__getitem__, Sampling(), seed=3, **options
+    )
+
+
+def test_rows_find_their_group_whatever_finishes_first() -> None:
+    """Named bug: rows regrouped across prompts (open-instruct 1794, slime 1415). Order of finishing changes nothing."""
+    collected = collector(Fixed(5, 4)).collect(iteration=2)
+    assert [g.position for g in collected.groups] == list(range(5))
+    assert len({g.id for g in collected.groups}) == 5, "a prompt drawn twice makes two groups"
+    for g in collected.groups:
+        assert [r.index for r in g.rollouts] == [0, 1, 2, 3]
+        assert all(r.completion.token_ids == (g.position, r.index) for r in g.rollouts)
+        assert all(r.verdict.answer == g.prompt.text for r in g.rollouts)
+        assert g.rewards == [0.0, 1.0, 0.0, 1.0] and g.iteration == 2
+
+
+def test_the_same_prompt_drawn_twice_gets_other_randomness() -> None:
+    """Seed paths hold the position: two groups of one prompt are not copies of each other."""
+    seen: list[int] = []
+
+    class Recording(ScriptedEngine):
+        def submit(self, request: Request) -> None:
+            seen.extend(request.seeds)
+            super().submit(request)
+
+    gatherer = collector(Fixed(6, 4))
+    gatherer.engine = Recording()
+    gatherer.collect(iteration=1)
+    assert len(set(seen)) == 24
+
+
+def test_recorded_groups_are_not_asked_of_the_engine() -> None:
+    """A record of some groups is used as it is; the rest is generated; the answer is the same."""
+    whole = collector(Fixed(5, 4)).collect(iteration=1)
+    record = {g.id: g for g in whole.groups[1:4]}
+    again = collector(Fixed(5, 4), recorded=record).collect(iteration=1)
+    assert again.replayed == 3 and again.groups == whole.groups
