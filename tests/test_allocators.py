@@ -73,7 +73,7 @@ def test_dynamic_fills_the_batch_and_keeps_the_surplus() -> None:
 def test_no_mixed_group_is_lost_and_refilling_is_bounded(
     kinds: list[str], prompts: int, limit: float, policy: str, iterations: int
 ) -> None:
-    """Invariance (verl 953, 1108; OpenRLHF 1310): trained once or waiting, never dropped; asked at most limit × batch."""
+    """Invariance (verl 953, 1108; OpenRLHF 1310): trained once or waiting, never dropped; asks are bounded."""
     allocator = Dynamic(prompts, 2, limit, policy)
     allocations, generated = play(allocator, kinds, iterations)
     trained = [g.id for a in allocations for g in a.train]

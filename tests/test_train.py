@@ -243,6 +243,15 @@ def test_a_directory_holds_one_run(run: Run) -> None:
     assert sorted(path.name for path in Path(run.out).iterdir()) == before
 
 
+def test_repeating_a_command_makes_another_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --out, a second run of the same settings finds a place of its own and the same result."""
+    monkeypatch.chdir(tmp_path)
+    unplaced = replace(run, out="", iterations=1)
+    first, second = train(unplaced), train(unplaced)
+    assert [str(result.directory) for result in (first, second)] == ["runs/dapo-early-s0", "runs/dapo-early-s0-2"]
+    assert same(weights(first.directory), weights(second.directory))
+
+
 def test_a_full_disk_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No space for the second checkpoint: one clear error, the first stays whole, and resuming ends as if unharmed."""
     reference = replace(run, out=run.out + "-whole")

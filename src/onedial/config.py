@@ -44,7 +44,7 @@ class Run:
     task: Any = _cell("arithmetic", "task name, data file, or a task object")
     task_options: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "options of the task"})
     algorithm: Algorithm = field(default=ALGORITHMS["dapo"], metadata={"help": "row of the table"})
-    out: str = _cell("", "run directory (default runs/ROW-TASK-sSEED)")
+    out: str = _cell("", "run directory (default: the first free of runs/ROW-TASK-sSEED, …-2, …)")
     seed: int = _cell(0, "seed of everything random")
     iterations: int = _cell(100, "rounds of rollouts and updates")
     prompts_per_iteration: int = _cell(8, "groups trained on per iteration")
@@ -114,8 +114,15 @@ class Run:
 
     @property
     def directory(self) -> Path:
-        """Where the run lies."""
+        """Where the run lies; without `out` a name made of row, task and seed."""
         return Path(self.out or f"runs/{self.algorithm.name}-{self.task_name}-s{self.seed}")
+
+    def placed(self) -> Run:
+        """The run with its directory settled: without `out` the first name that is free, so that repeating is safe."""
+        if self.out:
+            return self
+        names = [self.directory, *(self.directory.with_name(f"{self.directory.name}-{n}") for n in range(2, 10_000))]
+        return replace(self, out=str(next(name for name in names if not name.exists())))
 
 
 def _positive(allowed: str = "must be positive") -> tuple[Any, str]:

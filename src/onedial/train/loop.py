@@ -37,6 +37,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
     With `resume`, goes on from the newest checkpoint; rollouts that were already paid for are not generated again,
     and the result equals that of a run that was never stopped. Raises UserError for everything a person can mend.
     """
+    run = run if resume else run.placed()
     view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)
     with held(run.directory, resume=resume), Workshop(run, resume, view) as shop, view:
         before = after = shop.evaluate(shop.done)
