@@ -18,6 +18,7 @@ from onedial.cli import main
 from onedial.errors import DataError
 from onedial.findings.counts import prompt_counts, prompt_rows
 from onedial.maths import dispersion
+from onedial.tasks.registry import open_task
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -268,7 +269,7 @@ def test_exports_hold_what_trainers_read(tmp_path: Path) -> None:
     counts = prompt_counts(log)
     made = plan(counts, 300)
     texts = prompt_rows(log, counts.ids)
-    for target in ("trl:a.jsonl", "trl:a.parquet", "verl:b.parquet", "onedial:c.json"):
+    for target in ("trl:a.jsonl", "trl:a.parquet", "verl:b.parquet", "table:c.csv", "table:c.jsonl"):
         kind, path = parse_target(target)
         export(made, texts, kind, tmp_path / path)
     trl = pl.read_parquet(tmp_path / "a.parquet")
@@ -278,11 +279,26 @@ def test_exports_hold_what_trainers_read(tmp_path: Path) -> None:
     assert row["prompt"] == [{"role": "user", "content": trl["prompt"][0]}]
     assert row["reward_model"] == {"style": "rule", "ground_truth": trl["answer"][0]}
     assert row["data_source"] == "arithmetic" and row["extra_info"]["index"] == 0
-    state = json.loads((tmp_path / "c.json").read_text())
-    assert set(state["prompts"]) == set(counts.ids)
-    one = state["prompts"][counts.ids[0]]
-    beta = table_of(made).row(0, named=True)
-    assert (one["a"], one["b"], one["n"]) == (pytest.approx(beta["a"], abs=1e-5), pytest.approx(beta["b"], abs=1e-5), 8)
+    table = pl.read_ndjson(tmp_path / "c.jsonl")
+    assert table.get_column("prompt_id").to_list() == list(counts.ids) and table.columns == table_of(made).columns
+    assert table.get_column("a").to_list() == pytest.approx(table_of(made).get_column("a").to_list(), rel=1e-12)
+    assert len(pl.read_csv(tmp_path / "c.csv")) == len(table)
+
+
+def test_onedial_trains_on_an_exported_plan(tmp_path: Path) -> None:
+    # oracle: the funded prompts and answers of the plan; every one is in the training split, drawn once an epoch
+    log = simulated(np.random.default_rng(0).beta(0.6, 0.8, 60))
+    counts = prompt_counts(log)
+    made = plan(counts, 300)
+    export(made, prompt_rows(log, counts.ids), "trl", tmp_path / "next.jsonl")
+    funded = pl.read_ndjson(tmp_path / "next.jsonl")
+    source = open_task(str(tmp_path / "next.jsonl"), held_out=0.2)
+    sizes = [source.size(split) for split in ("train", "test")]
+    assert sum(size or 0 for size in sizes) == len(funded) == made.fate.count("fund")
+    drawn = [source.draw("train", 0, position) for position in range(sizes[0] or 0)]
+    want = dict(zip(funded["prompt"], funded["answer"], strict=True))
+    assert len({prompt.text for prompt in drawn}) == sizes[0]
+    assert all(str(prompt.answer) == want[prompt.text] for prompt in drawn)
 
 
 def test_wrong_targets_and_missing_texts_are_said(tmp_path: Path) -> None:
@@ -307,11 +323,11 @@ def test_command_prints_the_decision_first_in_80_columns(tmp_path: Path, capsys:
         {"prompt": f"question {i}", "answer": "1", "solve_rate": x / 16, "n_correct": int(x)} for i, x in enumerate(k)
     ]
     table.write_text("\n".join(map(json.dumps, lines)))
-    assert main(["plan", str(table), "--budget", "2000", "--export", f"onedial:{tmp_path / 'state.json'}"]) == 0
+    assert main(["plan", str(table), "--budget", "2000", "--export", f"table:{tmp_path / 'plan.csv'}"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("Use G = ") and "silent groups instead of" in text
     assert max(map(len, text.split("wrote")[0].splitlines())) <= 80
-    assert (tmp_path / "state.json").is_file()
+    assert len(pl.read_csv(tmp_path / "plan.csv")) == 400
     assert main(["plan", str(table), "--budget", "2000", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     low, high = value["expected_silent_uniform_interval"]

@@ -1,17 +1,16 @@
-"""A plan as files: a TRL data set, a verl parquet, the initial state of our own allocator."""
+"""A plan as files: a TRL data set (which `onedial train --task PATH` reads too), a verl parquet, a table per prompt."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from onedial.budget.planner import Plan
 from onedial.errors import DataError, nearest
 
-KINDS = {"trl": (".jsonl", ".parquet"), "verl": (".parquet",), "onedial": (".json",)}
+KINDS = {"trl": (".jsonl", ".parquet"), "verl": (".parquet",), "table": (".csv", ".jsonl", ".parquet")}
 
 
 def parse_target(text: str) -> tuple[str, Path]:
@@ -29,11 +28,12 @@ def export(plan: Plan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
     """Write the plan; `prompts` has prompt_id (text), prompt, answer, source per prompt.
 
     trl and verl get the funded prompts, one row each, with tries, weight and the believed solve rate; their trainer
-    takes one group size, `plan.group_size`. Raises DataError when the texts they need are not known.
+    takes one group size, `plan.group_size`. table gets every prompt by its id, whatever its fate (`table_of`), and
+    needs no texts. Raises DataError when the texts that trl and verl need are not known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        {"trl": _trl, "verl": _verl, "onedial": _onedial}[kind](plan, prompts, path)
+        {"trl": _trl, "verl": _verl, "table": _table}[kind](plan, prompts, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
     return path
@@ -58,36 +58,24 @@ def table_of(plan: Plan) -> pl.DataFrame:
     )
 
 
-def _onedial(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
-    rows = table_of(plan).iter_rows(named=True)
-    state: dict[str, Any] = {
-        "version": 1,
-        "kind": "onedial allocator state",
-        "group_size": plan.group_size,
-        "rho": plan.rho,
-        "prompts": {
-            row["prompt_id"]: {
-                "a": round(row["a"], 6),
-                "b": round(row["b"], 6),
-                "n": row["n"],
-                "weight": round(row["weight"], 6),
-                "tries": row["adaptive_tries"],
-                "fate": row["fate"],
-            }
-            for row in rows
-        },
-    }
-    path.write_text(json.dumps(state, indent=1), encoding="utf-8")
+def _table(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    _write(table_of(plan), path)
 
 
 def _trl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
     rows = _funded(plan, prompts).select(
         "prompt", "answer", "source", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
     )
-    if path.suffix == ".parquet":
-        rows.write_parquet(path)
-    else:
-        rows.write_ndjson(path)
+    _write(rows, path)
+
+
+def _write(rows: pl.DataFrame, path: Path) -> None:
+    writers: dict[str, Callable[[Path], object]] = {
+        ".parquet": rows.write_parquet,
+        ".jsonl": rows.write_ndjson,
+        ".csv": rows.write_csv,
+    }
+    writers[path.suffix](path)
 
 
 def _verl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
@@ -113,6 +101,6 @@ def _funded(plan: Plan, prompts: pl.DataFrame) -> pl.DataFrame:
     if absent:
         raise DataError(
             f"the log holds no text for {absent:,} of {len(rows):,} planned prompts, so no data set can be written; "
-            "export onedial:PATH (by prompt id), or plan from a log with prompts"
+            "export table:PATH.csv (by prompt id), or plan from a log with prompts"
         )
     return rows

@@ -34,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND:PATH",
-        help="trl:PATH (.jsonl or .parquet), verl:PATH (.parquet), onedial:PATH (.json); may be repeated",
+        help="trl:PATH (.jsonl, which `onedial train --task PATH` reads too, or .parquet), verl:PATH (.parquet): the "
+        "funded prompts; table:PATH (.csv, .jsonl, .parquet): belief, tries, weight and fate of every prompt id; "
+        "may be repeated",
     )
 
 
