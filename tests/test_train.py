@@ -320,3 +320,13 @@ def test_views_and_metrics_agree(run: Run, capsys: pytest.CaptureFixture[str]) -
     assert [line.split()[0] for line in lines if "/2" in line] == ["1/2", "2/2"]
     assert all(len(line) <= 80 for line in lines)
     json.dumps(read_json_lines(Path(run.out) / "metrics.jsonl"))
+
+
+def test_the_log_shapes_silent_groups_too(run: Run) -> None:
+    """Hand value: with DAPO's length penalty every usable rollout's shaped reward = reward + penalty(length)."""
+    row = replace(ALGORITHMS["dapo"], overlong="penalty", overlong_buffer=3)
+    train(replace(run, algorithm=row, iterations=2))
+    frame = rollouts(run.out)
+    assert set(frame["fate"]) >= {"trained", "silent"}
+    for reward, shaped, length in frame.select("reward", "shaped_reward", "completion_tokens").iter_rows():
+        assert shaped == pytest.approx(reward + min(0.0, (6 - 3 - length) / 3))

@@ -20,13 +20,13 @@ GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(hidden, weight)
         ctx.eps = eps
         return F.rms_norm(hidden, hidden.shape[-1:], weight, eps)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden, weight = ctx.saved_tensors
         exact = hidden.float()
         scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + ctx.eps)
@@ -40,12 +40,12 @@ class _RmsNorm(torch.autograd.Function):
 
 class _GatedUnit(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
         return F.silu(gate) * up
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         grad_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
         return grad_gate, grads[0] * F.silu(gate)
@@ -53,13 +53,13 @@ class _GatedUnit(torch.autograd.Function):
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     """(…, d) → (…, d): hidden / √(mean(hidden²) + eps) · weight (arXiv:1910.07467, Eq. 4), computed in fp32."""
-    out: Tensor = _RmsNorm.apply(hidden, weight, eps)
+    out: Tensor = _RmsNorm.apply(hidden, weight, eps)  # type: ignore[no-untyped-call]
     return out
 
 
 def gated_unit(gate: Tensor, up: Tensor) -> Tensor:
     """(…, m) ×2 → (…, m): silu(gate) · up (arXiv:2002.05202, Eq. 6)."""
-    out: Tensor = _GatedUnit.apply(gate, up)
+    out: Tensor = _GatedUnit.apply(gate, up)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -54,12 +54,15 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What the maths made of a rollout: shaped reward, advantage, and whether it entered the loss."""
+class Made:
+    """What the maths made of a rollout: its shaped reward and, where it trained, its advantage.
+
+    `in_loss` is False where it trained but was left out of the loss (overlong mask).
+    """
 
     shaped_reward: float
-    advantage: float
-    in_loss: bool
+    advantage: float | None = None
+    in_loss: bool = True
 
 
 def rollout_file(directory: Path, iteration: int) -> Path:
@@ -72,10 +75,10 @@ def write_rollouts(
     iteration: int,
     groups: Sequence[Group],
     fates: Mapping[str, str],
-    trained: Mapping[tuple[str, int], Trained],
+    made: Mapping[tuple[str, int], Made],
 ) -> None:
     """Writes all groups generated in an iteration; atomic, so a reader never sees half a file."""
-    rows = [_record(group, rollout, fates, trained) for group in groups for rollout in group.rollouts]
+    rows = [_record(group, rollout, fates, made) for group in groups for rollout in group.rollouts]
     path = rollout_file(directory, iteration)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,16 +116,16 @@ def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _record(
-    group: Group, rollout: Rollout, fates: Mapping[str, str], trained: Mapping[tuple[str, int], Trained]
+    group: Group, rollout: Rollout, fates: Mapping[str, str], made: Mapping[tuple[str, int], Made]
 ) -> dict[str, Any]:
     completion, verdict, prompt = rollout.completion, rollout.verdict, group.prompt
-    made = trained.get((group.id, rollout.index))
+    own = made.get((group.id, rollout.index))
     fate = fates.get(group.id, "left")
     if not verdict.usable:
         fate = "unusable"
-    elif made is not None and not made.in_loss:
+    elif own is not None and not own.in_loss:
         fate = "masked"
-    elif made is not None and made.advantage == 0 and not group.mixed:
+    elif own is not None and own.advantage == 0 and not group.mixed:
         fate = "silent"
     return {
         "schema_version": SCHEMA_VERSION,
@@ -146,8 +149,8 @@ def _record(
         "outcome": verdict.outcome,
         "correct": verdict.correct,
         "reward": verdict.reward if verdict.usable else None,
-        "shaped_reward": made.shaped_reward if made else None,
-        "advantage": made.advantage if made else None,
+        "shaped_reward": own.shaped_reward if own else None,
+        "advantage": own.advantage if own else None,
         "parsed_answer": verdict.answer,
         "detail": verdict.detail,
         "reward_parts": json.dumps(dict(verdict.parts)),

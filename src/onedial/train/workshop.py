@@ -18,7 +18,7 @@ from onedial.errors import RunDirError
 from onedial.evaluation import Evaluation, evaluate_groups, generate_groups
 from onedial.lm.text import Text
 from onedial.logs.run_log import (
-    Trained,
+    Made,
     append_json,
     cut_json_lines,
     read_groups,
@@ -182,8 +182,13 @@ class Workshop:
         failed = [r.verdict.detail for group in collected.groups for r in group.rollouts if not r.verdict.usable]
         if failed:
             self.view.note(f"iteration {iteration}: {len(failed)} completions could not be judged, e.g. {failed[0]}")
-        trained = {key: Trained(*values) for key, values in rows.by_rollout(collected.allocation.train).items()}
-        write_rollouts(self.directory, iteration, collected.groups, collected.allocation.fates, trained)
+        made = {key: Made(*values) for key, values in rows.by_rollout(collected.allocation.train).items()}
+        trained_ids = {group.id for group in collected.allocation.train}
+        others = [group for group in collected.groups if group.id not in trained_ids and group.usable]
+        if others and self.run.algorithm.kl_in != "reward":  # their KL to the reference is not worth a forward pass
+            unused = pack(self.run.algorithm, others, max_new_tokens=self.run.max_new_tokens)
+            made |= {key: Made(shaped) for key, (shaped, _, _) in unused.by_rollout(others).items()}
+        write_rollouts(self.directory, iteration, collected.groups, collected.allocation.fates, made)
 
     def save_checkpoint(self, iteration: int) -> Path:
         """Weights, moments and the state to resume from."""
