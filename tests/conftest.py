@@ -9,6 +9,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Small tensors: a second thread would only spin. Tests that train the real model ask torch for more themselves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
