@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from logs_data import make
@@ -214,3 +215,31 @@ def test_broken_places_are_shown_with_their_lines(tmp_path: Path, capsys: pytest
     path.write_text(path.read_text() + "{oops\n" * 7)
     text = as_text(capsys, path)
     assert "7 broken places" in text and "a.jsonl:6" in text.replace("\n    ", "") and "and 2 more" in text
+
+
+def test_shaped_reward_of_trained_groups_only_says_nothing_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # oracle: by hand; a run that shapes only what it trains on logs no shaped reward for its silent groups
+    run = make.onedial_run(tmp_path, make.rollouts(1))
+    for file in (run / "rollouts").glob("*.parquet"):
+        rows = pl.read_parquet(file)
+        mixed = pl.col("reward").min().over("group_id") < pl.col("reward").max().over("group_id")
+        rows.with_columns(pl.when(mixed).then(pl.col("reward")).alias("shaped_reward")).write_parquet(file)
+    figures = as_json(capsys, run)
+    assert 0 < figures["silent_share"] < 1
+    assert figures["on_shaped_reward"] is None and figures["mean_shaped_reward"] is None
+    assert "no shaped reward" in figures["withheld"]["on_shaped_reward"]
+    assert "by the reward that trained" not in as_text(capsys, run)
+    found = {f["name"]: f for f in json.loads(_findings_json(capsys, run))["findings"]}
+    assert "only mixed groups have shaped rewards" in found["shaping_leak"]["withheld"]
+
+
+def _findings_json(capsys: pytest.CaptureFixture[str], run: Path) -> str:
+    assert main(["inspect", str(run), "--json", "--findings"]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_header_without_rows_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.csv").write_text("prompt,correct\n")
+    assert "a header and no rows" in refusal(capsys, tmp_path / "x.csv")

@@ -32,7 +32,7 @@ The format is detected. Broken lines are counted and located; figures that a log
 reason is given."""
 
 WIDTH, FINDINGS_SHOWN, BROKEN_SHOWN, BAR = 80, 6, 5, 20
-PLAIN = {"·": "-", "–": "-", "—": "-", "→": "->", "σ̂": "sigma", "≥": ">=", "×": "x", "−": "-", "½": "1/2"}
+PLAIN = {"·": "-", "–": "-", "—": "-", "→": "->", "σ̂": "sigma", "α": "alpha", "≥": ">=", "×": "x", "−": "-", "½": "1/2"}
 SHARE_ROWS = (
     ("mixed_share", "mixed: these teach", "green"),
     ("silent_wrong_share", "all wrong", "red"),

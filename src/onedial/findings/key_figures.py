@@ -25,7 +25,8 @@ from typing import Any
 import polars as pl
 
 from onedial.findings.intervals import clustered_wilson, wilson
-from onedial.logs.groups import KINDS, Reward, Scale, group_frame, reward_of, scale
+from onedial.logs.groups import KINDS, Scale, reward_of, scale
+from onedial.logs.runs import lean_groups
 from onedial.logs.schema import Log
 
 SILENT = ("right", "wrong", "other")
@@ -74,7 +75,7 @@ def _of_rollouts(log: Log) -> Figures:
     withheld: dict[str, str] = {}
     grouped = log.has("group_id") and log.coverage.group_identity != "none"
     marks = scale(log)
-    groups = _groups(log, marks) if grouped else None
+    groups = lean_groups(log, marks=marks) if grouped else None
     totals = _totals(log) if groups is None else _sums(groups)
     if not totals["rollouts"]:
         return _empty(withheld, "the log holds no rollouts")
@@ -91,27 +92,10 @@ def _of_rollouts(log: Log) -> Figures:
     if totals["mean"] is None:
         withheld["mean_reward"] = "no rollout has a usable reward"
     if log.has("shaped_reward"):
-        figures["mean_shaped_reward"] = totals["shaped_mean"]
-        if table is not None and totals["shaped_mean"] is not None and not log.coverage.survivors_only:
-            figures["on_shaped_reward"] = _shaped(log)
+        figures |= _shaped(log, totals, table, withheld)
     figures |= _tokens(log, totals, table, withheld)
     figures["pass_at_k"] = _pass_figures(log, marks, table, withheld)
     return {**figures, "withheld": withheld}
-
-
-def _groups(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.DataFrame:
-    """One row per group: the one pass over the rollouts from which all figures come."""
-    shaped = reward_of("shaped_reward")
-    extra = []
-    if log.has("prompt_id"):
-        # the same in every row of a group: max, because first() leaves polars' streaming engine
-        text = log.frame.collect_schema()["prompt_id"] == pl.String
-        extra.append((pl.col("prompt_id").hash() if text else pl.col("prompt_id")).max().alias("p"))
-    if log.has("shaped_reward"):
-        extra += [shaped.sum().alias("shaped"), shaped.count().alias("shaped_n")]
-    if log.has("completion_tokens"):
-        extra.append(pl.col("completion_tokens").null_count().alias("blank"))
-    return group_frame(log, on=on, marks=marks, extra=extra, lean=True).collect(engine="streaming")
 
 
 def _sums(groups: pl.DataFrame) -> Figures:
@@ -124,6 +108,7 @@ def _sums(groups: pl.DataFrame) -> Figures:
         "unusable": int(sums["size"] - sums["n"]),
         "mean": sums["total"] / sums["n"] if sums["n"] else None,
         "shaped_mean": float(groups.get_column("shaped").sum()) / shaped_n if shaped_n else None,
+        "shaped_n": shaped_n,
         "tokens": int(groups.get_column("tokens").sum()),
         "blank": int(groups.get_column("blank").sum()) if "blank" in have else 0,
         "prompts": groups.get_column("p").n_unique() if "p" in have else None,
@@ -134,7 +119,8 @@ def _totals(log: Log) -> Figures:
     """Counts and means of a log whose groups are not known."""
     reward = reward_of()
     exprs = [pl.len().alias("rollouts"), reward.is_null().sum().alias("unusable"), reward.mean().alias("mean")]
-    exprs.append(reward_of("shaped_reward").mean().alias("shaped_mean"))
+    shaped = reward_of("shaped_reward")
+    exprs += [shaped.mean().alias("shaped_mean"), shaped.count().alias("shaped_n")]
     exprs += [
         pl.col("completion_tokens").sum().alias("tokens"),
         pl.col("completion_tokens").null_count().alias("blank"),
@@ -230,14 +216,28 @@ def _mean_interval(table: pl.DataFrame | None) -> list[float] | None:
     return [mean - half, mean + half]
 
 
-def _shaped(log: Log) -> Figures:
-    """Mixed and silent shares by the reward that trained: where it differs from the outcome, shaping decided."""
-    groups = _groups(log, scale(log, "shaped_reward"), "shaped_reward")
-    table = _table(groups.filter(pl.col("group_id").is_not_null()))
-    base = _count(table, "mixed", *SILENT)
-    if not base:
-        return {"mixed_share": None, "silent_share": None}
-    return {"mixed_share": _count(table, "mixed") / base, "silent_share": _count(table, *SILENT) / base}
+def _shaped(log: Log, totals: Figures, table: pl.DataFrame | None, withheld: dict[str, str]) -> Figures:
+    """Mean, mixed and silent shares by the reward that trained: where it differs from the outcome, shaping decided.
+
+    Trainers may shape only what they train on; then silent groups have no shaped reward, and what is left says
+    nothing about all groups.
+    """
+    names = ("mean_shaped_reward", "on_shaped_reward")
+    blank = totals["rollouts"] - totals["unusable"] - totals["shaped_n"]
+    if blank > 0:
+        withheld |= dict.fromkeys(names, f"{blank:,} usable rollouts have no shaped reward")
+        return dict.fromkeys(names)
+    figures: Figures = {"mean_shaped_reward": totals["shaped_mean"]}
+    if table is None or totals["shaped_mean"] is None or log.coverage.survivors_only:
+        return figures
+    groups = lean_groups(log, on="shaped_reward")
+    by_kind = _table(groups.filter(pl.col("group_id").is_not_null()))
+    base = _count(by_kind, "mixed", *SILENT)
+    shares = {"mixed_share": ("mixed",), "silent_share": SILENT}
+    figures["on_shaped_reward"] = {
+        name: _count(by_kind, *kinds) / base if base else None for name, kinds in shares.items()
+    }
+    return figures
 
 
 def _tokens(log: Log, totals: Figures, table: pl.DataFrame | None, withheld: dict[str, str]) -> Figures:

@@ -127,7 +127,10 @@ def shaping_leaks(evidence: Evidence) -> Finding:
     groups = evidence.shared
     if not reason:
         groups = groups.filter(pl.col("shaped_n") == pl.col("n"))
-        reason = "no group has a shaped reward for all its rollouts" if groups.is_empty() else ""
+        if groups.is_empty():
+            reason = "no group has a shaped reward for all its rollouts"
+        elif len(groups) < len(evidence.shared) and (groups.get_column("kind") == "mixed").all():
+            reason = "only mixed groups have shaped rewards in this log, so a leak in a silent one cannot show"
     if reason:
         return withheld(name, title, "share", reason, definition=definition, why=why)
     varies, mixed = pl.col("shaped_high") > pl.col("shaped_low"), pl.col("kind") == "mixed"

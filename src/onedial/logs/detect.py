@@ -10,7 +10,7 @@ from pathlib import Path
 from onedial.errors import DataError, nearest
 from onedial.logs.files import Trouble, data_files
 from onedial.logs.formats import Format, Options, Sample, take_sample
-from onedial.logs.groups import KINDS, group_frame
+from onedial.logs.groups import KINDS
 from onedial.logs.readers import (
     code,
     lists,
@@ -27,6 +27,7 @@ from onedial.logs.readers import (
     verl,
 )  # fmt: skip
 from onedial.logs.readers.common import count_of, listed
+from onedial.logs.runs import lean_groups
 from onedial.logs.schema import Log
 
 FORMATS: Mapping[str, Format] = {
@@ -163,6 +164,8 @@ def _not_recognised(path: Path, samples: Sequence[Sample], trouble: Trouble) -> 
         )
     first = samples[0]
     columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
+    if first.columns and not first.rows:
+        return f"{first.file}: a header and no rows: there is nothing to look at. Columns seen: {columns}"
     return (
         f"{first.file}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
         "id or text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns "
@@ -174,7 +177,7 @@ def _tell_survivors(log: Log) -> Log:
     """Where the format allows a filter before logging, let the groups tell whether it was on."""
     if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
         return log
-    kinds = group_frame(log, lean=True).select("kind").collect(engine="streaming").to_series()
+    kinds = lean_groups(log).get_column("kind")
     silent = int(kinds.is_in([KINDS.index(kind) for kind in ("right", "wrong", "other")]).sum())
     mixed = int((kinds == KINDS.index("mixed")).sum())
     if silent:

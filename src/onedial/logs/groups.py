@@ -117,44 +117,33 @@ def group_frame(
     on: Reward = "outcome_reward",
     marks: Scale | None = None,
     extra: Sequence[pl.Expr] = (),
-    lean: bool = False,
 ) -> pl.LazyFrame:
     """One row per group of a rollout log.
 
     Columns: group_id, prompt_id, size (all rollouts), n (usable), low, high, total (of the reward of usable
     rollouts), c (right ones among the usable; null where rightness is unknown), tokens (completion tokens of all
-    rollouts, null when not logged), kind (GroupKind), and whatever `extra` aggregates. `lean` groups by a hash of
-    group_id, leaves prompt_id out and gives `kind` as its number in KINDS, which halves the time on ten million rows.
+    rollouts, null when not logged), kind (GroupKind), and whatever `extra` aggregates. Counts and shares of very long
+    logs need less: `onedial.logs.runs.lean_groups`.
     """
     marks = marks or scale(log, on)
-    reward = _reward(log, on)
-    binary = lean and marks.binary and not log.has("correct")
     r, c = pl.col("__r"), pl.col("__c")
     aggregates = [pl.len().cast(pl.Int64).alias("size"), r.count().cast(pl.Int64).alias("n")]
-    aggregates.append(c.sum().cast(pl.Int64).alias("c"))
-    if not binary:
-        aggregates += [r.min().alias("low"), r.max().alias("high"), r.sum().alias("total")]
+    aggregates += [c.sum().cast(pl.Int64).alias("c"), r.min().alias("low"), r.max().alias("high")]
+    aggregates.append(r.sum().alias("total"))
     if log.has("correct"):
-        aggregates.append(pl.col("correct").count().cast(pl.Int64).alias("__judged"))
+        aggregates.append(pl.col("correct").count().cast(pl.Int64).alias("judged"))
     if log.has("completion_tokens"):
         aggregates.append(pl.col("completion_tokens").sum().alias("tokens"))
-    if log.has("prompt_id") and not lean:
+    if log.has("prompt_id"):
         aggregates.append(pl.col("prompt_id").first())
-    key = (
-        pl.col("group_id").hash()
-        if lean and log.frame.collect_schema()["group_id"] == pl.String
-        else pl.col("group_id")
-    )
-    frame = log.frame.with_columns(__r=reward, __c=right_of(log, marks, on))
-    grouped = frame.group_by(key).agg(*aggregates, *extra)
-    if binary:
-        grouped = grouped.with_columns(_extremes(marks))
+    frame = log.frame.with_columns(__r=usable_reward(log, on), __c=right_of(log, marks, on))
+    grouped = frame.group_by("group_id").agg(*aggregates, *extra)
     if not log.has("completion_tokens"):
         grouped = grouped.with_columns(pl.lit(None, dtype=pl.Int64).alias("tokens"))
-    return grouped.with_columns(_kind(log, marks, codes=lean).alias("kind")).drop("__judged", strict=False)
+    return grouped.with_columns(kind_of(log, marks, codes=False).alias("kind")).drop("judged", strict=False)
 
 
-def _extremes(marks: Scale) -> list[pl.Expr]:
+def extremes(marks: Scale) -> list[pl.Expr]:
     """Lowest, highest and total reward of a group of right and wrong ones, from n and c."""
     n, c = pl.col("n"), pl.col("c")
     right, wrong = pl.lit(marks.right, dtype=pl.Float64), pl.lit(marks.wrong, dtype=pl.Float64)
@@ -166,7 +155,7 @@ def _extremes(marks: Scale) -> list[pl.Expr]:
     ]
 
 
-def _reward(log: Log, on: Reward) -> pl.Expr:
+def usable_reward(log: Log, on: Reward) -> pl.Expr:
     """`reward_of`, without the test for timeouts where the log has no outcomes: a third of the pass."""
     value = pl.col(on)
     return reward_of(on) if log.has("outcome") else pl.when(value.is_finite()).then(value)
@@ -174,21 +163,21 @@ def _reward(log: Log, on: Reward) -> pl.Expr:
 
 def right_of(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
     """Whether a usable rollout is right: as the log says, else by the scale; null where neither tells."""
-    reward = _reward(log, on)
+    reward = usable_reward(log, on)
     by_scale = (reward >= marks.right) if marks.right is not None else pl.lit(None, dtype=pl.Boolean)
     if log.has("correct") and on == "outcome_reward":
         return pl.when(reward.is_not_null()).then(pl.col("correct").fill_null(by_scale))
     return by_scale
 
 
-def _kind(log: Log, marks: Scale, *, codes: bool) -> pl.Expr:
+def kind_of(log: Log, marks: Scale, *, codes: bool) -> pl.Expr:
     """GroupKind of a grouped row, or its number in KINDS."""
     n, low, high, c = pl.col("n"), pl.col("low"), pl.col("high"), pl.col("c")
     all_right = low == marks.right if marks.right is not None else pl.lit(False)
     all_wrong = high == marks.wrong if marks.wrong is not None else pl.lit(False)
     if log.has("correct"):
         # a verdict that is null (a graded answer) does not make an answer wrong
-        all_right, all_wrong = c == n, (c == 0) & ((pl.col("__judged") >= n) | all_wrong)
+        all_right, all_wrong = c == n, (c == 0) & ((pl.col("judged") >= n) | all_wrong)
     name = {kind: pl.lit(KINDS.index(kind), dtype=pl.UInt8) if codes else pl.lit(kind) for kind in KINDS}
     return (
         pl.when(n == 0)

@@ -115,6 +115,8 @@ class Log:
     missing     column → why the log cannot supply it (the column is all null)
     broken      the first `MAX_BROKEN` broken places; `broken_lines` counts all of them
     ignored     columns of the source that were not read
+    group_parts columns that are equal exactly where group_id is, where it is made from them: long logs are grouped
+                by them, which spares a hash of every row; () = group_id itself
     right       reward at which a rollout is right and `wrong` its opposite, where the format defines them;
                 None = see onedial.logs.groups.scale
     """
@@ -128,6 +130,7 @@ class Log:
     broken_lines: int = 0
     files: tuple[Path, ...] = ()
     ignored: tuple[str, ...] = ()
+    group_parts: tuple[str, ...] = ()
     right: float | None = None
     wrong: float | None = None
 

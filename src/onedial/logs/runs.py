@@ -1,0 +1,129 @@
+"""Groups of very long logs, in one streaming pass: first runs of neighbouring rows, then runs of one group together.
+
+The rows of a group lie together in nearly every log. Rows with the same keys as the row above are summed without a
+hash table; only the runs, an eighth of the rows at groups of eight, are grouped by hash afterwards. Whatever the order
+of the rows, the result is that of a plain group-by: a group torn into several runs is put together again, and a batch
+in which neighbours differ is grouped by hash at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from onedial.logs.groups import Reward, Scale, extremes, kind_of, right_of, scale, usable_reward
+from onedial.logs.schema import Log
+
+BATCH_ROWS = 250_000
+MERGE_ROWS = 2_000_000
+SUMS = ("size", "n", "c", "total", "judged", "tokens", "blank", "shaped", "shaped_n")
+EXTREMES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {"low": pl.Expr.min, "high": pl.Expr.max}
+
+
+def lean_groups(log: Log, *, on: Reward = "outcome_reward", marks: Scale | None = None) -> pl.DataFrame:
+    """One row per group, with what counts and shares need.
+
+    Columns: group_id (integer, null for rows without a group), p (integer, the prompt; only when the log has prompt
+    ids), size, n, c, low, high, total and tokens as in `group_frame`, kind as its number in KINDS, and where the log
+    has lengths `blank` (rollouts without one), where it has shaped rewards `shaped` (their sum) and `shaped_n`.
+    """
+    marks = marks or scale(log, on)
+    binary = marks.binary and not log.has("correct")
+    keys = list(log.group_parts or ("group_id",))
+    names = list(dict.fromkeys([*keys, *(["prompt_id"] if log.has("prompt_id") else [])]))
+    rows = log.frame.select(*names, **_values(log, marks, on, binary))
+    parts: list[pl.DataFrame] = []
+    limit = MERGE_ROWS
+    for batch in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
+        if len(batch):
+            parts.append(_numbered(_runs(batch, keys), keys))
+        if sum(map(len, parts)) > limit:
+            parts = [_together(parts, ["group_id"])]
+            limit = max(MERGE_ROWS, 2 * len(parts[0]))
+    if not parts:
+        parts = [_numbered(rows.head(0).collect().with_columns(size=pl.lit(0, dtype=pl.Int64)), keys)]
+    groups = _together(parts, ["group_id"])
+    if binary:
+        groups = groups.with_columns(extremes(marks))
+    low, high = pl.col("low"), pl.col("high")
+    groups = groups.with_columns(
+        pl.when(pl.col("n") > 0).then(low).alias("low"),
+        pl.when(pl.col("n") > 0).then(high).alias("high"),
+        *([] if "tokens" in groups.columns else [pl.lit(None, dtype=pl.Int64).alias("tokens")]),
+    )
+    return groups.with_columns(kind_of(log, marks, codes=True).alias("kind")).drop("judged", strict=False)
+
+
+def _values(log: Log, marks: Scale, on: Reward, binary: bool) -> dict[str, pl.Expr]:
+    """What is summed, or whose extremes are kept, per row; nulls are replaced by what changes neither."""
+    reward = usable_reward(log, on)
+    values = {"n": reward.is_not_null().cast(pl.UInt8)}
+    values["c"] = right_of(log, marks, on).fill_null(False).cast(pl.UInt8)
+    if not binary:
+        values |= {"low": reward.fill_null(float("inf")), "high": reward.fill_null(float("-inf"))}
+        values["total"] = reward.fill_null(0.0)
+    if log.has("correct"):
+        values["judged"] = pl.col("correct").is_not_null().cast(pl.UInt8)
+    if log.has("completion_tokens"):
+        values["tokens"] = pl.col("completion_tokens").fill_null(0)
+        values["blank"] = pl.col("completion_tokens").is_null().cast(pl.UInt8)
+    if log.has("shaped_reward"):
+        shaped = usable_reward(log, "shaped_reward")
+        values |= {"shaped": shaped.fill_null(0.0), "shaped_n": shaped.is_not_null().cast(pl.UInt8)}
+    return values
+
+
+def _runs(batch: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Neighbouring rows with equal keys as one row; rows with equal keys anywhere, where neighbours mostly differ."""
+    change = pl.any_horizontal(pl.col(key).ne_missing(pl.col(key).shift()) for key in keys)
+    new = batch.select(change).to_series().to_numpy(writable=True)
+    new[0] = True
+    heads = np.flatnonzero(new)
+    if 2 * len(heads) > len(batch):
+        return _together([batch.with_columns(size=pl.lit(1, dtype=pl.Int64))], keys)
+    columns: dict[str, pl.Series] = {"size": pl.Series(np.diff(heads, append=len(batch)), dtype=pl.Int64)}
+    for name in batch.columns:
+        if name not in SUMS and name not in EXTREMES:
+            columns[name] = batch.get_column(name).gather(heads)
+            continue
+        values = batch.get_column(name).to_numpy()
+        if name in EXTREMES:
+            columns[name] = pl.Series((np.minimum if name == "low" else np.maximum).reduceat(values, heads))
+        else:
+            whole = np.float64 if values.dtype.kind == "f" else np.int64
+            columns[name] = pl.Series(np.add.reduceat(values, heads, dtype=whole))
+    return pl.DataFrame(columns)
+
+
+def _numbered(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Keys and prompts as 64-bit numbers: group_id from the keys, p from prompt_id."""
+    types = runs.schema
+    if len(keys) > 1:
+        group: pl.Expr = pl.struct(keys).hash()
+    else:
+        group = _number(keys[0], types[keys[0]])
+    extra = [_number("prompt_id", types["prompt_id"]).alias("p")] if "prompt_id" in types else []
+    out = runs.with_columns(group.alias("group_id"), *extra)
+    return out.drop([name for name in {*keys, "prompt_id"} if name != "group_id"], strict=False)
+
+
+def _number(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    return column if dtype.is_integer() else pl.when(column.is_not_null()).then(column.hash())
+
+
+def _together(parts: Sequence[pl.DataFrame], keys: Sequence[str]) -> pl.DataFrame:
+    """Rows with equal keys as one: sums, extremes, and any value of what is the same in all of them."""
+    frame = pl.concat([part.select(parts[0].columns) for part in parts])
+    exprs = []
+    for name in frame.columns:
+        if name in SUMS:
+            whole = frame.schema[name].is_integer()
+            exprs.append((pl.col(name).cast(pl.Int64) if whole else pl.col(name)).sum())
+        elif name in EXTREMES:
+            exprs.append(EXTREMES[name](pl.col(name)))
+        elif name not in keys:
+            exprs.append(pl.col(name).first())
+    return frame.group_by(keys).agg(exprs)
