@@ -45,7 +45,7 @@ def draw(run: Path, target: Path) -> None:
     cut.set_ylabel("cut off by the limit, %", color=RED)
     cut.set_ylim(0, 100)
     cut.spines["right"].set_visible(True)
-    length.legend(frameon=False, fontsize=8, loc="lower left")
+    length.legend(frameon=False, fontsize=8, loc="center right")
 
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)

@@ -19,8 +19,8 @@ FILES = sorted(SRC.rglob("*.py"))
 # A part may import itself and what stands before it. A part is a package or a module directly under onedial.
 ORDER = (
     "errors", "types", "batch", "algorithm", "maths", "verify", "tasks", "budget", "lm", "rollout", "algorithms",
-    "config", "models", "evaluation", "logs", "train", "findings", "report", "scale", "integrations", "reproduce", "bench",
-    "commands", "cli",
+    "config", "models", "evaluation", "logs", "train", "findings", "report", "scale", "integrations", "reproduce",
+    "bench", "commands", "cli",
 )  # fmt: skip
 # Packages that come with an extra, or that are slow to load and serve one purpose.
 OPTIONAL = (
