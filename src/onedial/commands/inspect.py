@@ -209,7 +209,7 @@ class _Terminal:
         """The whole summary."""
         self.line(str(path), style="bold", indent=0)
         self.line(_what(figures), indent=0)
-        self._coverage(figures["coverage"])
+        self._coverage(figures["coverage"], rates=figures["kind"] == "rates")
         self._shares(figures)
         self._numbers(figures)
         self._found(findings)
@@ -217,9 +217,9 @@ class _Terminal:
         self._broken(figures)
         self._next(path, figures)
 
-    def _coverage(self, coverage: Mapping[str, Any]) -> None:
+    def _coverage(self, coverage: Mapping[str, Any], *, rates: bool) -> None:
         self.head("What this log can tell")
-        for note in _coverage_words(coverage):
+        for note in _coverage_words(coverage, rates=rates):
             self.line("· " + note, hang=2)
 
     def _shares(self, figures: Mapping[str, Any]) -> None:
@@ -353,12 +353,14 @@ def _what(figures: Mapping[str, Any]) -> str:
     return " · ".join(words)
 
 
-def _coverage_words(coverage: Mapping[str, Any]) -> list[str]:
+def _coverage_words(coverage: Mapping[str, Any], *, rates: bool) -> list[str]:
     """The coverage as sentences: the general ones, then the reader's notes."""
     words = []
     if coverage["survivors_only"] is None:
         words.append("This format may have dropped silent groups before logging; the rows cannot tell.")
-    if coverage["group_identity"] == "given":
+    if rates:
+        words.append("One solve rate per row: which prompts are solved how often, but no answers and no lengths.")
+    elif coverage["group_identity"] == "given":
         words.append("Groups are named by the log.")
     notes = list(coverage["notes"])
     return words + notes
