@@ -27,6 +27,7 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import ParseError
 
+from onedial import __version__
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS, get_algorithm
 from onedial.errors import ConfigError, nearest
@@ -282,7 +283,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def write_toml(run: Run, path: Path) -> None:
     """Writes the whole run, every field and every cell of the row, so that the file alone repeats it."""
-    path.write_text(to_toml(run), encoding="utf-8")
+    path.write_text(f"# onedial {__version__}\n{to_toml(run)}", encoding="utf-8")
 
 
 def to_toml(run: Run) -> str:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from onedial.batch import Batch, offsets_of
+from onedial.batch import Batch
 from onedial.errors import DataError
 
 ATTENTION_NAME = "onedial"
@@ -206,8 +206,3 @@ class PrefixLayout:
             scale=scale,
         )
         return torch.cat([prompts.unpad(prompt_out), rows.unpad(unfold_heads(out, rows.length))])
-
-
-def prompt_offsets(lengths: list[int], device: torch.device) -> Tensor:
-    """(n+1,) offsets of prompts of these lengths."""
-    return offsets_of(torch.tensor(lengths, device=device))

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from onedial.batch import offsets_of
 from onedial.errors import DataError
-from onedial.lm.attention import prompt_offsets
 from onedial.lm.decoder import Decoder, make_decoder
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout
 from onedial.rollout.engine import Finished, Request, Sampling
@@ -161,7 +161,7 @@ class TorchEngine:
         if not new:
             return
         lengths = [len(slot.request.prompt_tokens) for slot in new]
-        offsets = prompt_offsets(lengths, self.device)
+        offsets = offsets_of(torch.tensor(lengths, device=self.device))
         flat = torch.tensor([t for slot in new for t in slot.request.prompt_tokens], device=self.device)
         where = torch.tensor([slot.index for slot in new], device=self.device)
         num_slots = max(self._slots) + 1

@@ -13,7 +13,7 @@ import torch
 
 from onedial import __version__
 from onedial.budget.allocators import Allocator, Dynamic, Fixed
-from onedial.config import Run, to_toml
+from onedial.config import Run, to_toml, write_toml
 from onedial.errors import RunDirError
 from onedial.evaluation import Evaluation, evaluate_groups, generate_groups
 from onedial.lm.text import Text
@@ -114,8 +114,7 @@ class Workshop:
         if self._resume:
             self._restore(allocator)
         else:
-            header = f"# onedial {__version__}\n"
-            (self.directory / "run.toml").write_text(header + to_toml(run), encoding="utf-8")
+            write_toml(run, self.directory / "run.toml")
         for note in self.task.notes:
             self.view.note(note)
 
