@@ -13,6 +13,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
+
+# The default suite draws the same examples every time, so that it never turns red by luck. FUZZ=5000 draws as many at
+# random in the tests that set no number of their own, and prints what reproduces a failure.
+FUZZ = int(os.environ.get("FUZZ", "0"))
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("wide", max_examples=FUZZ or 100, print_blob=True, database=None)
+settings.load_profile("wide" if FUZZ else "same")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

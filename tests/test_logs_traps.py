@@ -506,7 +506,7 @@ FIELDS = [
 RECORDS = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=8)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     records=st.lists(RECORDS | VALUES, max_size=6),
     cut=st.integers(0, 40),
@@ -523,7 +523,7 @@ def test_no_json_makes_a_traceback(records: list[Any], cut: int, name: str, tmp_
         assert str(error)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     base=st.sampled_from(["trl", "verl", "traces", "verifiers", "open-instruct", "tinker", "nemo", "swift", "table"]),
     field=st.integers(0, 30),

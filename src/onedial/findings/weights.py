@@ -58,10 +58,13 @@ def algorithm_weights(evidence: Evidence) -> Finding:
     table = _with_difficulty(evidence)
     k, n = (table.get_column(column).cast(pl.Float64).to_numpy() for column in ("c", "n"))
     bins, prompt = table.get_column("bin").to_numpy(), table.get_column("prompt").to_numpy()
+    grpo = coefficient(k, n, Cells(1.0))
+    if not grpo.any():  # rewards differ within groups, verdicts do not
+        reason = "no group holds both right and wrong answers: its rewards differ in degree only"
+        return withheld(name, title, "share", reason, definition=definition, why=why)
     rows = {label: coefficient(k, n, cells) for label, cells in replay_rows().items()}
     shares = {label: np.bincount(bins, weights=w, minlength=BINS) / w.sum() for label, w in rows.items()}
     groups = np.bincount(bins, minlength=BINS) / len(bins)
-    grpo = coefficient(k, n, Cells(1.0))
     columns = [np.bincount(prompt, weights=grpo * (bins == i)) for i in range(BINS)]
     per_bin = np.stack(columns, axis=1).astype(np.float64)
     low, high = bootstrap(per_bin, lambda total: total / total.sum(axis=1, keepdims=True), replicates=400)

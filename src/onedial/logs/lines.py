@@ -109,10 +109,16 @@ def coerce(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
     if dtype == pl.Float64:
         number = to_float(value)
         return number, number is not None
+    if dtype == pl.Int64:
+        number = to_float(value)
+        if number is None or not number.is_integer() or abs(number) >= 2**63:
+            return None, False
+        return int(value if isinstance(value, int) else number), True  # not through a float, which rounds beyond 2⁵³
     if isinstance(dtype, pl.List):
-        fits = isinstance(value, list) and all(coerce(item, dtype.inner)[1] for item in value)  # type: ignore[arg-type]
-        return (value, True) if fits else (None, False)
-    return value, True
+        items = [coerce(item, dtype.inner) for item in value] if isinstance(value, list) else [(None, False)]  # type: ignore[arg-type]
+        fits = all(fit for _, fit in items)
+        return ([item for item, _ in items] if fits else None), fits
+    raise TypeError(f"no column of a log is read as {dtype}")
 
 
 def clean(text: str) -> str:

@@ -99,6 +99,9 @@ def _evalplus(
     samples: Sequence[Sample], options: Options, trouble: Trouble, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
+        if not detect_evalplus(sample):
+            trouble.add(sample.file, 0, "no results of programs: the field eval is missing")
+            continue
         for number, (task, results) in enumerate(sample.document["eval"].items(), start=1):
             for index, verdicts, text in _results(results):
                 if not verdicts:

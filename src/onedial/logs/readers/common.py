@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from onedial.errors import DataError
 from onedial.logs.formats import Sample
 from onedial.logs.schema import ROLLOUT_COLUMNS, Coverage, Log, conform
 
@@ -52,6 +53,20 @@ def finish(
         right=right,
         group_parts=group_parts,
     )
+
+
+def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: str) -> pl.Schema:
+    """The schema of a table that a reader cannot do without `needed` of; DataError when it lacks one of them."""
+    have = raw.collect_schema()
+    absent = [name for name in needed if name not in have]
+    if absent:
+        seen = sorted(set().union(*(sample.columns for sample in samples)))
+        raise DataError(
+            f"{samples[0].file}: {title} has {listed(needed)}, and here there is no {listed(absent)}. Columns seen: "
+            f"{listed([repr(name) for name in seen], 30) or 'none'}. Leave --format out to have the format detected, "
+            "or name your columns with --map"
+        )
+    return have
 
 
 def split_of_path(file: Path | str) -> str | None:

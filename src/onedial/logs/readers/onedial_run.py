@@ -10,7 +10,7 @@ import polars as pl
 from onedial.logs.columns import raw_table
 from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
-from onedial.logs.readers.common import finish
+from onedial.logs.readers.common import finish, require
 from onedial.logs.schema import REWARD_PART, Coverage, Log
 
 SAME = (
@@ -28,7 +28,7 @@ def detect(sample: Sample) -> bool:
 def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     wanted = dict.fromkeys((*SAME, "reward", "reward_parts", "logps"), pl.String())
     raw = raw_table(samples, wanted, ("reward", "outcome"), trouble)
-    have = raw.collect_schema()
+    have = require(raw, "a run of onedial", samples, "reward")
     exprs = [pl.col(name) for name in SAME if name in have and (options.text or name not in TEXT)]
     exprs.append(pl.col("reward").cast(pl.Float64, strict=False).alias("outcome_reward"))
     if "finish_reason" in have:

@@ -10,7 +10,7 @@ import polars as pl
 from onedial.logs.columns import key_of, number_of, raw_table
 from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
-from onedial.logs.readers.common import finish, per_file
+from onedial.logs.readers.common import finish, per_file, require
 from onedial.logs.schema import Coverage, Log
 
 FULL_REWARD = 10.0
@@ -38,22 +38,24 @@ def detect(sample: Sample) -> bool:
 def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     present = set().union(*(sample.columns for sample in samples))
     raw = raw_table(samples, {n: t for n, t in WANTED.items() if n in present}, ("reward", "response_tokens"), trouble)
-    have = raw.collect_schema()
+    have = require(raw, "open-instruct's log", samples, "reward", "prompt_tokens", "response_tokens")
     runs = {str(s.file): str(s.file.parent / re.sub(r"_rollouts_\d+\..*$", "", s.file.name)) for s in samples}
     given = "prompt_idx" in have
     raw = raw.with_columns(
         __run=per_file(samples, runs, pl.String()),
         prompt_id=key_of("prompt_tokens"),
-    ).with_columns(__group=key_of("__run", "step", "prompt_idx" if given else "prompt_id"))
+    )
+    within = ["__run", *(["step"] if "step" in have else []), "prompt_idx" if given else "prompt_id"]
     columns = {
         "split": pl.lit("train"),
-        "iteration": pl.col("step").cast(pl.Int64, strict=False),
         "prompt_id": pl.col("prompt_id"),
-        "group_id": pl.col("__group"),
+        "group_id": key_of(*within),
         "outcome_reward": number_of("reward", have["reward"]),
         "prompt_tokens": pl.col("prompt_tokens").list.len().cast(pl.Int64),
         "completion_tokens": pl.col("response_tokens").list.len().cast(pl.Int64),
     }
+    if "step" in have:
+        columns["iteration"] = pl.col("step").cast(pl.Int64, strict=False)
     renamed = {
         "advantage": "advantage",
         "finish_reason": "finish_reason",

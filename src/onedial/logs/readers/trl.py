@@ -12,10 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
+from onedial.errors import DataError
 from onedial.logs.columns import FILE, key_of, number_of, raw_table, text_of
 from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
-from onedial.logs.readers.common import count_of, finish, listed, outcome_component, split_of_path
+from onedial.logs.readers.common import count_of, finish, listed, outcome_component, require, split_of_path
 from onedial.logs.schema import REWARD_PART, Coverage, Log
 
 KNOWN = ("step", "prompt", "completion", "advantage", "advantages", "image", "images", "__index_level_0__")
@@ -41,9 +42,12 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     parts = list(dict.fromkeys(name for sample in samples for name in components(sample)))
     columns = dict.fromkeys(("step", "prompt", "completion", "advantage", "advantages", *parts), pl.String())
     raw = raw_table(samples, columns, ("prompt",), trouble)
+    have = require(raw, "TRL's log", samples, "prompt", "completion", "step")
+    if not parts:
+        raise DataError(f"{samples[0].file}: TRL's log has a number column per reward function, and here there is none")
     raw, repeated = drop_repeats(raw, samples, columns)
-    have = raw.collect_schema()
     outcome, reward_is = choose_outcome(parts, options)
+    credit = [name for name in ("advantage", "advantages") if name in have]
     total = pl.sum_horizontal(number_of(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
     none = pl.all_horizontal(pl.col(name).is_null() for name in parts)
     total = pl.when(~none).then(total)
@@ -56,7 +60,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
             group_id=key_of(FILE, "step", "prompt_id"),
             completion_chars=pl.col("completion").str.len_chars().cast(pl.Int64),
             outcome_reward=number_of(outcome, have[outcome]) if outcome else total,
-            advantage=pl.coalesce(pl.col(n).cast(pl.Float64) for n in ("advantage", "advantages") if n in have),
+            **({"advantage": pl.coalesce(number_of(n, have[n]) for n in credit)} if credit else {}),
             **({"shaped_reward": total} if outcome and len(parts) > 1 else {}),
             **({"prompt": pl.col("prompt"), "completion": pl.col("completion")} if options.text else {}),
             **({REWARD_PART + n: number_of(n, have[n]) for n in parts} if len(parts) > 1 else {}),

@@ -14,7 +14,7 @@ import polars as pl
 from onedial.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of
 from onedial.logs.files import Trouble
 from onedial.logs.formats import Format, Options, Sample
-from onedial.logs.readers.common import finish, per_file, split_of_path, step_of_path
+from onedial.logs.readers.common import finish, per_file, require, split_of_path, step_of_path
 from onedial.logs.schema import REWARD_PART, Coverage, Log
 
 TEXTS = ("input", "output", "gts", "uid", "acc", "data_source", "pred", "request_id", "finish_reason")
@@ -33,7 +33,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     wanted: dict[str, pl.DataType] = {name: pl.String() for name in texts if name in present}
     wanted |= {name: pl.Float64() for name in ("score", "step", *extras) if name in present}
     raw = raw_table(samples, wanted, ("score", "input"), trouble, hashed=() if options.text else ("input",))
-    have = raw.collect_schema()
+    have = require(raw, "verl's log", samples, "input", "score")
     v1 = "uid" in have
     by_file = {str(sample.file): step_of_path(sample.file.name) for sample in samples}
     steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
@@ -57,7 +57,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     if v1:
         columns["rollout_index"] = pl.col("uid").str.extract(UID, 2).cast(pl.Int64, strict=False)
     if options.text:
-        columns |= {"prompt": text_of("input", have["input"]), "completion": pl.col("output")}
+        columns["prompt"] = text_of("input", have["input"])
+    if "output" in have:
+        columns["completion"] = pl.col("output")
         columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)
     renamed = {"answer": "gts", "parsed_answer": "pred", "source": "data_source", "finish_reason": "finish_reason"}
     columns |= {ours: pl.col(theirs).cast(pl.String) for ours, theirs in renamed.items() if theirs in have}
