@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from onedial.batch import Batch, offsets_of
 from onedial.errors import DataError
 from onedial.lm import head
-from onedial.lm.attention import PrefixLayout, use_packed_attention, using
+from onedial.lm.attention import PrefixLayout, additive, causal_attention, own_past, use_packed_attention, using
 from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, make_decoder
 from onedial.lm.frugal import gated_unit, make_frugal, rms_norm
 from onedial.lm.head import token_logps
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
+from onedial.lm.products import product_attention
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,
@@ -229,9 +231,11 @@ def test_sliding_window_and_soft_capping_are_refused_by_name() -> None:
         head_of(model)
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 30])
 @pytest.mark.parametrize("rows", [1, 5, 1000])
-def test_chunks_of_the_head_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other library: chunked log-softmax and its recomputed backward equal torch's, at any chunk size."""
+def test_chunks_of_the_head_change_nothing(rows: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other library: chunked log-softmax and its kept or recomputed backward equal torch's, at any chunk size."""
+    monkeypatch.setattr(head, "KEPT_BYTES", kept)
     rng = torch.Generator().manual_seed(0)
     hidden = torch.randn(23, 16, generator=rng, dtype=torch.double).requires_grad_()
     weight = torch.randn(31, 16, generator=rng, dtype=torch.double).requires_grad_()
@@ -257,3 +261,55 @@ def test_partial_attentions_merge_exactly() -> None:
     second, b = partial_attention(query, key[:, :, 5:], value[:, :, 5:], None, 0.3)
     merged = torch.lerp(second, first, torch.sigmoid(a - b).unsqueeze(-1))
     torch.testing.assert_close(merged, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+@pytest.mark.parametrize(("length", "earlier"), [(5, 0), (7, 4), (70, 9)])
+def test_product_attention_equals_torchs(length: int, earlier: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output and gradients against torch's own attention in doubles: blocks of queries, pieces of sequences, and
+    probabilities kept for backward or made again."""
+    monkeypatch.setattr("onedial.lm.products.KEPT_KEYS", kept)
+    monkeypatch.setattr("onedial.lm.products.PIECE", 2 * 4 * length * (earlier + length))
+    monkeypatch.setattr("onedial.lm.attention.BLOCK", 32)
+    torch.manual_seed(0)
+    count, heads, kv_heads, size = 5, 4, 2, 8
+    query = torch.randn(count, length, heads, size, requires_grad=True)
+    key, value = (torch.randn(count, earlier + length, kv_heads, size, requires_grad=True) for _ in range(2))
+    sees_prompt = torch.arange(earlier) < torch.tensor([1, 2, 3, 4, 4])[:, None]
+    allowed = torch.cat(
+        [sees_prompt[:, None].expand(-1, length, -1), own_past(length, query.device).expand(count, -1, -1)], dim=2
+    )
+    ours = causal_attention(query, key, value, allowed, 0.3)
+
+    exact = [part.detach().double().requires_grad_() for part in (query, key, value)]
+    wide = [part.repeat_interleave(heads // kv_heads, 2).transpose(1, 2) for part in exact[1:]]
+    theirs = F.scaled_dot_product_attention(exact[0].transpose(1, 2), *wide, allowed[:, None], scale=0.3)
+    pull = torch.randn_like(ours)
+    ours.backward(pull)
+    theirs.transpose(1, 2).backward(pull.double())
+
+    torch.testing.assert_close(ours.double(), theirs.transpose(1, 2), atol=1e-6, rtol=1e-5)
+    for mine, other in zip((query, key, value), exact, strict=True):
+        assert mine.grad is not None and other.grad is not None
+        torch.testing.assert_close(mine.grad.double(), other.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_product_attention_in_bfloat16_is_as_exact_as_torchs() -> None:
+    """Against doubles, the error of output and gradients is no larger than that of torch's fused kernel."""
+    torch.manual_seed(1)
+    shape = (6, 2, 40, 16)
+    parts = [torch.randn(shape) for _ in range(3)]
+    pull = torch.randn(shape)
+    bias = additive(own_past(40, torch.device("cpu")), torch.float32)
+
+    def run(function: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [part.bfloat16().to(dtype).requires_grad_() for part in parts]
+        out = function(*leaves)
+        out.backward(pull.bfloat16().to(dtype))
+        return [out.detach().double(), *(leaf.grad.double() for leaf in leaves)]
+
+    exact = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), torch.float64)
+    fused = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), torch.bfloat16)
+    ours = run(lambda q, k, v: product_attention(q, k, v, bias, 0.25), torch.bfloat16)
+    for truth, theirs, mine in zip(exact, fused, ours, strict=True):
+        assert (mine - truth).norm() < 1.25 * (theirs - truth).norm()

@@ -9,8 +9,6 @@ import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
-
 from onedial.bench.figure import Figure
 from onedial.bench.flops import decode_flops, update_flops, weights_of
 from onedial.bench.machine import Ceiling, interleaved, version
@@ -19,6 +17,7 @@ from onedial.bench.peer_transformers import TransformersGeneration
 from onedial.bench.settings import GENERATE, LONG, MODES, STEP, Settings, Shape, rows_per_pass
 from onedial.bench.worker import Worker, WorkerFailed
 from onedial.errors import ConfigError, nearest
+from onedial.train.process import prepare_process
 
 # sub-command → its figures
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -49,7 +48,7 @@ def figures_of(command: str, wanted: str) -> list[str]:
 
 def measure(settings: Settings, names: Sequence[str], note: Note) -> list[Figure]:
     """The figures named, in order. A peer that is absent or fails leaves its figure unmeasured, with the reason."""
-    torch.set_num_threads(settings.threads)
+    prepare_process(settings.threads)
     found: list[Figure] = []
     for name, take in _IN_PROCESS.items():
         if name in names:

@@ -22,6 +22,7 @@ from onedial.rollout.engine import Request, Sampling, seed_of
 from onedial.rollout.torch_engine import TorchEngine
 from onedial.train.packing import pack
 from onedial.train.policy import Policy
+from onedial.train.process import prepare_process
 from onedial.train.step import update
 from onedial.types import Completion, Group, Prompt, Rollout, Verdict
 
@@ -187,6 +188,7 @@ class Stepper:
 
 def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
     """Steps on request, in a process of their own."""
+    prepare_process(settings.threads)
     stepper = Stepper(settings, shape)
     mode = exchange(None)
     while mode is not None:

@@ -25,6 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from onedial.batch import Batch
 from onedial.errors import DataError
+from onedial.lm.products import product_attention
 
 ATTENTION_NAME = "onedial"
 
@@ -109,19 +110,95 @@ def unfold_heads(out: Tensor, length: int) -> Tensor:
     return out.view(n, kv_heads, -1, length, size).permute(0, 3, 1, 2, 4).reshape(n, length, -1, size)
 
 
-def causal_mask(length: int, repeat: int, device: torch.device) -> Tensor:
-    """(repeat·L, L) True where query may see key; right padding needs no more, as pads come last."""
-    allowed = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return allowed.repeat(repeat, 1)
+BLOCK = 128  # queries of a sequence taken at a time, so that keys in their future cost nothing
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """(n, L, H, D), (n, L, K, D) ×2 → (n, L, H, D) causal attention of n right-padded sequences."""
-    length, kv_heads = query.shape[1], key.shape[2]
-    mask = causal_mask(length, query.shape[2] // kv_heads, query.device)
-    folded = fold_heads(query, kv_heads)
-    out = F.scaled_dot_product_attention(folded, key.transpose(1, 2), value.transpose(1, 2), mask, scale=scale)
-    return unfold_heads(out, length)
+def own_past(length: int, device: torch.device) -> Tensor:
+    """(1, L, L) True where a query may see a key of its own sequence; pads come last and need no more."""
+    return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float) -> Tensor:
+    """(n, L, H, D), (n, J, K, D) ×2 → (n, L, H, D) where the last L of the J keys belong to the queries themselves.
+
+    `allowed` (n or 1, L, J) is True where a query may see a key; never one in its future.
+    """
+    length, earlier, kv_heads = query.shape[1], key.shape[1] - query.shape[1], key.shape[2]
+    key, value = key.transpose(1, 2), value.transpose(1, 2)
+    parts = []
+    for start in range(0, length, BLOCK):
+        end = min(start + BLOCK, length)
+        seen = earlier + end
+        folded = fold_heads(query[:, start:end], kv_heads)
+        part = _attend(folded, key[:, :, :seen], value[:, :, :seen], allowed[:, start:end, :seen], scale)
+        parts.append(unfold_heads(part, end - start))
+    return torch.cat(parts, dim=1) if len(parts) != 1 else parts[0]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float) -> Tensor:
+    """(n, K, r·L, D), (n, K, J, D) ×2, (n or 1, L, J) → (n, K, r·L, D)."""
+    if query.device.type == "cpu":
+        return product_attention(query, key, value, additive(allowed, torch.float32), scale)
+    mask = allowed.repeat(1, query.shape[2] // allowed.shape[1], 1).unsqueeze(1)
+    return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bool → 0 where allowed, −inf elsewhere."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+
+
+class _Pad(torch.autograd.Function):
+    """Flat rows to padded places; backward reads the places of the tokens and adds nothing up."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, to_padded: Tensor, to_flat: Tensor, start: int) -> Tensor:
+        ctx.save_for_backward(to_flat)
+        ctx.start, ctx.total = start, len(flat)
+        return flat.index_select(0, to_padded)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (to_flat,) = ctx.saved_tensors
+        own = grads[0].index_select(0, to_flat)
+        if len(own) == ctx.total:
+            return own, None, None, None
+        grad = grads[0].new_zeros(ctx.total, *grads[0].shape[1:])
+        grad[ctx.start : ctx.start + len(own)] = own
+        return grad, None, None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """Padded places to flat rows; backward leaves 0 at the pads."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, to_flat: Tensor) -> Tensor:
+        ctx.save_for_backward(to_flat)
+        ctx.places = len(padded)
+        return padded.index_select(0, to_flat)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (to_flat,) = ctx.saved_tensors
+        grad = grads[0].new_zeros(ctx.places, *grads[0].shape[1:])
+        return grad.index_copy_(0, to_flat, grads[0]), None
+
+
+class _Repeat(torch.autograd.Function):
+    """(N, …) prompts → (B, …) rows of their groups; backward adds up as one matrix product, in fp32 inside."""
+
+    @staticmethod
+    def forward(ctx: Any, prompts: Tensor, group: Tensor) -> Tensor:
+        ctx.save_for_backward(group)
+        ctx.count = len(prompts)
+        return prompts.index_select(0, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (group,) = ctx.saved_tensors
+        member = torch.arange(ctx.count, device=group.device)[:, None] == group
+        summed = member.to(grads[0].dtype) @ grads[0].flatten(1)
+        return summed.view(ctx.count, *grads[0].shape[1:]), None
 
 
 @dataclass(frozen=True)
@@ -130,6 +207,7 @@ class Padding:
 
     to_padded: Tensor  # (n·L,) flat index of each padded place; pads repeat the segment's first token
     to_flat: Tensor  # (T,) padded place of each flat token
+    start: int  # flat index of the first segment's first token
     count: int
     length: int
 
@@ -142,15 +220,17 @@ class Padding:
         inside = place < lengths[:, None]
         flat = offsets[:-1, None] + torch.where(inside, place, 0)
         flat = flat.clamp(max=max(int(offsets[-1]) - 1, 0))  # an empty last segment has no first token to repeat
-        return cls((flat + start).flatten(), inside.flatten().nonzero().squeeze(1), len(lengths), length)
+        return cls((flat + start).flatten(), inside.flatten().nonzero().squeeze(1), start, len(lengths), length)
 
     def pad(self, flat: Tensor) -> Tensor:
-        """(T_all, …) → (n, L, …)."""
-        return flat.index_select(0, self.to_padded).view(self.count, self.length, *flat.shape[1:])
+        """(T_all, …) → (n, L, …). What is done with the pads must not reach the loss: their gradient is dropped."""
+        padded: Tensor = _Pad.apply(flat, self.to_padded, self.to_flat, self.start)  # type: ignore[no-untyped-call]
+        return padded.view(self.count, self.length, *flat.shape[1:])
 
     def unpad(self, padded: Tensor) -> Tensor:
         """(n, L, …) → (T, …)."""
-        return padded.flatten(0, 1).index_select(0, self.to_flat)
+        flat: Tensor = _Unpad.apply(padded.flatten(0, 1), self.to_flat)  # type: ignore[no-untyped-call]
+        return flat
 
 
 class PrefixLayout:
@@ -180,29 +260,21 @@ class PrefixLayout:
         first = place == 0
         self.predictors = torch.where(first, (batch.prompt_offsets[1:] - 1)[batch.group][row], before)
         key_place = torch.arange(self.prompts.length, device=device)
-        self.sees_prompt = key_place < prompt_lengths[batch.group][:, None]  # (B, P)
-        self._masks: dict[int, Tensor] = {}
-
-    def _mask(self, repeat: int) -> Tensor:
-        """(B, 1, repeat·L, P+L): a completion token sees its whole prompt and its own past."""
-        if repeat not in self._masks:
-            own = causal_mask(self.rows.length, repeat, self.positions.device)
-            prompt = self.sees_prompt[:, None].expand(-1, len(own), -1)
-            self._masks[repeat] = torch.cat([prompt, own.expand(len(prompt), -1, -1)], dim=2).unsqueeze(1)
-        return self._masks[repeat]
+        sees_prompt = key_place < prompt_lengths[batch.group][:, None]  # (B, P)
+        own = own_past(self.rows.length, device).expand(len(lengths), -1, -1)
+        # (B, L, P+L): a completion token sees its whole prompt and its own past
+        self.allowed = torch.cat([sees_prompt[:, None].expand(-1, self.rows.length, -1), own], dim=2)
+        self.prompt_past = own_past(self.prompts.length, device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         prompts, rows = self.prompts, self.rows
         prompt_key, prompt_value = prompts.pad(key), prompts.pad(value)
-        prompt_out = causal_attention(prompts.pad(query), prompt_key, prompt_value, scale)
-        row_key = torch.cat([prompt_key.index_select(0, self.group), rows.pad(key)], dim=1)
-        row_value = torch.cat([prompt_value.index_select(0, self.group), rows.pad(value)], dim=1)
-        kv_heads = key.shape[1]
-        out = F.scaled_dot_product_attention(
-            fold_heads(rows.pad(query), kv_heads),
-            row_key.transpose(1, 2),
-            row_value.transpose(1, 2),
-            self._mask(query.shape[1] // kv_heads),
-            scale=scale,
-        )
-        return torch.cat([prompts.unpad(prompt_out), rows.unpad(unfold_heads(out, rows.length))])
+        prompt_out = causal_attention(prompts.pad(query), prompt_key, prompt_value, self.prompt_past, scale)
+        row_key = torch.cat([self._repeat(prompt_key), rows.pad(key)], dim=1)
+        row_value = torch.cat([self._repeat(prompt_value), rows.pad(value)], dim=1)
+        row_out = causal_attention(rows.pad(query), row_key, row_value, self.allowed, scale)
+        return torch.cat([prompts.unpad(prompt_out), rows.unpad(row_out)])
+
+    def _repeat(self, prompts: Tensor) -> Tensor:
+        repeated: Tensor = _Repeat.apply(prompts, self.group)  # type: ignore[no-untyped-call]
+        return repeated

@@ -1,7 +1,8 @@
-"""Log-probabilities of chosen tokens from hidden states, without a [tokens × vocabulary] tensor.
+"""Log-probabilities of chosen tokens from hidden states, without a [tokens × vocabulary] tensor of scores.
 
-Logits are made chunk by chunk, reduced to what is wanted and dropped; backward makes them again. Memory is
-therefore that of one chunk, whatever the number of tokens.
+Logits are made chunk by chunk and reduced to what is wanted. Backward needs, per token, onehot(target) − softmax: it is
+kept in the model's type while all of it is small, else made again chunk by chunk, so that memory stays bounded
+whatever the number of tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 96 * 2**20  # of fp32 logits; small enough for caches and laptops, large enough for a full GEMM
+KEPT_BYTES = 192 * 2**20  # of onehot − softmax kept for backward
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -19,9 +21,19 @@ def chunk_rows(vocabulary: int) -> int:
     return max(16, CHUNK_BYTES // (4 * vocabulary))
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
+def _log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
+    """(t, V) fp32."""
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
-    return logits.mul_(inverse_temperature) if inverse_temperature != 1.0 else logits
+    if inverse_temperature != 1.0:
+        logits.mul_(inverse_temperature)
+    return logits.log_softmax(-1)
+
+
+def _pull(log_probabilities: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """(t, V) onehot(target) − softmax: what a token's log-probability pulls its logits by. Overwrites its input."""
+    pull = log_probabilities.exp_().neg_()
+    pull.scatter_add_(1, targets[:, None], torch.ones_like(targets[:, None], dtype=pull.dtype))
+    return pull.to(dtype)
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -29,40 +41,40 @@ class _TokenLogps(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, inverse_temperature: float
     ) -> Tensor:
-        logps, normalisers = [], []
         rows = chunk_rows(weight.shape[0])
+        small = len(hidden) * weight.shape[0] * hidden.element_size() <= KEPT_BYTES
+        logps, kept = [], []
         for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
-            logits = _logits(part, weight, bias, inverse_temperature)
-            normaliser = logits.logsumexp(-1)
-            logps.append(logits.gather(1, target[:, None]).squeeze(1) - normaliser)
-            normalisers.append(normaliser)
-        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalisers))
-        ctx.inverse_temperature = inverse_temperature
+            everything = _log_probabilities(part, weight, bias, inverse_temperature)
+            logps.append(everything.gather(1, target[:, None]).squeeze(1))
+            if small and any(ctx.needs_input_grad):
+                kept.append(_pull(everything, target, hidden.dtype))
+        ctx.save_for_backward(hidden, weight, bias, targets, *kept)
+        ctx.inverse_temperature, ctx.rows = inverse_temperature, rows
         return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, normalisers = ctx.saved_tensors
-        grad_logp = grads[0]
+        hidden, weight, bias, targets, *kept = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        rows = chunk_rows(weight.shape[0])
-        for start in range(0, len(hidden), rows):
-            piece = slice(start, start + rows)
-            logits = _logits(hidden[piece], weight, bias, ctx.inverse_temperature)
-            # d logp / d logits = onehot − softmax, each over the temperature
-            scaled = grad_logp[piece, None] * ctx.inverse_temperature
-            grad = logits.sub_(normalisers[piece, None]).exp_().mul_(-scaled)
-            grad.scatter_add_(1, targets[piece, None], scaled)
-            grad = grad.to(hidden.dtype)
+        scale = grads[0][:, None] * ctx.inverse_temperature
+        for number, start in enumerate(range(0, len(hidden), ctx.rows)):
+            piece = slice(start, start + ctx.rows)
+            if kept:
+                pull = kept[number]
+            else:
+                everything = _log_probabilities(hidden[piece], weight, bias, ctx.inverse_temperature)
+                pull = _pull(everything, targets[piece], hidden.dtype)
+            # a token's gradient scales its row: cheaper on hidden states than on the vocabulary
             if grad_hidden is not None:
-                grad_hidden[piece] = grad @ weight
+                grad_hidden[piece] = (pull @ weight) * scale[piece]
             if grad_weight is not None:
-                grad_weight += grad.t() @ hidden[piece]
+                grad_weight += pull.t() @ (hidden[piece] * scale[piece]).to(hidden.dtype)
             if grad_bias is not None:
-                grad_bias += grad.float().sum(0)
+                grad_bias += (pull.float() * scale[piece]).sum(0)
         as_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         as_bias = None if grad_bias is None or bias is None else grad_bias.to(bias.dtype)
         return grad_hidden, as_weight, as_bias, None, None

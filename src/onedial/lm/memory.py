@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onedial.lm.attention import Padding, causal_attention, fold_heads, unfold_heads
+from onedial.lm.attention import Padding, additive, causal_attention, fold_heads, own_past, unfold_heads
 
 
 class KeyValueMemory:
@@ -76,11 +76,13 @@ class PrefillLayout:
         row = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
         self.positions = torch.arange(int(offsets[-1]), device=offsets.device) - offsets[:-1][row]
         self.longest = self.padding.length
+        self.past = own_past(self.longest, offsets.device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         padded_key, padded_value = self.padding.pad(key), self.padding.pad(value)
         self.memory.write_prompts(layer, self.slots, self.num_slots, padded_key, padded_value)
-        return self.padding.unpad(causal_attention(self.padding.pad(query), padded_key, padded_value, scale))
+        out = causal_attention(self.padding.pad(query), padded_key, padded_value, self.past, scale)
+        return self.padding.unpad(out)
 
 
 class DecodeLayout:
@@ -145,11 +147,6 @@ class DecodeLayout:
         own_out, own_norm = unfold_heads(own_out, 1).squeeze(1), unfold_heads(own_norm.unsqueeze(-1), 1).squeeze(1)
         share = torch.sigmoid(prompt_norm - own_norm)  # e^a / (e^a + e^b)
         return torch.lerp(own_out, prompt_out.to(own_out.dtype), share.to(own_out.dtype))
-
-
-def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bool → 0 where allowed, −inf elsewhere."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
 
 
 def partial_attention(

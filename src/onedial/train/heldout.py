@@ -19,7 +19,8 @@ from onedial.rollout.engine import Sampling, seed_of
 from onedial.tasks import open_task
 from onedial.train import checkpoint
 from onedial.train.policy import pick_device, pick_dtype
-from onedial.train.workshop import open_engine, use_threads
+from onedial.train.process import prepare_process
+from onedial.train.workshop import open_engine
 from onedial.verify.pool import VerifierPool
 
 # Settings of a run that its evaluation shares, so that `onedial eval RUN` repeats what the run measured.
@@ -129,7 +130,7 @@ def carry_out(plan: Plan, *, save: Path | None, progress: Progress) -> Evaluatio
     run = plan.run
     if save is not None and not save.parent.is_dir():
         raise ConfigError(f"save={str(save)!r}: no such folder {save.parent}; make it first")
-    use_threads(run)
+    prepare_process(run.threads)
     task = open_task(run.task, **run.task_options)
     prompts = task.heldout(run.eval_prompts, run.seed)
     model, tokenizer = _load(plan)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import torch
 
 from onedial import __version__
 from onedial.budget.allocators import Allocator, Dynamic, Fixed
@@ -34,16 +31,12 @@ from onedial.tasks import TaskSource, open_task
 from onedial.train import checkpoint
 from onedial.train.packing import Rows, pack
 from onedial.train.policy import Policy
+from onedial.train.process import prepare_process
 from onedial.train.step import kl_penalty
 from onedial.train.trackers import Tracker, open_trackers
 from onedial.train.view import View
 from onedial.types import Group, Prompt
 from onedial.verify.pool import VerifierPool
-
-
-def use_threads(run: Run) -> None:
-    """The CPU threads asked for, one per core by default."""
-    torch.set_num_threads(run.threads or len(os.sched_getaffinity(0)))
 
 
 def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:
@@ -82,7 +75,7 @@ class Workshop:
 
     def _open(self) -> None:
         run = self.run
-        use_threads(run)
+        prepare_process(run.threads)
         # everything that a person can have got wrong is opened before the run directory holds a run
         self.task: TaskSource = open_task(run.task, **run.task_options)
         path = resolve(run.model)
