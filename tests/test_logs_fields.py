@@ -99,13 +99,13 @@ def _write(path: Path, rows: Rows) -> Path:
 
 
 def _paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every field of an object and of the objects inside it (of a list, its first element)."""
+    """Every field of an object and of the objects inside it (of a list, its last element)."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield (*above, name)
             yield from _paths(inner, (*above, name))
     elif isinstance(value, list) and value and isinstance(value[0], dict | list):
-        for index, inner in enumerate(value[:2]):
+        for index, inner in enumerate(value[-1:], start=len(value) - 1):
             yield from _paths(inner, (*above, index))
 
 
@@ -142,14 +142,15 @@ def _findings(path: Path, **options: Any) -> None:
 def test_whatever_field_is_missing_or_empty_there_are_figures_or_one_error(source: str, tmp_path: Path) -> None:
     """Each field in all rows and in one, dropped and null; with the format detected, and named by the person."""
     name, file, rows_of = SOURCES[source]
-    rows, path = rows_of(tmp_path / "made")[:8], tmp_path / file
+    rows, path = rows_of(tmp_path / "made")[:5], tmp_path / file
     whole = _figures(_write(path, rows))
     assert whole is not None and whole["format"] in (name, "verifiers-v1")
     for field in _paths(rows[0]):
         for empty in (False, True):
             _figures(_write(path, [_without(rows[0], field, empty), *rows[1:]]))
             _figures(_write(path, [_without(row, field, empty) for row in rows]))
-            _figures(path, format=name, text=False)
+            if not empty:
+                _figures(path, format=name, text=False)
 
 
 @pytest.mark.slow
