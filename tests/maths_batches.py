@@ -77,8 +77,11 @@ def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:
 
 
 def make_batch(algorithm: Algorithm, seed: int = 0) -> Batch:
-    """Ragged groups, packed by the product's own code, with log-probabilities."""
-    return with_logps(pack(algorithm, ragged_groups(seed), max_new_tokens=MAX_TOKENS).batch, seed)
+    """Ragged groups (or as many pairs), packed by the product's own code, with log-probabilities."""
+    groups = ragged_groups(seed)
+    if algorithm.source == "pairs":
+        groups = [make_group([1.0, 0.0], position=position, seed=seed) for position in range(len(groups))]
+    return with_logps(pack(algorithm, groups, max_new_tokens=MAX_TOKENS).batch, seed)
 
 
 def loss_and_gradient(algorithm: Algorithm, parts: Sequence[Batch], counts: Counts) -> tuple[float, list[Tensor]]:
@@ -117,4 +120,6 @@ def variants() -> list[Algorithm]:
         complete(replace(row, name=row.name + tail, **cells))  # type: ignore[arg-type]
         for row in ALGORITHMS.values()
         for tail, cells in extras.items()
+        if row.source != "pairs" or tail == ""  # the loss of a pair takes no further term
+        if row.source != "dataset" or not tail.endswith("is")  # and a data set no importance weight
     ]

@@ -12,6 +12,9 @@ from onedial.algorithm import CHOICES, Algorithm, contradictions
 from onedial.algorithms import ALGORITHMS, get_algorithm
 from onedial.errors import ConfigError
 
+DEMONSTRATIONS = ALGORITHMS["sft"].cells() | {"name": "mine"}
+PAIRS = ALGORITHMS["dpo"].cells() | {"name": "mine"}
+
 # Settings that break exactly one rule of `contradictions`, with a word of the reason it must give.
 CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
     ({"level": "none", "clip_low": 0.2, "clip_high": 0.2}, "level='none' has no ratio"),
@@ -29,6 +32,15 @@ CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
     ({"overlong": "penalty"}, "needs overlong_buffer"),
     ({"overlong_buffer": 4}, "overlong='penalty' only"),
     ({"length_budget": 100}, "aggregate='fixed_length' only"),
+    ({"preference_beta": 0.1}, "set both or neither"),
+    ({**PAIRS, "preference_beta": 0.0}, "set both or neither"),
+    ({**DEMONSTRATIONS, "reward": "task"}, "source='dataset' has no verdicts"),
+    ({"reward": "one"}, "it is for source='dataset'"),
+    ({**DEMONSTRATIONS, "group_size": None}, "gives groups of 1"),
+    ({**PAIRS, "group_size": 3}, "gives groups of 2"),
+    ({**DEMONSTRATIONS, "level": "token"}, "knows no sampler's probabilities"),
+    ({**DEMONSTRATIONS, "importance": "truncate"}, "knows no sampler's probabilities"),
+    ({**PAIRS, "aggregate": "token_mean", "kl_coef": 0.1}, "set kl_coef=0, aggregate='sequence_sum'"),
 ]
 
 OUT_OF_RANGE: list[tuple[str, Any]] = [
@@ -50,6 +62,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("importance_cap", 0.0),
     ("importance_floor", 2.0),
     ("importance_floor", -0.1),
+    ("preference_beta", -0.1),
 ]
 
 
@@ -77,7 +90,7 @@ def test_table_holds_what_the_papers_say() -> None:
 def test_contradictory_rows_are_refused_with_the_reason(cells: dict[str, Any], reason: str) -> None:
     """Oracle: one hand-made row per rule; the message names the row and the remedy."""
     with pytest.raises(ConfigError, match="'mine'") as caught:
-        Algorithm("mine", **cells)
+        Algorithm(**{"name": "mine", **cells})
     assert reason in str(caught.value)
 
 
@@ -89,7 +102,7 @@ def test_every_rule_is_exercised() -> None:
         for name, value in {**Algorithm("mine").cells(), **cells}.items():
             object.__setattr__(row, name, value)
         given.update(reason.split(" ")[0] + reason[-25:] for reason in contradictions(row))
-    assert len(given) == 13  # 12 rules; that of a group of one names its baseline
+    assert len(given) == 20  # 18 rules; that of a group of one names its baseline, that of a source its size
 
 
 @pytest.mark.parametrize("cell", CHOICES)

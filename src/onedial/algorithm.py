@@ -18,6 +18,8 @@ BaselineFunction = Callable[[Tensor], Tensor]
 """(N, G) rewards of N groups of one size → (N, 1) or (N, G) baselines; called once per group size."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "source": ("policy", "reference", "dataset", "pairs"),
+    "reward": ("task", "correct", "one"),
     "baseline": ("none", "group_mean", "leave_one_out"),
     "scale_over": ("group", "batch"),
     "level": ("none", "token", "sequence"),
@@ -66,6 +68,9 @@ class Algorithm:
     importance_level: str = "token"  # per token, or the product over the sequence
     importance_cap: float = 2.0  # truncate: upper bound of the weight; mask: weights above become 0
     importance_floor: float = 0.0  # mask: weights below become 0
+    source: str = "policy"  # who writes: the policy, the frozen reference (RFT), a data set, or a data set of pairs
+    reward: str = "task"  # the verifier's, 1 for what it judged correct and else 0 (RFT), or 1 for all (SFT)
+    preference_beta: float = 0.0  # β > 0: the logistic loss of DPO on pairs, against the frozen reference
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -100,6 +105,7 @@ class Algorithm:
             ("positive_nll", self.positive_nll >= 0, "must not be negative; 0.1 is VAPO's"),
             ("importance_cap", self.importance_cap > 0, "must be positive; 2 is usual"),
             ("importance_floor", 0 <= self.importance_floor < self.importance_cap, "must lie in [0, importance_cap)"),
+            ("preference_beta", self.preference_beta >= 0, "must not be negative; 0.1 is usual"),
         ]
         for cell, fine, allowed in rules:
             if not fine:
@@ -108,7 +114,17 @@ class Algorithm:
     @property
     def needs_reference(self) -> bool:
         """Whether a frozen reference model takes part."""
-        return self.kl_coef > 0
+        return self.kl_coef > 0 or self.preference_beta > 0 or self.source == "reference"
+
+    @property
+    def generates(self) -> bool:
+        """Whether an engine writes completions in training; else they come from a data set."""
+        return self.source in ("policy", "reference")
+
+    @property
+    def reference_in_loss(self) -> bool:
+        """Whether the loss needs the reference's log-probabilities."""
+        return self.kl_in_loss or self.preference_beta > 0
 
     @property
     def kl_in_loss(self) -> bool:
@@ -169,5 +185,43 @@ def contradictions(row: Algorithm) -> list[str]:
             row.length_budget is not None and row.aggregate != "fixed_length",
             "length_budget is the divisor of aggregate='fixed_length' only",
         ),
+        *_offline_contradictions(row),
     ]
     return [reason for broken, reason in rules if broken]
+
+
+def _offline_contradictions(row: Algorithm) -> list[tuple[bool, str]]:
+    """The rules of rows that train on what another wrote: a data set has no sampler and no verdicts."""
+    offline, pairs = not row.generates, row.source == "pairs"
+    aside = {
+        "baseline": "none", "level": "none", "importance": "none", "keep": "all", "overlong": "none",
+        "kl_coef": 0, "positive_nll": 0, "aggregate": "sequence_sum",
+    }  # fmt: skip
+    more = [name for name, plain in aside.items() if getattr(row, name) != plain]
+    return [
+        (
+            pairs != (row.preference_beta > 0),
+            "preference_beta > 0 (the loss of a pair) and source='pairs' come together; set both or neither",
+        ),
+        (
+            row.source == "dataset" and row.reward != "one",
+            f"source='dataset' has no verdicts, and reward={row.reward!r} needs them; set reward='one'",
+        ),
+        (
+            row.source != "dataset" and row.reward == "one",
+            "reward='one' would train on wrong completions as on right ones; it is for source='dataset'",
+        ),
+        (
+            offline and row.group_size != (2 if pairs else 1),
+            f"source={row.source!r} gives groups of {2 if pairs else 1}; set group_size to that",
+        ),
+        (
+            row.source == "dataset" and (row.level != "none" or row.importance != "none"),
+            "source='dataset' knows no sampler's probabilities to correct for; set level='none' and importance='none'",
+        ),
+        (
+            pairs and bool(more),
+            "the loss of a pair is made of sequence sums against the reference alone; set "
+            + ", ".join(f"{name}={aside[name]!r}" for name in more),
+        ),
+    ]

@@ -80,6 +80,45 @@ GSPO = replace(
     updates_per_iteration=4,
 )
 
+# The rows of DeepSeekMath's unified view (§5.2, Table 10) that compare nothing inside a group: REINFORCE whose reward
+# says what is imitated. Each sequence counts the same, as the table's 1/|o| says; TRL's SFTTrainer averages over the
+# tokens of the batch (aggregate="token_mean").
+SFT = replace(
+    REINFORCE,
+    name="sft",
+    paper="supervised fine-tuning; Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, §5.2.1, Table 10",
+    source="dataset",
+    reward="one",
+    group_size=1,
+    aggregate="sequence_mean",
+)
+
+RFT = replace(
+    SFT,
+    name="rft",
+    paper="Yuan et al. 2023, rejection sampling fine-tuning, arXiv:2308.01825, §3.3; DeepSeekMath, Table 10",
+    source="reference",
+    reward="correct",
+    group_size=None,
+)
+
+ONLINE_RFT = replace(
+    RFT, name="online_rft", paper="Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, Table 10", source="policy"
+)
+
+# DeepSeekMath's table writes DPO with a mean over tokens and without the leading β; this is the published loss.
+DPO = Algorithm(
+    "dpo",
+    "Rafailov et al. 2023, Direct preference optimization, arXiv:2305.18290, Eq. 7",
+    baseline="none",
+    dial=0.0,
+    level="none",
+    aggregate="sequence_sum",
+    source="pairs",
+    group_size=2,
+    preference_beta=0.1,
+)
+
 # Presets: the same objective with another library's conventions, for like-for-like comparison.
 TRL_DAPO = replace(
     NAIVE_GRPO,
@@ -132,6 +171,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         DR_GRPO,
         DAPO,
         GSPO,
+        SFT,
+        RFT,
+        ONLINE_RFT,
+        DPO,
         TRL_GRPO,
         TRL_DAPO,
         TRL_DR_GRPO,

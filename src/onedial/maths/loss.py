@@ -11,6 +11,7 @@ from onedial.algorithm import Algorithm
 from onedial.batch import Batch, Counts
 from onedial.maths.aggregate import token_weights
 from onedial.maths.kl import kl
+from onedial.maths.preference import pair_loss
 from onedial.maths.surrogate import MISMATCH_BOUND, clipped_loss, clipped_tokens, importance_weight, log_ratio
 
 
@@ -19,7 +20,8 @@ class Loss:
     """A micro-batch's share of the step's loss, and sums over its tokens that add up over micro-batches.
 
     `sums`: tokens, ratio, clip_low, clip_high (tokens whose gradient the clip stopped), kl (nats, k3 against the
-    reference), mismatch (nats, k3 of engine against trainer); divide by the step's tokens for a mean.
+    reference), mismatch (nats, k3 of engine against trainer), nll (nats, −log π); divide by the step's tokens for a
+    mean. Rows that train on pairs add those of `maths.preference.pair_loss`, to be divided by `pairs`.
     """
 
     loss: Tensor
@@ -34,13 +36,19 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
 
     `batch.logp` (T,) carries the gradient. `old_logp` missing means that the policy has not moved since the
     rollouts, so the ratio is exactly 1 with the right gradient. w_t: `maths.aggregate`; m_t: sampler↔trainer
-    correction. Template: PPO (arXiv:1707.06347, Eq. 7) with each paper's cells, see `onedial.algorithms`.
+    correction. Template: PPO (arXiv:1707.06347, Eq. 7) with each paper's cells, see `onedial.algorithms`. With
+    preference_beta > 0 the loss is that of pairs instead, see `maths.preference`.
     Raises ValueError when a log-probability that the row needs is missing.
     """
     logp = _needed(batch.logp, "logp", "the trainer's forward pass").float()
     old = logp.detach() if batch.old_logp is None else batch.old_logp.float()
     row, weights, mask = batch.row, token_weights(algorithm, batch, counts), batch.mask
     advantage = batch.advantage.float()[row]
+    if algorithm.preference_beta > 0:
+        reference = _needed(batch.ref_logp, "ref_logp", f"preference_beta={algorithm.preference_beta}").float()
+        pairs, pair_sums = pair_loss(algorithm.preference_beta, logp, reference, batch)
+        ones = torch.ones_like(old)
+        return Loss(pairs / counts.groups, _sums(algorithm, batch, logp.detach(), old, ones, advantage) | pair_sums)
 
     if algorithm.level == "none":
         ratio = torch.ones_like(old)
@@ -67,11 +75,11 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
 def contributes(algorithm: Algorithm, batch: Batch) -> Tensor:
     """(B,) False exactly where a row's gradient is exactly 0, so that its forward and backward can be skipped.
 
-    That is: masked rows, and rows with advantage 0 unless a KL term in the loss or a positive-example
-    likelihood term still pulls on them.
+    That is: masked rows, and rows with advantage 0 unless a KL term in the loss, a positive-example likelihood term
+    or the loss of a pair still pulls on them.
     """
     pulls = batch.advantage != 0
-    if algorithm.kl_in_loss:
+    if algorithm.reference_in_loss:
         pulls = torch.ones_like(pulls)
     if algorithm.positive_nll > 0:
         pulls = pulls | batch.positive
@@ -95,6 +103,7 @@ def _sums(
     mask = batch.mask
     low, high = clipped_tokens(ratio, advantage, algorithm)
     values = {"tokens": mask, "ratio": ratio * mask, "clip_low": low & mask, "clip_high": high & mask}
+    values["nll"] = -logp * mask
     if batch.ref_logp is not None:
         values["kl"] = kl("k3", logp, batch.ref_logp.float()) * mask
     if batch.engine_logp is not None:

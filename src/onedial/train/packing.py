@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -12,7 +12,14 @@ from torch import Tensor
 from onedial.algorithm import Algorithm
 from onedial.batch import Batch, offsets_of
 from onedial.maths.advantage import advantages, overlong_penalty
-from onedial.types import Group
+from onedial.types import Group, Verdict
+
+# What a verdict is worth to a row, before shaping. `correct` and not the reward itself, which may be −1 or a half.
+REWARDS: dict[str, Callable[[Verdict], float]] = {
+    "task": lambda verdict: verdict.reward,
+    "correct": lambda verdict: float(bool(verdict.correct)),
+    "one": lambda verdict: 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ def pack(
     rollouts = [rollout for group in groups for rollout in group.usable]
     number = torch.tensor([g for g, group in enumerate(groups) for _ in group.usable], dtype=torch.long)
     lengths = torch.tensor([len(rollout.completion.token_ids) for rollout in rollouts], dtype=torch.long)
-    reward = torch.tensor([rollout.verdict.reward for rollout in rollouts], dtype=torch.double)
+    worth = REWARDS[algorithm.reward]
+    reward = torch.tensor([worth(rollout.verdict) for rollout in rollouts], dtype=torch.double)
     shaped = reward
     if algorithm.overlong == "penalty":
         shaped = shaped + overlong_penalty(lengths, max_new_tokens, algorithm.overlong_buffer)
@@ -59,6 +67,8 @@ def pack(
         row_mask = torch.tensor([not rollout.completion.truncated for rollout in rollouts], dtype=torch.bool)
     group_tokens = torch.zeros(len(groups), dtype=torch.long).index_add(0, number, lengths * row_mask)
     prompt_lengths = torch.tensor([len(group.prompt_tokens) for group in groups], dtype=torch.long)
+    sampled = all(rollout.completion.logps for rollout in rollouts)  # a data set comes without log-probabilities
+    engine_logp = torch.tensor([logp for r in rollouts for logp in r.completion.logps], dtype=torch.float32)
     batch = Batch(
         prompt_tokens=torch.tensor([token for group in groups for token in group.prompt_tokens], dtype=torch.long),
         prompt_offsets=offsets_of(prompt_lengths),
@@ -71,7 +81,7 @@ def pack(
         row_mask=row_mask,
         group_tokens=group_tokens[number],
         stale=torch.tensor([r.completion.policy_version < version for r in rollouts], dtype=torch.bool),
-        engine_logp=torch.tensor([logp for r in rollouts for logp in r.completion.logps], dtype=torch.float32),
+        engine_logp=engine_logp if sampled else None,
     )
     return Rows(batch, shaped)
 
@@ -90,11 +100,12 @@ def optimiser_steps(batch: Batch, updates: int, seed: int) -> list[Batch]:
     return [batch.select((part == p).nonzero().squeeze(1)) for p in range(min(updates, num_groups))]
 
 
-def micro_batches(batch: Batch, max_tokens: int) -> list[Batch]:
+def micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) -> list[Batch]:
     """Splits a step so that no part holds more than `max_tokens` tokens (its prompts included), where that can be.
 
     Groups stay together while they fit, because their rows share the prompt; a longer group is cut between rows;
-    a single row is never cut. Neighbours have about the same length, which keeps padding inside attention small.
+    a single row is never cut, nor with `whole_groups` any group (the loss of a pair needs both its rows). Neighbours
+    have about the same length, which keeps padding inside attention small.
     """
     prompt_lengths = (batch.prompt_offsets[1:] - batch.prompt_offsets[:-1]).tolist()
     rows_of: dict[int, list[int]] = {}
@@ -111,7 +122,7 @@ def micro_batches(batch: Batch, max_tokens: int) -> list[Batch]:
             room -= whole
             continue
         for row in rows:
-            if not parts or row == rows[0] or lengths[row] > room:
+            if not parts or row == rows[0] or (lengths[row] > room and not whole_groups):
                 parts.append([])
                 room = max_tokens - prompt_lengths[group]
             parts[-1].append(row)

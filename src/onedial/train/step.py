@@ -32,10 +32,10 @@ class Updated:
     rows_trained: int
     tokens_trained: int
 
-    def mean(self, name: str) -> float | None:
-        """Mean of a sum over trained tokens; None where it was not measured."""
-        tokens = self.sums.get("tokens", 0.0)
-        return self.sums[name] / tokens if tokens and name in self.sums else None
+    def mean(self, name: str, over: str = "tokens") -> float | None:
+        """Mean of a sum over trained tokens (or pairs); None where it was not measured."""
+        count = self.sums.get(over, 0.0)
+        return self.sums[name] / count if count and name in self.sums else None
 
 
 def learning_rate(run: Run, iteration: int) -> float:
@@ -57,7 +57,7 @@ def update(policy: Policy, reference: nn.Module | None, batch: Batch, iteration:
     without a single row that pulls makes no step: momentum alone would move the weights without evidence.
     """
     run, row = policy.run, policy.run.algorithm
-    if row.kl_in_loss and reference is not None:
+    if row.reference_in_loss and reference is not None:
         batch = replace(batch, ref_logp=evaluate_logps(policy, batch, reference))
     steps = optimiser_steps(batch, row.updates_per_iteration, seed_of(run.seed, "minibatch", iteration))
     if len(steps) > 1:
@@ -71,7 +71,8 @@ def update(policy: Policy, reference: nn.Module | None, batch: Batch, iteration:
         if not len(live):
             continue
         counts = Counts.of(part)
-        pieces = micro_batches(part.select(live), run.micro_batch_tokens)
+        pairs = row.preference_beta > 0
+        pieces = micro_batches(part.select(live), run.micro_batch_tokens, whole_groups=pairs)
         for done, piece in enumerate(pieces):
             progress("update", number * len(pieces) + done, len(steps) * len(pieces))
             piece_loss, piece_sums = _backward(policy, piece, counts)
