@@ -45,6 +45,7 @@ class Run:
     task: Any = _cell("arithmetic", "task name, data file, or a task object")
     task_options: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "options of the task"})
     algorithm: Algorithm = field(default=ALGORITHMS["dapo"], metadata={"help": "row of the table"})
+    data: str = _cell("", "demonstrations or pairs (a file, or a run's directory) for rows that train on them")
     out: str = _cell("", "run directory (default: the first free of runs/ROW-TASK-sSEED, …-2, …)")
     seed: int = _cell(0, "seed of everything random")
     iterations: int = _cell(100, "rounds of rollouts and updates")
@@ -98,6 +99,11 @@ class Run:
             raise ConfigError(
                 f"group_size=1: baseline={self.algorithm.baseline!r} compares rollouts of one prompt, so a group of "
                 "one teaches nothing; set group_size ≥ 2 or use algorithm 'reinforce'"
+            )
+        if self.data and self.algorithm.generates:
+            raise ConfigError(
+                f"data={self.data!r}: algorithm {self.algorithm.name!r} trains on what the model writes; prompts come "
+                "from task=FILE, and data is for rows with source 'dataset' or 'pairs' (sft, dpo)"
             )
         if self.algorithm.aggregate == "fixed_length" and self.algorithm.length_budget is None:
             object.__setattr__(self, "algorithm", replace(self.algorithm, length_budget=self.max_new_tokens))

@@ -27,10 +27,16 @@ def run(args: argparse.Namespace) -> int:
     """Read, find, write."""
     from onedial import logs
     from onedial.findings import collect, findings_of
-    from onedial.report import write_html
+    from onedial.report import write_curves, write_html
     from onedial.report.run import generation_seconds, run_curves
 
     source = Path(args.run)
+    if why := logs.without_rollouts(source):
+        curves, notes = run_curves(source)
+        target = args.output or default_output(source)
+        path = write_curves(target, title=source.resolve().name, curves=curves, notes=[why, *notes])
+        print(f"{why}\nwrote {path}: its curves")
+        return 0
     log = logs.read(source, args.format)
     evidence = collect(log)
     curves, notes = run_curves(source) if source.is_dir() else ([], [])

@@ -15,6 +15,8 @@ HELP = """Train a model with verifiable rewards, or resume a run
   onedial train dapo --task arithmetic --iterations 30
   onedial train grpo --model ./my-model --task data.jsonl --lr 1e-6
   onedial train --config run.toml --seed 1
+  onedial train sft --data demonstrations.jsonl --eval_prompts 0
+  onedial train dpo --from runs/dapo-arithmetic-s0     learns from what that run wrote
   onedial train --resume runs/dapo-arithmetic-s0
 
 ROW is a row of the table (onedial algorithms). Any setting below can stand in the TOML file too.
@@ -29,6 +31,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", nargs="?", metavar="ROW", help="row of the algorithm table")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this directory")
+    parser.add_argument(
+        "--from",
+        dest="past",
+        type=Path,
+        metavar="RUN",
+        help="for dpo and sft: data = that run's rollouts, model = its newest checkpoint, task, lengths, sampling and "
+        "evaluation as they were there",
+    )
     settings = parser.add_argument_group("settings")
     for name in PLAIN_FIELDS:
         text = str(RUN_FIELDS[name].metadata["help"]).replace("%", "%%")
@@ -39,17 +49,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in PLAIN_FIELDS if name in args}
-    return start(args.row, args.config, args.resume, merge(given, args.dotted))
+    return start(args.row, args.config, args.resume, merge(given, args.dotted), past=args.past)
 
 
-def start(row: str | None, config: Path | None, resume: Path | None, given: dict[str, Any]) -> int:
+def start(
+    row: str | None, config: Path | None, resume: Path | None, given: dict[str, Any], past: Path | None = None
+) -> int:
     """Trains with settings from file and command line, or resumes, and prints what was learned."""
     if resume is not None:
-        settings = _resumed(resume, row, config, given)
+        settings = _resumed(resume, row, config, given | ({"from": past} if past else {}))
     else:
-        layers = [read_toml(config)] if config else []
-        for layer in layers:
-            check_keys(layer, f"{config}: ")  # before it is merged with the command line, whose mistakes name no file
+        layers = [settings_from(past)] if past else []
+        if config:
+            layers.append(read_toml(config))
+            # before it is merged with the command line, whose mistakes name no file
+            check_keys(layers[-1], f"{config}: ")
         if row is not None:
             layers.append({"algorithm": {"row": get_algorithm(row).name}})
         settings = make_run(merge(*layers, given), where=f"{config}: " if config and not given else "")
@@ -66,6 +80,17 @@ def start(row: str | None, config: Path | None, resume: Path | None, given: dict
             f"in {result.train_s:.0f} s of training ({result.directory})"
         )
     return 0
+
+
+def settings_from(past: Path) -> dict[str, Any]:
+    """What a run takes over from an earlier one: its rollouts, its newest model, and how it was measured."""
+    from onedial.train.heldout import OF_THE_RUN
+    from onedial.train.past import newest_model, run_of
+
+    run_of(past)  # a clear error where there is no run
+    earlier = read_toml(past / "run.toml")
+    kept = {name: earlier[name] for name in OF_THE_RUN if name in earlier}
+    return kept | {"data": str(past), "model": newest_model(past)}
 
 
 def _resumed(directory: Path, row: str | None, config: Path | None, given: dict[str, Any]) -> Run:

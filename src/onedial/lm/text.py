@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from onedial.errors import DataError
-from onedial.types import Prompt
+from onedial.types import Message, Prompt
+
+Tokens = tuple[int, ...]
 
 
 class Text:
@@ -35,6 +37,34 @@ class Text:
         else:
             tokens = self.tokenizer(prompt.text).input_ids
         return tuple(int(token) for token in tokens)
+
+    def encode_written(self, prompt: Prompt, completion: str | Message, ends: Sequence[int]) -> tuple[Tokens, Tokens]:
+        """(prompt tokens, completion tokens) of what somebody else wrote, as the policy would have read and written it.
+
+        The completion ends with one of `ends`, where the policy stops: what a chat template puts after it is left out,
+        and where none is there the tokenizer's end-of-sequence token is added. A prompt without text gives its place
+        to the completion's first token, which nothing predicts.
+        """
+        words = completion if isinstance(completion, str) else str(completion.get("content") or "")
+        read = self.encode(prompt) if prompt.plain else ()
+        whole: Tokens = ()
+        if prompt.messages:
+            message = {"role": "assistant", "content": completion} if isinstance(completion, str) else dict(completion)
+            turns = [*(dict(earlier) for earlier in prompt.messages), message]
+            whole = tuple(self.tokenizer.apply_chat_template(turns, return_dict=False))
+        elif prompt.text or not read:
+            whole = tuple(self.tokenizer(prompt.text + words).input_ids)
+        if not read:
+            read = whole[:1]
+        if whole[: len(read)] == read:
+            written = whole[len(read) :]
+        else:  # the tokens of the whole do not begin with the prompt's: take the completion by itself
+            written = tuple(self.tokenizer(words, add_special_tokens=False).input_ids)
+        last = max((place for place, token in enumerate(written) if token in ends), default=None)
+        if last is not None and prompt.messages:
+            return read, written[: last + 1]
+        end = self.tokenizer.eos_token_id
+        return read, written if end is None or (written and written[-1] in ends) else (*written, int(end))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a completion, without end-of-sequence and other special tokens."""

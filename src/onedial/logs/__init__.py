@@ -10,6 +10,7 @@ from __future__ import annotations
 from onedial.logs.detect import ALIASES, FORMATS, read
 from onedial.logs.formats import Format
 from onedial.logs.groups import Scale, group_frame, right_of, scale
+from onedial.logs.readers.onedial_run import without_rollouts
 from onedial.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Broken, Coverage, Log
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "read",
     "right_of",
     "scale",
+    "without_rollouts",
 ]

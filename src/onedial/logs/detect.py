@@ -27,6 +27,7 @@ from onedial.logs.readers import (
     verl,
 )  # fmt: skip
 from onedial.logs.readers.common import count_of, listed
+from onedial.logs.readers.onedial_run import without_rollouts
 from onedial.logs.runs import lean_groups
 from onedial.logs.schema import Log
 
@@ -93,6 +94,8 @@ def read(
     """
     options, trouble = Options(dict(columns or {}), outcome, tries, text), Trouble()
     path = Path(path)
+    if why := without_rollouts(path):
+        raise DataError(f"{why} (onedial report {path} draws its curves)")
     files = data_files(path)
     form, samples, unread = choose(path, files, format, options, trouble)
     log = form.read(samples, options, trouble)

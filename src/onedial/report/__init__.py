@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onedial.report.page import inert, page_data, render, write_html
+from onedial.report.page import inert, page_data, render, write_curves, write_html
 
-__all__ = ["inert", "page_data", "render", "write_html"]
+__all__ = ["inert", "page_data", "render", "write_curves", "write_html"]

@@ -29,6 +29,7 @@ from onedial.report.samples import sample_groups
 _CONTROLS, _DIRECTIONS = "\x00-\x08\x0b-\x1f\x7f-\x9f", "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _INVISIBLE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\u2028\u2029\ud800-\udfff]")
 
+FOOTER = f"onedial {__version__}. Intervals are 95 %. This file is complete: it loads nothing from anywhere."
 MOST_LISTED = 1500  # prompts whose text is kept for the lists behind bars
 
 
@@ -58,8 +59,21 @@ def write_html(
     """
     evidence = evidence or collect(log)
     found = list(findings) if findings is not None else findings_of(evidence)
-    target = Path(path)
-    text = render(page_data(evidence, found, title=title, curves=curves, notes=notes))
+    return _write(Path(path), page_data(evidence, found, title=title, curves=curves, notes=notes))
+
+
+def write_curves(path: Path | str, *, title: str, curves: Sequence[Plot], notes: Sequence[str]) -> Path:
+    """Write the page of a run that generated nothing: curves and notes, no groups. Raises DataError as `write_html`."""
+    data = {
+        "title": title, "subtitle": "trained on a data set", "facts": [], "notes": list(notes), "findings": [],
+        "curves": [plain(curve) for curve in curves], "groups": [], "groups_note": "", "prompts": {},
+        "length_unit": "tokens", "footer": FOOTER,
+    }  # fmt: skip
+    return _write(Path(path), data)
+
+
+def _write(target: Path, data: Mapping[str, Any]) -> Path:
+    text = render(data)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -91,7 +105,7 @@ def page_data(
         "groups_note": groups_note,
         "prompts": _prompt_texts(evidence, findings),
         "length_unit": evidence.length_unit,
-        "footer": f"onedial {__version__}. Intervals are 95 %. This file is complete: it loads nothing from anywhere.",
+        "footer": FOOTER,
     }
 
 

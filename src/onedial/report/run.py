@@ -53,6 +53,14 @@ CURVES: tuple[tuple[str, str, str, Mapping[str, tuple[str, str]]], ...] = (
         "number",
         {"mismatch_kl": ("trainer to sampler", "wrong"), "kl_ref": ("policy to reference", "alt")},
     ),
+    ("Surprise at what is trained on", "nats per token", "number", {"nll": ("−log π", "plain")}),
+    ("Pairs told apart", "share of trained pairs", "share", {"pair_right_share": ("positive margin", "right")}),
+    (
+        "Log-probability of pairs",
+        "nats per completion",
+        "number",
+        {"chosen_logp": ("chosen", "right"), "rejected_logp": ("rejected", "wrong")},
+    ),
     ("Gradient norm", "norm before clipping", "number", {"grad_norm": ("norm", "plain")}),
     (
         "Time of an iteration",

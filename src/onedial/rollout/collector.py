@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from onedial.budget.allocators import Allocation, Allocator, Ask
 from onedial.errors import DataError
@@ -74,6 +74,14 @@ class Collector:
             groups.extend(answers)
         took = time.perf_counter() - started
         return Collected(self.allocator.finish(), groups, took - self._waited, self._waited, replayed)
+
+    def state(self) -> dict[str, Any]:
+        """JSON values that `restore` takes."""
+        return self.allocator.state()
+
+    def restore(self, state: Mapping[str, Any], carried: Sequence[Group]) -> None:
+        """Takes a saved state and the groups it says were carried over."""
+        self.allocator.restore(dict(state), carried)
 
     def _round(self, iteration: int, asks: list[Ask]) -> tuple[list[Group], int]:
         """The groups asked for, in that order, and how many came from the record."""

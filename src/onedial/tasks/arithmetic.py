@@ -96,6 +96,10 @@ class Arithmetic:
         """See `Number`."""
         return verdict_of(judge(self.verifier, prompt, completion))
 
+    def demonstrate(self, prompt: Prompt) -> str:
+        """The number alone, as the prompt asks for; right under any `match`."""
+        return str(prompt.answer)
+
     @property
     def verifier(self) -> Number:
         """What judges this task's completions."""
@@ -113,4 +117,4 @@ def arithmetic(
     names = [name.strip() for name in levels.split(",")] if isinstance(levels, str) else list(levels)
     chosen = tuple(name for name in names if name)
     task = Arithmetic(chosen, match=match, wording=wording)
-    return EndlessSource(task, task.verifier, held_out)
+    return EndlessSource(task, task.verifier, held_out, demonstrate=task.demonstrate)

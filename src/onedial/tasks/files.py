@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def answered(source: FiniteSource) -> FiniteSource:
         )
     places = ", ".join(str(p.meta.get("place", p.id)) for p in missing[:3]) + (", …" if len(missing) > 3 else "")
     note = f"{len(missing)} prompts without an answer left out ({places})"
-    return FiniteSource(source.name, source.verifier, splits, (*source.notes, note))
+    return replace(source, splits=splits, notes=(*source.notes, note))
 
 
 def has_answer(prompt: Prompt) -> bool:

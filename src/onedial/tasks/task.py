@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -28,13 +28,17 @@ _MAX_REDRAWS = 10_000
 class Task(Protocol):
     """The ten-line task: an endless stream of prompts and a judge.
 
-    `prompt` must take all its randomness from `rng`. `verify` runs in killable worker processes.
+    `prompt` must take all its randomness from `rng`. `verify` runs in killable worker processes. A task may also have
+    `demonstrate(prompt) -> str`, which writes a correct completion: `onedial train sft` then needs no data.
     """
 
     @property
     def name(self) -> str: ...
     def prompt(self, rng: Random) -> Prompt: ...
     def verify(self, prompt: Prompt, completion: str) -> Verdict: ...
+
+
+Demonstrate = Callable[[Prompt], str] | None
 
 
 class TaskSource(Protocol):
@@ -46,6 +50,10 @@ class TaskSource(Protocol):
     def verifier(self) -> Verifier: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def demonstrate(self) -> Demonstrate:
+        """Writes a correct completion of a prompt; None where the task cannot."""
+        ...
 
     def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
         """The prompt at a data position: a pure function of its arguments, so that resuming needs only the position."""
@@ -88,6 +96,7 @@ class EndlessSource:
     verifier: Verifier
     held_out: float = HELD_OUT
     notes: tuple[str, ...] = ()
+    demonstrate: Demonstrate = None
 
     def __post_init__(self) -> None:
         check_held_out(self.held_out)
@@ -133,6 +142,7 @@ class FiniteSource:
     verifier: Verifier
     splits: Mapping[str, Sequence[Prompt]]
     notes: tuple[str, ...] = ()
+    demonstrate: Demonstrate = None
 
     def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
         """Position p is item p mod n of epoch p // n, in that epoch's order."""
@@ -141,13 +151,13 @@ class FiniteSource:
         if not prompts:
             raise DataError(f"task {self.name!r} has no {split} prompts; give a file for that split or set held_out")
         epoch, step = divmod(position, len(prompts))
-        return prompts[_order(f"{self.name}/{split}/{seed}/epoch{epoch}", len(prompts))[step]]
+        return prompts[shuffled(f"{self.name}/{split}/{seed}/epoch{epoch}", len(prompts))[step]]
 
     def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
         """Distinct prompts of the test split in the order of `draw`, up to n."""
         prompts = self.splits["test"]
         found: dict[str, Prompt] = {}
-        for index in _order(f"{self.name}/test/{seed}/epoch0", len(prompts)):
+        for index in shuffled(f"{self.name}/test/{seed}/epoch0", len(prompts)):
             if len(found) >= n:
                 break
             found.setdefault(prompts[index].id, prompts[index])
@@ -159,7 +169,8 @@ class FiniteSource:
 
 
 @lru_cache(maxsize=8)
-def _order(path: str, length: int) -> tuple[int, ...]:
+def shuffled(path: str, length: int) -> tuple[int, ...]:
+    """The numbers below `length` in the order that a seed path gives."""
     order = list(range(length))
     Random(path).shuffle(order)
     return tuple(order)

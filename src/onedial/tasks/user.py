@@ -77,4 +77,5 @@ def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> Endle
     in_process = bool(getattr(task, "in_process", False))
     named = isinstance(spec, str)  # then workers load the file themselves: it may not be importable by name there
     verifier = TaskVerifier(spec if named else task, name, in_process, options if named else {})
-    return EndlessSource(UserTask(task, name), verifier, held_out)
+    demonstrate = getattr(task, "demonstrate", None)
+    return EndlessSource(UserTask(task, name), verifier, held_out, demonstrate=demonstrate)

@@ -43,6 +43,16 @@ COLUMNS = (
     ("taught", "taught_share", "{:.0%}", 8),
     ("s", "time_s", "{:.1f}", 6),
 )
+# The same for rows that train on a data set, where nothing is generated.
+OFFLINE_COLUMNS = (
+    ("loss", "loss", "{:.4f}", 9),
+    ("nll", "nll", "{:.4f}", 9),
+    ("pairs right", "pair_right_share", "{:.0%}", 13),
+    ("margin", "pair_margin", "{:.3f}", 9),
+    ("gradient", "grad_norm", "{:.2f}", 10),
+    ("tokens", "tokens_taught", "{:.0f}", 8),
+    ("s", "time_s", "{:.1f}", 6),
+)
 
 
 class View:
@@ -59,6 +69,7 @@ class View:
         self.title, self.iterations = title, iterations
         self.plain = _must_be_plain(self.console) if plain is None else plain
         self.metrics: Mapping[str, Any] = {}
+        self.columns: Sequence[tuple[str, str, str, int]] = COLUMNS
         self.rewards: list[float] = []
         self.stage: tuple[str, int, int] = ("", 0, 0)
         self._start = self._drawn = time.monotonic()
@@ -85,12 +96,14 @@ class View:
     def update(self, metrics: Mapping[str, Any]) -> None:
         """Show the metrics of an iteration that has ended (the keys of `metrics.jsonl`; absent or None shows as –)."""
         self.metrics = metrics
+        if self._updates == 0 and metrics.get("rollouts_generated") == 0:
+            self.columns = OFFLINE_COLUMNS
         reward = _number(metrics.get("reward_mean"))
         if reward is not None:
             self.rewards.append(reward)
         if self.plain:
             if self._updates % HEADER_EVERY == 0:
-                self._print("iteration".rjust(10) + "".join(name.rjust(width) for name, _, _, width in COLUMNS))
+                self._print("iteration".rjust(10) + "".join(name.rjust(width) for name, _, _, width in self.columns))
             self._print(self.line())
         self._updates += 1
         self._draw(force=True)
@@ -107,7 +120,8 @@ class View:
     def line(self) -> str:
         """The last iteration as one line of plain text, under 80 columns."""
         place = f"{self.metrics.get('iteration', self._updates)}/{self.iterations}".rjust(10)
-        return place + "".join(_shown(self.metrics.get(key), form).rjust(width) for _, key, form, width in COLUMNS)
+        shown = [_shown(self.metrics.get(key), form).rjust(width) for _, key, form, width in self.columns]
+        return place + "".join(shown)
 
     def page(self) -> RenderableType:
         """The whole page for the console's present width."""

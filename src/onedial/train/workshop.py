@@ -29,6 +29,7 @@ from onedial.rollout.engine import Sampling, seed_of
 from onedial.rollout.torch_engine import TorchEngine
 from onedial.tasks import TaskSource, open_task
 from onedial.train import checkpoint
+from onedial.train.offline import OfflineCollector, open_examples
 from onedial.train.packing import Rows, pack
 from onedial.train.policy import Policy
 from onedial.train.process import prepare_process
@@ -84,46 +85,57 @@ class Workshop:
         self.policy = Policy(run, path)
         self.reference = self.policy.frozen_copy() if run.algorithm.needs_reference else None
         self.engine = open_engine(run, self.policy.model, self.tokenizer)
+        self.sampling = Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
         self.judge = VerifierPool(
             self.task.verifier, run.verifier_workers, run.verifier_timeout_s, run.verifier_memory_mb
         )
-        allocator = open_allocator(run)
-        self.sampling = Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
-        self.collector = Collector(
-            self.engine,
-            self.text,
-            self.judge,
-            allocator,
-            lambda position: self.task.draw("train", run.seed, position),
-            self.sampling,
-            run.seed,
-            progress=self.view.progress,
-        )
+        self.collector = self._open_collector()
         # an error of the template or of the data shows before anything is paid
         self.text.refuse_long(self._known_prompts(), self.engine.context - run.max_new_tokens)
         self.trackers = open_trackers(
             [name for name in run.track.split(",") if name], self.directory, {"run": to_toml(run)}
         )
         if self._resume:
-            self._restore(allocator)
+            self._restore()
         else:
             write_toml(run, self.directory / "run.toml")
         for note in self.task.notes:
             self.view.note(note)
 
+    def _open_collector(self) -> Collector | OfflineCollector:
+        """What gathers groups for the row's source: an engine on the policy, on the frozen reference, or a data set."""
+        run, row = self.run, self.run.algorithm
+        if not row.generates:
+            ends = stop_ids(self.policy.model.config, self.policy.model.generation_config, self.tokenizer)
+            examples = open_examples(run, self.task, self.text, ends, self.engine.context)
+            self.view.note(examples.note)
+            return OfflineCollector(examples, run.prompts_per_iteration)
+        # the reference's engine never gets new weights; evaluation has the policy's
+        frozen = self.reference if row.source == "reference" else None
+        return Collector(
+            self.engine if frozen is None else open_engine(run, frozen, self.tokenizer),
+            self.text,
+            self._open_judge(),
+            open_allocator(run),
+            lambda position: self.task.draw("train", run.seed, position),
+            self.sampling,
+            run.seed,
+            progress=self.view.progress,
+        )
+
     def _known_prompts(self) -> Iterator[Prompt]:
         """All training prompts of a data set, the first of an endless task, and those of the evaluation."""
         run, task = self.run, self.task
-        for position in range(task.size("train") or 1):
+        for position in range(task.size("train") or 1 if run.algorithm.generates else 0):
             yield task.draw("train", run.seed, position)
         yield from task.heldout(run.eval_prompts, run.seed) if run.eval_prompts else ()
 
-    def _restore(self, allocator: Allocator) -> None:
+    def _restore(self) -> None:
         stored = checkpoint.latest(self.directory)
         if stored is not None:
             state = checkpoint.load(stored, self.policy)
             self.done, self.steps, self.train_s = state["iteration"], state["step"], state["train_s"]
-            allocator.restore(state["allocator"], self._carried(state["allocator"].get("carried", [])))
+            self.collector.restore(state["collector"], self._carried(state["collector"].get("carried", [])))
             self.engine.load_weights(self.policy.model, self.steps)
         if self.done >= self.run.iterations and not self._lacks_evaluation():
             raise RunDirError(
@@ -139,7 +151,8 @@ class Workshop:
             recorded.update(read_groups(path))
             iteration += 1
         self.collector.recorded = recorded
-        self.view.note(f"resuming after iteration {self.done}; {len(recorded)} groups already generated are reused")
+        reused = f"; {len(recorded)} groups already generated are reused" if self.run.algorithm.generates else ""
+        self.view.note(f"resuming after iteration {self.done}{reused}")
 
     def _lacks_evaluation(self) -> bool:
         """Whether a run killed after its last iteration still owes its last evaluation."""
@@ -170,7 +183,9 @@ class Workshop:
         return rows
 
     def save_rollouts(self, iteration: int, collected: Collected, rows: Rows) -> None:
-        """All groups of the iteration to disk, before they train; verifiers that failed are named on the screen."""
+        """All groups generated to disk, before they train; verifiers that failed are named on the screen."""
+        if not self.run.algorithm.generates:
+            return
         failed = [r.verdict.detail for group in collected.groups for r in group.rollouts if not r.verdict.usable]
         if failed:
             self.view.note(f"iteration {iteration}: {len(failed)} completions could not be judged, e.g. {failed[0]}")
@@ -190,7 +205,7 @@ class Workshop:
             "iteration": iteration,
             "step": self.steps,
             "train_s": self.train_s,
-            "allocator": self.collector.allocator.state(),
+            "collector": self.collector.state(),
         }
         keep = self.run.keep_checkpoints
         path = checkpoint.save(self.directory, iteration, self.policy, self.tokenizer, state, keep)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -19,6 +21,22 @@ SAME = (
     "prompt_tokens", "completion_tokens", "finish_reason", "fate",
 )  # fmt: skip
 TEXT = ("prompt", "completion")
+
+
+def without_rollouts(folder: Path) -> str:
+    """Why a onedial run has no rollouts: it trained on a data set. Empty for every other folder or file."""
+    path = folder / "run.toml"
+    if not path.is_file() or any((folder / "rollouts").glob("*.parquet")):
+        return ""
+    try:
+        row = tomllib.loads(path.read_text(encoding="utf-8"))["algorithm"]
+        name, source = row.get("name", row.get("row", "")), row["source"]
+    except (tomllib.TOMLDecodeError, KeyError, OSError):
+        return ""
+    if source not in ("dataset", "pairs"):
+        return ""
+    what = "pairs" if source == "pairs" else "demonstrations"
+    return f"{folder}: {name} trained on {what} and generated no rollouts, so there are no groups to look at"
 
 
 def detect(sample: Sample) -> bool:
