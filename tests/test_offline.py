@@ -394,4 +394,5 @@ def test_a_run_that_cannot_be_learned_from(warm: Path, tmp_path: Path, capsys: p
     assert cli.main(["train", "--resume", str(warm), "--from", str(warm)]) == 2
     assert "from cannot change" in capsys.readouterr().err
     words = ["train", "dpo", "--from", str(warm), "--out", str(tmp_path / "other"), "--task.wording", "Say {question}"]
-    assert cli.main([*words, "--iterations", "1", "--eval_prompts", "0"]) == 0, "the pairs keep the prompts of the run they come from"
+    # the pairs keep the prompts of the run that they come from
+    assert cli.main([*words, "--iterations", "1", "--eval_prompts", "0"]) == 0
