@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -106,7 +107,8 @@ def _with_reward(
     reward_style: str = "auto",
     correct_at: float | None = None,
 ) -> TaskSource:
-    functions = reward.split(",") if isinstance(reward, str) else reward
+    # commas between functions, not those between the options of one
+    functions = re.split(r",(?![^()]*\))", reward) if isinstance(reward, str) else reward
     functions = tuple(functions) if isinstance(functions, Sequence) else (functions,)
     weights = reward_weights.split(",") if isinstance(reward_weights, str) else reward_weights or ()
     try:

@@ -9,6 +9,7 @@ Each completion is judged by itself: batch functions get lists of one. Sync and 
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
 import importlib.util
@@ -27,6 +28,8 @@ from onedial.verify.verdict import Fields, PromptLike, failure, fields_of, numbe
 Function = Callable[..., Any]
 STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
 STYLES = ("auto", "trl", "verl", "simple")
+BUILT_IN = {"wer": "onedial.verify.transcripts:wer", "wgpo": "onedial.verify.transcripts:wgpo"}
+"""Reward functions by name: where the function stands that makes one from its options."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PROVIDED = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"})
 
@@ -35,7 +38,8 @@ _PROVIDED = frozenset({"prompts", "completions", "completion_ids", "trainer_stat
 class Reward:
     """A verifier made of one or more reward functions, summed with weights.
 
-    functions: callables or "file.py:function" / "package.module:function". correct_at: the total from which a
+    functions: callables, "file.py:function" / "package.module:function", or a name of `BUILT_IN` with its options,
+    "wgpo(tau=0.5)". correct_at: the total from which a
     completion counts as correct; by default the total when every positively weighted function gives 1.
     """
 
@@ -221,10 +225,33 @@ def function_name(function: str | Function) -> str:
 
 def resolve(function: str | Function) -> Function:
     """The callable behind a spec; ConfigError when it is not one."""
-    call = load_object(function) if isinstance(function, str) else function
+    call = _named(function) if isinstance(function, str) else function
     if not callable(call):
         raise ConfigError(f"reward function {function!r} is not callable")
     return call
+
+
+@lru_cache(maxsize=64)
+def _named(spec: str) -> Any:
+    name = spec.partition("(")[0].strip()
+    if name not in BUILT_IN and ":" in spec:
+        return load_object(spec)
+    if name not in BUILT_IN:
+        hint = nearest(name, BUILT_IN)
+        raise ConfigError(
+            f"reward {spec!r} is unknown{hint}; allowed: {', '.join(BUILT_IN)}, 'file.py:name' or 'package.module:name'"
+        )
+    make = load_object(BUILT_IN[name])
+    try:
+        call = ast.parse(spec.strip(), mode="eval").body
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if isinstance(call, ast.Call) else {}
+        inspect.signature(make).bind(**options)
+        return make(**options)
+    except (SyntaxError, ValueError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        takes = ", ".join(str(p) for p in inspect.signature(make).parameters.values())
+        raise ConfigError(f"reward {spec!r}: must be {name} or {name}(option=value); it takes: {takes}") from error
 
 
 @lru_cache(maxsize=64)
