@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 
 from onedial import cli
+from onedial.algorithm import CHOICES
 from onedial.algorithms import ALGORITHMS
+from onedial.maths.coefficient import BASELINES, KLS, RATIOS, REWARDS, SOURCES, WEIGHTS, coefficient_of
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -51,6 +54,49 @@ def test_one_row_shows_each_cell_and_what_differs_from_grpo(capsys: pytest.Captu
     differs = {cell for cell in dapo if dapo[cell] != grpo[cell]} - {"name", "paper"}
     assert flat.count("(grpo: ") == len(differs) == 5
     assert "(grpo: 0.04)" in flat and "(grpo: sequence_mean)" in flat
+
+
+def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: DeepSeekMath's Table 10 and each paper's equation, by hand."""
+    out = printed(capsys, "--coefficients")
+    assert max(map(cell_len, out.splitlines())) <= 80 and "…" not in out
+    lines = {line["row"]: line for line in json.loads(printed(capsys, "--coefficients", "--json"))}
+    assert list(lines) == list(ALGORITHMS)
+    for line in lines.values():
+        first = line["coefficient"].split(",")[0]
+        assert any(shown.startswith(line["row"] + " ") and first in shown for shown in out.splitlines())
+    by_hand = {
+        "sft": ("o ~ data", "1", "1"),
+        "rft": ("o ~ π_ref", "1[correct]", "1[correct]"),
+        "online_rft": ("o ~ π", "1[correct]", "1[correct]"),
+        "dpo": ("o⁺, o⁻ ~ data", "o⁺ > o⁻", "±β·σ(−β·m), β = 0.1"),
+        "grpo": ("o ~ π", "r", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.2] + 0.04(π_ref/π − 1)"),
+        "rloo": ("o ~ π", "r", "(r − r̄₋ᵢ)"),
+        "dr_grpo": ("o ~ π", "r", "ρ·(r − r̄), ρ in [0.8, 1.2]"),
+        "dapo": ("o ~ π, mixed", "r", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
+        "gspo": ("o ~ π", "r", "s·(r − r̄)/σ̂, s in [0.9997, 1.0004]"),
+    }
+    for name, expected in by_hand.items():
+        assert tuple(lines[name][key] for key in ("source", "reward", "coefficient")) == expected
+    assert printed(capsys, "dpo", "--coefficients").splitlines()[1].startswith("dpo ")
+
+
+def test_coefficients_follow_the_cells() -> None:
+    """Oracle: by hand, each optional term of a row; every value of a cell that they depend on has its words."""
+    words = {"source": SOURCES, "reward": REWARDS, "baseline": BASELINES, "level": RATIOS, "aggregate": WEIGHTS}
+    for cell, known in {**words, "kl_estimator": KLS}.items():
+        assert set(known) == set(CHOICES[cell]), f"give {cell} its words in maths/coefficient.py"
+    base = replace(ALGORITHMS["naive_grpo"], name="mine", clip_low=None, clip_high=None)
+    for cells, expected in (
+        ({"dial": 2.0, "scale_over": "batch"}, "ρ·(r − r̄)/σ̂_batch^2"),
+        ({"baseline": len}, "ρ·(r − len)/σ̂"),
+        ({"kl_coef": 0.1, "kl_estimator": "k2"}, "ρ·(r − r̄)/σ̂ + 0.1·log π_ref/π"),
+        ({"kl_coef": 0.1, "kl_estimator": "k1"}, "ρ·(r − r̄)/σ̂"),  # its expected gradient is 0
+        ({"positive_nll": 0.1, "clip_dual": 3.0}, "ρ·(r − r̄)/σ̂, loss ≤ 3·|A| + 0.1·1[correct]"),
+    ):
+        assert coefficient_of(replace(base, **cells)).coefficient == expected  # type: ignore[arg-type]
+    shaped = replace(base, overlong="penalty", overlong_buffer=4, kl_coef=0.1, kl_in="reward")
+    assert coefficient_of(shaped).reward == "r + R_length − 0.1·KL"
 
 
 def test_an_unknown_row_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

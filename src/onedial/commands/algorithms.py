@@ -6,7 +6,7 @@ import argparse
 import inspect
 import json
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from rich.console import Console
@@ -15,30 +15,43 @@ from rich.text import Text
 
 from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS, get_algorithm
+from onedial.maths.coefficient import coefficient_of
 
 HELP = """Show the table of algorithms with their papers
 
   onedial algorithms            the table
   onedial algorithms dapo       every cell of a row: its meaning, and where it differs from grpo
   onedial algorithms --json     all cells of all rows
+  onedial algorithms --coefficients    who writes, what judges, what multiplies ∇log π: the rows side by side
 
 Any cell can be changed for a run: onedial train dapo --algorithm.clip_high 0.3"""
 
 COMPARED_WITH = "grpo"
+KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
+COEFFICIENTS = (
+    "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, r̄: mean of the group, r̄₋ᵢ: of the others, "
+    "σ̂: their std · ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
+    "m: log π(o⁺)/π_ref(o⁺) − log π(o⁻)/π_ref(o⁻) · 1[·]: 1 where it holds, else 0 · |o|: tokens of the sequence, "
+    "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
+)
 LEGEND = (
     "α: advantage = (reward − baseline) / σ̂^α · ratio: π/π_old per token, per sequence, or none · "
-    "clip: distances below/above 1 (/dual clip) · KL: weight · keep: groups trained on, refill = mixed ones only, "
-    "replaced until the batch is full · n: updates per iteration · G: group size, where the row fixes it"
+    "clip: distances below/above 1 (/dual clip) · KL: weight · keep: groups trained on; refill = mixed ones only, "
+    "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a data set · "
+    "n: updates per iteration · G: group size, where the row fixes it"
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", nargs="?", metavar="ROW", help="show this row in full")
     parser.add_argument("--json", action="store_true", help="print all cells as JSON, a list of rows")
+    parser.add_argument("--coefficients", action="store_true", help="the gradient coefficient of each row")
 
 
 def run(args: argparse.Namespace) -> int:
     rows = [get_algorithm(args.row)] if args.row else list(ALGORITHMS.values())
+    if args.coefficients:
+        return show_coefficients(rows, as_json=args.json)
     if args.json:
         print(json.dumps([row.cells() for row in rows], indent=1))
         return 0
@@ -73,6 +86,23 @@ def show_table(console: Console, rows: list[Algorithm]) -> None:
     console.print("\nonedial algorithms ROW shows every cell of a row.", style="dim")
 
 
+def show_coefficients(rows: list[Algorithm], *, as_json: bool) -> int:
+    """The unified view, one line a row, made from the rows' cells."""
+    lines = [asdict(coefficient_of(row)) for row in rows]
+    if as_json:
+        print(json.dumps(lines, indent=1, ensure_ascii=False))
+        return 0
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    for name in lines[0]:
+        table.add_column(name, no_wrap=name != "coefficient", overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line.values()))
+    console.print(table)
+    console.print(f"\n{COEFFICIENTS}", style="dim")
+    return 0
+
+
 def main_cells(row: Algorithm) -> dict[str, str]:
     """The cells that tell algorithms apart, short enough for one line of 80 columns."""
     clips = [bound for bound in (row.clip_low, row.clip_high, row.clip_dual) if bound is not None]
@@ -83,7 +113,7 @@ def main_cells(row: Algorithm) -> dict[str, str]:
         "clip": "/".join(_short(bound) for bound in clips) or "–",
         "aggregate": row.aggregate,
         "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else " in reward"),
-        "keep": "refill" if row.refill else row.keep,
+        "keep": KEPT.get(row.source) or ("refill" if row.refill else row.keep),
         "n": str(row.updates_per_iteration),
         "G": "" if row.group_size is None else str(row.group_size),
     }
