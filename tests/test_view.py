@@ -35,6 +35,12 @@ METRICS: dict[str, Any] = {
 }
 
 
+OFFLINE: dict[str, Any] = {
+    "iteration": 3, "rollouts_generated": 0, "loss": 0.31, "nll": 1.25, "pair_right_share": 0.75, "pair_margin": 0.4,
+    "grad_norm": 0.8, "tokens_taught": 240, "time_s": 1.5, "reward_mean": None,
+}  # fmt: skip
+
+
 def terminal(width: int) -> Console:
     return Console(
         file=io.StringIO(), force_terminal=True, width=width, color_system=None, highlight=False, legacy_windows=False
@@ -47,7 +53,9 @@ def text_of(console: Console) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 107, 108, 120, 200])
-@pytest.mark.parametrize("metrics", [METRICS, {}, {"iteration": 3, "reward_mean": math.nan, "sigma_hist": None}])
+@pytest.mark.parametrize(
+    "metrics", [METRICS, OFFLINE, {}, {"iteration": 3, "reward_mean": math.nan, "sigma_hist": None}]
+)
 def test_page_fits_its_width_and_half_a_screen(width: int, metrics: dict[str, Any]) -> None:
     console = terminal(width)
     view = View("dapo on arithmetic", 30, console=console, plain=False)
@@ -58,6 +66,20 @@ def test_page_fits_its_width_and_half_a_screen(width: int, metrics: dict[str, An
     lines = text_of(console).splitlines()
     assert max(cell_len(line) for line in lines) <= width
     assert len(lines) <= 18
+    if metrics is OFFLINE:
+        shown = "\n".join(lines)
+        assert "1.250 nats a token" in shown and "75% told apart, margin 0.400" in shown and "reward" not in shown
+
+
+def test_plain_lines_of_a_row_that_generates_nothing() -> None:
+    """Oracle: the figures by hand; no column of rewards or groups."""
+    console = terminal(80)
+    view = View("dpo on arithmetic", 30, console=console, plain=True)
+    view.update(OFFLINE)
+    header, line = text_of(console).splitlines()
+    assert header.split() == ["iteration", "loss", "nll", "pairs", "right", "margin", "gradient", "tokens", "s"]
+    assert line.split() == ["3/30", "0.3100", "1.2500", "75%", "0.400", "0.80", "240", "1.5"]
+    assert len(header) == len(line) <= 80
 
 
 def test_page_shows_what_a_run_is_judged_by() -> None:

@@ -98,7 +98,7 @@ class View:
         self.metrics = metrics
         if self._updates == 0 and metrics.get("rollouts_generated") == 0:
             self.columns = OFFLINE_COLUMNS
-        reward = _number(metrics.get("reward_mean"))
+        reward = _number(metrics.get("nll" if self.columns is OFFLINE_COLUMNS else "reward_mean"))
         if reward is not None:
             self.rewards.append(reward)
         if self.plain:
@@ -127,9 +127,11 @@ class View:
         """The whole page for the console's present width."""
         width = min(self.console.width, 140)
         inner = width - 4
-        wide = width >= WIDE
+        wide = width >= WIDE and self.columns is COLUMNS
         story_width = inner - FIGURES_WIDTH - 3 if wide else inner
         story = Group(self._reward(story_width), Text(), self._groups(story_width))
+        if self.columns is OFFLINE_COLUMNS:
+            story = Group(self._surprise(inner))
         if wide:
             columns = Table.grid(padding=(0, 3, 0, 0))
             columns.add_column(width=story_width)
@@ -137,7 +139,7 @@ class View:
             columns.add_row(story, self._figures())
             body: RenderableType = columns
         else:
-            body = Group(story, Text(), self._figures())
+            body = Group(story, Text(), self._figures()) if self.columns is COLUMNS else story
         return Panel(
             Group(body, Text(), self._stage_bar(inner)),
             title=Text(f" onedial · {self.title} ", "bold"),
@@ -148,9 +150,24 @@ class View:
             width=width,
         )
 
+    def _surprise(self, width: int) -> Text:
+        """What a row that trains on a data set shows instead of rewards and groups."""
+        get = self.metrics.get
+        text = (
+            Text().append("−log π   ", "bold").append(_shown(get("nll"), "{:.3f}"), "bold cyan").append(" nats a token")
+        )
+        text = self._curve(text, width)
+        if get("pair_margin") is not None:
+            text.append("\npairs    ", "bold").append(_shown(get("pair_right_share"), "{:.0%}"), "bold cyan")
+            text.append(f" told apart, margin {_shown(get('pair_margin'), '{:.3f}')}")
+        return text.append("\ngradient ", "bold").append(f"{_shown(get('grad_norm'), '{:.3f}')} norm")
+
     def _reward(self, width: int) -> Text:
         text = Text().append("reward   ", "bold").append(_shown(self.metrics.get("reward_mean"), "{:.3f}"), "bold cyan")
         text.append("   correct ", "default").append(_shown(self.metrics.get("correct_share"), "{:.0%}"), "bold cyan")
+        return self._curve(text, width)
+
+    def _curve(self, text: Text, width: int) -> Text:
         if not self.rewards:
             return text.append("\n         (no iteration has ended yet)", "bright_black")
         low, high = min(self.rewards), max(self.rewards)
