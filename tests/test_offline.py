@@ -192,6 +192,28 @@ def test_demonstrations_of_arithmetic_are_right_and_of_the_train_split(match: st
         assert verify(source, prompt, source.demonstrate(prompt)).correct
 
 
+def test_solutions_of_gsm8k_are_demonstrations(tmp_path: Path) -> None:
+    """Oracle: the task's own verifier on a row in the data set's format, and its text without <<…>> by hand."""
+    rows = [
+        {"question": f"{n} and 2?", "answer": f"It is {n}+2=<<{n}+2={n + 2}>>{n + 2}.\n#### {n + 2}"} for n in range(20)
+    ]
+    source = open_task("gsm8k", path=file(tmp_path, *rows))
+    assert source.demonstrate is not None
+    prompt = source.draw("train", 0, 0)
+    written = source.demonstrate(prompt)
+    assert "<<" not in written and f"+2={prompt.answer}." in written and verify(source, prompt, written).correct
+
+
+def test_examples_that_the_evaluation_asks_are_noted(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: two held-out prompts of the task put into the data by hand."""
+    held = [list(prompt.messages) for prompt in open_task("arithmetic").heldout(2)]
+    rows = [{"prompt": prompt, "completion": [BLUE]} for prompt in ([USER], *held)]
+    train(replace(run, data=file(tmp_path, *rows), iterations=1, eval_prompts=4, eval_samples=1))
+    assert "2 of them have a prompt that the evaluation asks" in capsys.readouterr().out
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def jsonl(
     name = f"jsonl/{Path(path or test_path or '').name.split('.')[0]}"
     source = finite(name, JUDGES[chosen](), prompts, held_out=held_out)
     note = f"answers judged as {chosen}" + (" (chosen from the answers)" if verifier == "auto" else "")
-    return FiniteSource(source.name, source.verifier, source.splits, (*source.notes, note))
+    return replace(source, notes=(*source.notes, note))
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,13 @@ def gsm8k(
     test_path or content decides. test_path alone serves evaluation.
     """
     path = GSM8K_HUB if path is None and test_path is None else path
-    return _data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
+    source = _data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
+    return replace(source, demonstrate=_gsm8k_solution)
+
+
+def _gsm8k_solution(prompt: Prompt) -> str:
+    """The data set's own solution, without its calculator's annotations."""
+    return re.sub(r"<<[^>]*>>", "", str(prompt.meta["columns"]["answer"]))
 
 
 def _gsm8k_prompt(row: Row, place: str, wording: str) -> Prompt:

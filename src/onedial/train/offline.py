@@ -82,7 +82,14 @@ def open_examples(run: Run, task: TaskSource, text: Text, ends: Sequence[int], c
     written = read_preferences(run.data) if pairs else read_demonstrations(run.data)
     refuse_long_written(written, text, ends, context)
     ready = _finite(written, run, digest_of([[w.prompt.id, w.texts] for w in written]))
-    return replace(ready, draw=lambda position: group_of(*_at(written, run, position), text, ends))
+    asked = {_words(prompt) for prompt in task.heldout(run.eval_prompts, run.seed)} if run.eval_prompts else set()
+    shared = sum(_words(example.prompt) in asked for example in written)
+    note = ready.note + (f"; {shared} of them have a prompt that the evaluation asks" if shared else "")
+    return replace(ready, draw=lambda position: group_of(*_at(written, run, position), text, ends), note=note)
+
+
+def _words(prompt: Prompt) -> str:
+    return " ".join(prompt.plain.split())
 
 
 def _of_task(run: Run, task: TaskSource, text: Text, ends: Sequence[int]) -> Examples:
