@@ -13,6 +13,7 @@ from onedial.algorithm import Algorithm
 from onedial.algorithms import ALGORITHMS
 from onedial.batch import Batch, Counts
 from onedial.maths.loss import policy_loss, with_logp
+from onedial.train.critic import valued
 from onedial.train.packing import pack
 from onedial.types import Completion, Group, Outcome, Prompt, Rollout, Verdict
 
@@ -77,11 +78,15 @@ def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:
 
 
 def make_batch(algorithm: Algorithm, seed: int = 0) -> Batch:
-    """Ragged groups (or as many pairs), packed by the product's own code, with log-probabilities."""
+    """Ragged groups (or as many pairs), packed and, for a critic, valued by the product's own code, with logps."""
     groups = ragged_groups(seed)
     if algorithm.source == "pairs":
         groups = [make_group([1.0, 0.0], position=position, seed=seed) for position in range(len(groups))]
-    return with_logps(pack(algorithm, groups, max_new_tokens=MAX_TOKENS).batch, seed)
+    rows = pack(algorithm, groups, max_new_tokens=MAX_TOKENS)
+    if algorithm.needs_critic:
+        values = torch.rand(len(rows.batch.tokens), generator=torch.Generator().manual_seed(seed))
+        rows = valued(algorithm, rows, values, None, iteration=1)
+    return with_logps(rows.batch, seed)
 
 
 def loss_and_gradient(algorithm: Algorithm, parts: Sequence[Batch], counts: Counts) -> tuple[float, list[Tensor]]:

@@ -12,6 +12,7 @@ from onedial.algorithm import CHOICES, Algorithm, contradictions
 from onedial.algorithms import ALGORITHMS, get_algorithm
 from onedial.errors import ConfigError
 
+CRITIC: dict[str, Any] = {"baseline": "critic", "dial": 0.0}
 DEMONSTRATIONS = ALGORITHMS["sft"].cells() | {"name": "mine"}
 PAIRS = ALGORITHMS["dpo"].cells() | {"name": "mine"}
 
@@ -32,6 +33,10 @@ CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
     ({"overlong": "penalty"}, "needs overlong_buffer"),
     ({"overlong_buffer": 4}, "overlong='penalty' only"),
     ({"length_budget": 100}, "aggregate='fixed_length' only"),
+    ({"baseline": "critic"}, "a critic's advantages know no group"),
+    ({"whiten": True, "gamma": 0.9}, "gamma, whiten speaks of a critic"),
+    ({"baseline": "critic", "dial": 0.0, "lambda_length": 0.05, "lambda_policy": 0.9}, "lambda_policy has no say"),
+    ({**CRITIC, "source": "reference", "reward": "correct"}, "set source='policy'"),
     ({"preference_beta": 0.1}, "set both or neither"),
     ({**PAIRS, "preference_beta": 0.0}, "set both or neither"),
     ({**DEMONSTRATIONS, "reward": "task"}, "source='dataset' has no verdicts"),
@@ -62,6 +67,13 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("importance_cap", 0.0),
     ("importance_floor", 2.0),
     ("importance_floor", -0.1),
+    ("gamma", 0.0),
+    ("gamma", 1.1),
+    ("lambda_policy", 1.1),
+    ("lambda_length", -0.1),
+    ("lambda_critic", -0.1),
+    ("value_clip", 0.0),
+    ("critic_warmup", -1),
     ("preference_beta", -0.1),
 ]
 
@@ -82,6 +94,11 @@ def test_table_holds_what_the_papers_say() -> None:
     assert (dr.dial, dr.kl_coef, dr.aggregate) == (0.0, 0.0, "fixed_length")
     assert (dapo.clip_low, dapo.clip_high, dapo.keep, dapo.refill) == (0.2, 0.28, "mixed", True)
     assert (gspo.level, gspo.clip_low, gspo.clip_high) == ("sequence", 3e-4, 4e-4)
+    ppo, vapo = ALGORITHMS["ppo"], ALGORITHMS["vapo"]
+    assert (ppo.clip_low, ppo.clip_high, ppo.gamma, ppo.lambda_policy, ppo.value_clip) == (0.2, 0.2, 1.0, 0.95, 0.2)
+    assert (ppo.kl_in, ppo.kl_estimator, ppo.needs_critic) == ("reward", "k1", True)
+    assert (vapo.lambda_length, vapo.lambda_critic, vapo.critic_warmup, vapo.positive_nll) == (0.05, 1.0, 50, 0.1)
+    assert (vapo.clip_low, vapo.clip_high, vapo.aggregate, vapo.kl_coef) == (0.2, 0.28, "token_mean", 0.0)
     assert ALGORITHMS["two_grpo"].group_size == 2
     assert ALGORITHMS["rloo"].baseline == "leave_one_out" and ALGORITHMS["rloo"].level == "none"
 
@@ -102,7 +119,7 @@ def test_every_rule_is_exercised() -> None:
         for name, value in {**Algorithm("mine").cells(), **cells}.items():
             object.__setattr__(row, name, value)
         given.update(reason.split(" ")[0] + reason[-25:] for reason in contradictions(row))
-    assert len(given) == 20  # 18 rules; that of a group of one names its baseline, that of a source its size
+    assert len(given) == 24  # 22 rules; that of a group of one names its baseline, that of a source its size
 
 
 @pytest.mark.parametrize("cell", CHOICES)

@@ -52,7 +52,8 @@ def weights(directory: str | Path) -> dict[str, torch.Tensor]:
     newest = checkpoint.latest(Path(directory))
     assert newest is not None
     resume = newest / "resume"
-    return {**load_file(resume / "masters.safetensors"), **load_file(resume / "moments.safetensors")}
+    files = sorted(resume.glob("*.safetensors"))
+    return {f"{file.stem}/{name}": value for file in files for name, value in load_file(file).items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -96,10 +97,11 @@ def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
     assert AutoTokenizer.from_pretrained(folder).eos_token == "<|end|>"
 
 
-@pytest.mark.parametrize("row", ["dapo", "grpo", "gspo", "reinforce"])
+@pytest.mark.parametrize("row", ["dapo", "grpo", "gspo", "reinforce", "ppo", "vapo"])
 def test_a_run_repeats_and_resumes_bit_for_bit(run: Run, row: str, tmp_path: Path) -> None:
     """Invariance: two runs agree in every bit; so does one whose later half is done again after a stop."""
-    run = replace(run, algorithm=ALGORITHMS[row], iterations=4)
+    warmup = min(1, ALGORITHMS[row].critic_warmup)
+    run = replace(run, algorithm=replace(ALGORITHMS[row], critic_warmup=warmup), iterations=4)
     train(run)
     again = replace(run, out=str(tmp_path / "again"))
     train(again)
@@ -153,7 +155,8 @@ def captured_gradient(run: Run, batch: Any, keep_all_rows: bool, monkeypatch: py
 
     def step(lr: float) -> float:
         gradients.extend(
-            torch.zeros_like(master) if master.grad is None else master.grad.clone() for master in policy.masters
+            torch.zeros_like(master) if master.grad is None else master.grad.clone()
+            for master in policy.weights.masters
         )
         return 0.0
 
@@ -176,12 +179,14 @@ def test_silent_rows_are_skipped_exactly_where_they_teach_nothing(
     """Identity: the gradient with silent rows computed equals the one with them skipped, for every row of the table."""
     from test_lm import ragged_batch
 
-    row = ALGORITHMS[name]
+    row = replace(ALGORITHMS[name], critic_warmup=0)
     run = replace(run, algorithm=row, group_size=4)
     batch = ragged_batch([(5, [3, 1, 4, 2]), (7, [4, 4, 1, 2]), (3, [2, 2, 3, 3])], vocabulary=250)
     advantage = batch.advantage.clone()
     advantage[4:8] = 0.0  # the second group is unanimous
     batch = replace(batch, advantage=advantage, positive=torch.zeros_like(batch.positive))
+    if row.needs_critic:
+        batch = replace(batch, token_advantage=advantage[batch.row] * torch.linspace(0.5, 1.5, len(batch.tokens)))
     skipped = captured_gradient(run, batch, False, monkeypatch)
     computed = captured_gradient(run, batch, True, monkeypatch)
     assert bool(contributes(row, batch).all()) == row.kl_in_loss, "KL in the loss pulls on silent groups too"
@@ -213,7 +218,7 @@ def test_bf16_gathers_fp32_gradients(run: Run) -> None:
     """Identity: masters start at the file's own precision, and compute weights are the masters rounded."""
     policy = Policy(replace(run, dtype="bfloat16"), run.model)
     exact = load_file(Path(run.model) / "model.safetensors")
-    by_name = dict(zip(policy.names, policy.masters, strict=True))
+    by_name = dict(zip(policy.weights.names, policy.weights.masters, strict=True))
     assert all(torch.equal(by_name[name], exact[name]) for name in by_name)
     train(replace(run, dtype="bfloat16", iterations=2))
     stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
@@ -311,7 +316,10 @@ def test_exhaustion_policies(run: Run) -> None:
     assert [record["exhausted"] for record in records] == [1, 1] and records[-1]["step"] == 0
     assert records[0]["silent_wrong_share"] == 1.0 and records[0]["taught_share"] == 0.0
     stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
-    assert all(torch.equal(stored[name], master) for name, master in zip(start.names, start.masters, strict=True))
+    assert all(
+        torch.equal(stored[name], master)
+        for name, master in zip(start.weights.names, start.weights.masters, strict=True)
+    )
     stopping = replace(run, out=run.out + "-stop", on_exhausted="stop")
     with pytest.raises(EngineError, match=r"6 prompts gave 0 mixed groups of the 3 wanted"):
         train(stopping)

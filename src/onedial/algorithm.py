@@ -20,7 +20,7 @@ BaselineFunction = Callable[[Tensor], Tensor]
 CHOICES: dict[str, tuple[str, ...]] = {
     "source": ("policy", "reference", "dataset", "pairs"),
     "reward": ("task", "correct", "one"),
-    "baseline": ("none", "group_mean", "leave_one_out"),
+    "baseline": ("none", "group_mean", "leave_one_out", "critic"),
     "scale_over": ("group", "batch"),
     "level": ("none", "token", "sequence"),
     "aggregate": ("sequence_mean", "token_mean", "group_token_mean", "fixed_length", "sequence_sum"),
@@ -37,8 +37,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 class Algorithm:
     """One row: how rewards become advantages, advantages a loss, and which groups are kept.
 
-    Advantage A = (r − b) / (σ̂ + eps)^dial; loss = Σ_t w_t·surrogate_t + kl_coef·Σ_t w_t·KL_t, where the
-    weights w_t come from `aggregate` and the counts of the whole optimiser step.
+    Advantage A = (r − b) / (σ̂ + eps)^dial, or with a critic one of every token (`maths.critic`);
+    loss = Σ_t w_t·surrogate_t + kl_coef·Σ_t w_t·KL_t, where the weights w_t come from `aggregate` and the counts
+    of the whole optimiser step.
     """
 
     name: str
@@ -68,6 +69,13 @@ class Algorithm:
     importance_level: str = "token"  # per token, or the product over the sequence
     importance_cap: float = 2.0  # truncate: upper bound of the weight; mask: weights above become 0
     importance_floor: float = 0.0  # mask: weights below become 0
+    gamma: float = 1.0  # critic: discount of a reward per token that comes before it
+    lambda_policy: float = 1.0  # critic: GAE λ of the advantages; 1 is outcome − V, 0 the step V_{t+1} − V_t
+    lambda_length: float = 0.0  # critic: α > 0 takes λ = 1 − 1/(α·l) for l tokens instead (VAPO), at least 0
+    lambda_critic: float = 1.0  # critic: GAE λ of what it learns; 1 is the outcome itself
+    value_clip: float | None = None  # critic: distance from its old value beyond which a change stops counting
+    whiten: bool = False  # critic: advantages of an iteration's tokens to mean 0 and variance 1
+    critic_warmup: int = 0  # critic: first iterations, in which it alone learns, from outcomes
     source: str = "policy"  # who writes: the policy, the frozen reference (RFT), a data set, or a data set of pairs
     reward: str = "task"  # the verifier's, 1 for what it judged correct and else 0 (RFT), or 1 for all (SFT)
     preference_beta: float = 0.0  # β > 0: the logistic loss of DPO on pairs, against the frozen reference
@@ -104,6 +112,12 @@ class Algorithm:
             ("group_size", self.group_size is None or self.group_size >= 1, "must be at least 1"),
             ("positive_nll", self.positive_nll >= 0, "must not be negative; 0.1 is VAPO's"),
             ("importance_cap", self.importance_cap > 0, "must be positive; 2 is usual"),
+            ("gamma", 0 < self.gamma <= 1, "must lie in (0, 1]; 1 is usual"),
+            ("lambda_policy", 0 <= self.lambda_policy <= 1, "must lie in [0, 1]; 0.95 is usual"),
+            ("lambda_length", self.lambda_length >= 0, "must not be negative; 0 switches it off, 0.05 is VAPO's"),
+            ("lambda_critic", 0 <= self.lambda_critic <= 1, "must lie in [0, 1]; 0.95 or 1 is usual"),
+            ("value_clip", self.value_clip is None or self.value_clip > 0, "must be positive; 0.2 is usual"),
+            ("critic_warmup", self.critic_warmup >= 0, "must not be negative"),
             ("importance_floor", 0 <= self.importance_floor < self.importance_cap, "must lie in [0, importance_cap)"),
             ("preference_beta", self.preference_beta >= 0, "must not be negative; 0.1 is usual"),
         ]
@@ -127,6 +141,11 @@ class Algorithm:
         return self.kl_in_loss or self.preference_beta > 0
 
     @property
+    def needs_critic(self) -> bool:
+        """Whether a learned value takes the place of a group's statistic."""
+        return self.baseline == "critic"
+
+    @property
     def kl_in_loss(self) -> bool:
         """Whether every token has a KL gradient, silent groups included."""
         return self.kl_coef > 0 and self.kl_in == "loss"
@@ -139,9 +158,14 @@ class Algorithm:
         return values
 
 
+# Cells that say something of a critic only; the class's own defaults stand for "not said".
+OF_CRITICS = ("gamma", "lambda_policy", "lambda_length", "lambda_critic", "value_clip", "whiten", "critic_warmup")
+
+
 def contradictions(row: Algorithm) -> list[str]:
     """Reasons why the cells of a row cannot stand together; empty for a sound row."""
     clips = row.clip_low is not None or row.clip_high is not None
+    idle = [] if row.needs_critic else [cell for cell in OF_CRITICS if getattr(row, cell) != getattr(Algorithm, cell)]
     rules: list[tuple[bool, str]] = [
         (row.level == "none" and clips, "clip_low/clip_high bound a ratio, but level='none' has no ratio; set level"),
         (
@@ -184,6 +208,19 @@ def contradictions(row: Algorithm) -> list[str]:
         (
             row.length_budget is not None and row.aggregate != "fixed_length",
             "length_budget is the divisor of aggregate='fixed_length' only",
+        ),
+        (
+            row.needs_critic and row.dial > 0,
+            "dial > 0 divides by a group's σ̂, but a critic's advantages know no group; set dial=0 (whiten scales them)",
+        ),
+        (bool(idle), f"{', '.join(idle)} speaks of a critic, which the row does not have; set baseline='critic'"),
+        (
+            row.needs_critic and row.source != "policy",
+            f"a critic foresees what the policy earns, and with source={row.source!r} another writes; set source='policy'",
+        ),
+        (
+            row.lambda_length > 0 and row.lambda_policy != 1,
+            "lambda_length makes λ from each completion's length, so lambda_policy has no say; leave it at 1",
         ),
         *_offline_contradictions(row),
     ]

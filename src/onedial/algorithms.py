@@ -80,6 +80,48 @@ GSPO = replace(
     updates_per_iteration=4,
 )
 
+# The advantages of PPO as it is used on language models, not of Schulman's Atari code: KL to the reference as a token
+# reward (k1; coefficient 0.02 and several mini-batches of one pass as InstructGPT, arXiv:2203.02155, App. C.4),
+# whitening and value clipping as in TRL's and verl's code (no paper has them), no entropy bonus. InstructGPT writes one
+# completion per prompt (group_size=1); a critic needs no group, so the run's size stands.
+PPO = Algorithm(
+    "ppo",
+    "Schulman et al. 2017, arXiv:1707.06347, Eq. 7 and 11; GAE arXiv:1506.02438, Eq. 16",
+    baseline="critic",
+    dial=0.0,
+    clip_low=0.2,
+    clip_high=0.2,
+    aggregate="token_mean",
+    kl_coef=0.02,
+    kl_estimator="k1",
+    kl_in="reward",
+    updates_per_iteration=4,
+    lambda_policy=0.95,
+    lambda_critic=0.95,
+    value_clip=0.2,
+    whiten=True,
+)
+
+# λ = 1 − 1/(0.05·l) is 0 up to 20 tokens; for short answers raise lambda_length. The paper clips no values and does not
+# say whether it whitens. Its 16 updates per iteration come from mini-batches of 512, as in DAPO.
+VAPO = replace(
+    PPO,
+    name="vapo",
+    paper="Yue et al. 2025, VAPO, arXiv:2504.05118, §4.1 to 4.3",
+    clip_high=0.28,
+    kl_coef=0.0,
+    kl_estimator="k3",
+    kl_in="loss",
+    updates_per_iteration=1,
+    positive_nll=0.1,
+    lambda_policy=1.0,
+    lambda_length=0.05,
+    lambda_critic=1.0,
+    value_clip=None,
+    whiten=False,
+    critic_warmup=50,
+)
+
 # The rows of DeepSeekMath's unified view (§5.2, Table 10) that compare nothing inside a group: REINFORCE whose reward
 # says what is imitated. Each sequence counts the same, as the table's 1/|o| says; TRL's SFTTrainer averages over the
 # tokens of the batch (aggregate="token_mean").
@@ -171,6 +213,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         DR_GRPO,
         DAPO,
         GSPO,
+        PPO,
+        VAPO,
         SFT,
         RFT,
         ONLINE_RFT,

@@ -52,7 +52,9 @@ class Batch:
     loss and of every count, e.g. overlong), `group_tokens` tokens of the row's whole group, counted before any split,
     `stale` (written by an earlier policy than the one training starts from).
     Per token (T): `tokens` with `offsets` (B+1,), `row` number, `mask`, and log-probabilities in nats:
-    `engine_logp` (sampler), `old_logp` (trainer at iteration start), `ref_logp` (reference), `logp` (now, with grad).
+    `engine_logp` (sampler), `old_logp` (trainer at iteration start), `ref_logp` (reference), `logp` (now, with grad);
+    with a critic also, in units of reward: `token_advantage` (takes the place of the row's), `value` (the critic's when
+    the iteration began) and `returns` (what it learns).
     """
 
     prompt_tokens: Tensor
@@ -70,6 +72,9 @@ class Batch:
     old_logp: Tensor | None = None
     ref_logp: Tensor | None = None
     logp: Tensor | None = None
+    token_advantage: Tensor | None = None
+    value: Tensor | None = None
+    returns: Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -121,6 +126,9 @@ class Batch:
             old_logp=of_tokens(self.old_logp),
             ref_logp=of_tokens(self.ref_logp),
             logp=of_tokens(self.logp),
+            token_advantage=of_tokens(self.token_advantage),
+            value=of_tokens(self.value),
+            returns=of_tokens(self.returns),
         )
 
     def to(self, device: torch.device | str) -> Batch:

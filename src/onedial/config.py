@@ -59,6 +59,8 @@ class Run:
     refill_limit: float = _cell(6.0, "with refill: prompts tried per iteration, at most this times the batch")
     on_exhausted: str = _cell("train", "refill limit reached: train (smaller batch), carry (skip update), stop")
     lr: float = _cell(1e-5, "peak learning rate of AdamW")
+    critic: str = _cell("model", "rows with a critic: model (a second model) or head (a layer on the policy, detached)")
+    critic_lr: float = _cell(0.0, "peak learning rate of the critic; 0 takes twice lr for a model, 1e-3 for a head")
     schedule: str = _cell("constant", "learning rate after warm-up: constant, linear (to 0) or cosine (to 0)")
     warmup: int = _cell(0, "iterations over which the learning rate rises linearly")
     weight_decay: float = _cell(0.0, "AdamW's decoupled decay")
@@ -107,6 +109,11 @@ class Run:
             )
         if self.algorithm.aggregate == "fixed_length" and self.algorithm.length_budget is None:
             object.__setattr__(self, "algorithm", replace(self.algorithm, length_budget=self.max_new_tokens))
+        if self.algorithm.critic_warmup >= self.iterations:
+            raise ConfigError(
+                f"algorithm.critic_warmup={self.algorithm.critic_warmup}: must be less than iterations="
+                f"{self.iterations}, because in those iterations only the critic learns; lower it, or raise iterations"
+            )
         if self.algorithm.overlong_buffer > self.max_new_tokens:
             raise ConfigError(
                 f"algorithm.overlong_buffer={self.algorithm.overlong_buffer}: must not exceed "
@@ -156,6 +163,8 @@ _CHECKS: list[tuple[str, Any, str]] = [
     ("refill_limit", *_least(1)),
     ("on_exhausted", *_among("train", "carry", "stop")),
     ("lr", *_positive()),
+    ("critic", *_among("model", "head")),
+    ("critic_lr", *_least(0)),
     ("schedule", *_among("constant", "linear", "cosine")),
     ("warmup", *_least(0)),
     ("weight_decay", *_least(0)),

@@ -30,13 +30,14 @@ COMPARED_WITH = "grpo"
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
 COEFFICIENTS = (
     "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, r̄: mean of the group, r̄₋ᵢ: of the others, "
-    "σ̂: their std · ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
+    "σ̂: their std · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
     "m: log π(o⁺)/π_ref(o⁺) − log π(o⁻)/π_ref(o⁻) · 1[·]: 1 where it holds, else 0 · |o|: tokens of the sequence, "
     "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
 )
 LEGEND = (
     "α: advantage = (reward − baseline) / σ̂^α · ratio: π/π_old per token, per sequence, or none · "
-    "clip: distances below/above 1 (/dual clip) · KL: weight · keep: groups trained on; refill = mixed ones only, "
+    "clip: distances below/above 1 (/dual clip) · KL: weight (r: in the reward) · critic λ: of its "
+    "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
     "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a data set · "
     "n: updates per iteration · G: group size, where the row fixes it"
 )
@@ -107,16 +108,22 @@ def main_cells(row: Algorithm) -> dict[str, str]:
     """The cells that tell algorithms apart, short enough for one line of 80 columns."""
     clips = [bound for bound in (row.clip_low, row.clip_high, row.clip_dual) if bound is not None]
     return {
-        "baseline": row.cells()["baseline"],
+        "baseline": row.cells()["baseline"] + _lambda(row),
         "α": f"{row.dial:g}",
         "ratio": row.level,
         "clip": "/".join(_short(bound) for bound in clips) or "–",
         "aggregate": row.aggregate,
-        "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else " in reward"),
+        "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else "r"),
         "keep": KEPT.get(row.source) or ("refill" if row.refill else row.keep),
         "n": str(row.updates_per_iteration),
         "G": "" if row.group_size is None else str(row.group_size),
     }
+
+
+def _lambda(row: Algorithm) -> str:
+    if not row.needs_critic:
+        return ""
+    return " λ(l)" if row.lambda_length > 0 else f" λ{row.lambda_policy:g}"
 
 
 def _short(value: float) -> str:

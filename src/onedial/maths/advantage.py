@@ -35,6 +35,7 @@ BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": no_baseline,
     "group_mean": group_mean_baseline,
     "leave_one_out": leave_one_out_baseline,
+    "critic": no_baseline,  # its V is subtracted token by token, once it has been asked (maths.critic)
 }
 
 

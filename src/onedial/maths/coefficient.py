@@ -6,6 +6,7 @@ coefficient. Each cell has its words in one dict here, so a new value of a cell 
 
     r reward, r̄ its mean in the group, r̄₋ᵢ that of the others, σ̂ its std (in the group, or σ̂_batch), ρ = π/π_old of a
     token, s = π/π_old of a sequence (geometric mean), π_ref the frozen reference, 1[·] 1 where it holds
+    GAE(γ, λ) = Σ_k (γλ)^k·δ_{t+k} with δ = r_t + γV_{t+1} − V_t, V the critic's
     |o| tokens of the sequence, Σ|o| of the step, L a constant, B sequences, N groups of the step
 """
 
@@ -22,7 +23,7 @@ SOURCES = {
     "pairs": "o⁺, o⁻ ~ data",
 }
 REWARDS = {"task": "r", "correct": "1[correct]", "one": "1"}
-BASELINES = {"none": "", "group_mean": "r̄", "leave_one_out": "r̄₋ᵢ"}
+BASELINES = {"none": "", "group_mean": "r̄", "leave_one_out": "r̄₋ᵢ", "critic": "V"}
 RATIOS = {"none": "", "token": "ρ", "sequence": "s"}
 KLS = {"k1": "", "k2": "·log π_ref/π", "k3": "(π_ref/π − 1)"}
 WEIGHTS = {
@@ -86,6 +87,9 @@ def _rollout(row: Algorithm) -> str:
 
 
 def _advantage(row: Algorithm) -> str:
+    if row.needs_critic:
+        lam = f"1 − 1/({row.lambda_length:g}·|o|)" if row.lambda_length > 0 else f"{row.lambda_policy:g}"
+        return f"GAE({row.gamma:g}, {lam})" + (", whitened" if row.whiten else "")
     reward = "r" if row.reward == "task" else REWARDS[row.reward]
     baseline = getattr(row.baseline, "__name__", "b") if callable(row.baseline) else BASELINES[row.baseline]
     text = f"({reward} − {baseline})" if baseline else reward

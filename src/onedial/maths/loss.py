@@ -12,7 +12,14 @@ from onedial.batch import Batch, Counts
 from onedial.maths.aggregate import token_weights
 from onedial.maths.kl import kl
 from onedial.maths.preference import pair_loss
-from onedial.maths.surrogate import MISMATCH_BOUND, clipped_loss, clipped_tokens, importance_weight, log_ratio
+from onedial.maths.surrogate import (
+    MISMATCH_BOUND,
+    clipped_loss,
+    clipped_tokens,
+    importance_weight,
+    log_ratio,
+    sequence_sum,
+)
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,16 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
         −  positive_nll · (1/T₊) Σ_{t correct} log π_t
 
     `batch.logp` (T,) carries the gradient. `old_logp` missing means that the policy has not moved since the
-    rollouts, so the ratio is exactly 1 with the right gradient. w_t: `maths.aggregate`; m_t: sampler↔trainer
-    correction. Template: PPO (arXiv:1707.06347, Eq. 7) with each paper's cells, see `onedial.algorithms`. With
-    preference_beta > 0 the loss is that of pairs instead, see `maths.preference`.
+    rollouts, so the ratio is exactly 1 with the right gradient. A is the row's advantage, or with a critic the
+    token's. w_t: `maths.aggregate`; m_t: sampler↔trainer correction. Template: PPO (arXiv:1707.06347, Eq. 7) with each
+    paper's cells, see `onedial.algorithms`. With preference_beta > 0 the loss is that of pairs instead, see
+    `maths.preference`.
     Raises ValueError when a log-probability that the row needs is missing.
     """
     logp = _needed(batch.logp, "logp", "the trainer's forward pass").float()
     old = logp.detach() if batch.old_logp is None else batch.old_logp.float()
     row, weights, mask = batch.row, token_weights(algorithm, batch, counts), batch.mask
-    advantage = batch.advantage.float()[row]
+    advantage = (batch.advantage[row] if batch.token_advantage is None else batch.token_advantage).float()
     if algorithm.preference_beta > 0:
         reference = _needed(batch.ref_logp, "ref_logp", f"preference_beta={algorithm.preference_beta}").float()
         pairs, pair_sums = pair_loss(algorithm.preference_beta, logp, reference, batch)
@@ -75,10 +83,12 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
 def contributes(algorithm: Algorithm, batch: Batch) -> Tensor:
     """(B,) False exactly where a row's gradient is exactly 0, so that its forward and backward can be skipped.
 
-    That is: masked rows, and rows with advantage 0 unless a KL term in the loss, a positive-example likelihood term
-    or the loss of a pair still pulls on them.
+    That is: masked rows, and rows with advantage 0 (with a critic: on every token) unless a KL term in the loss, a
+    positive-example likelihood term or the loss of a pair still pulls on them.
     """
     pulls = batch.advantage != 0
+    if batch.token_advantage is not None:
+        pulls = sequence_sum((batch.token_advantage != 0).float(), batch.row, batch.num_rows) > 0
     if algorithm.reference_in_loss:
         pulls = torch.ones_like(pulls)
     if algorithm.positive_nll > 0:

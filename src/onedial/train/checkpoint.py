@@ -1,7 +1,8 @@
 """Checkpoints: a Hugging Face folder that anything can load, and beside it all that resuming needs.
 
     checkpoints/iteration_000010/          config.json, model.safetensors, tokenizer …
-    checkpoints/iteration_000010/resume/   masters.safetensors, moments.safetensors, state.json
+    checkpoints/iteration_000010/resume/   masters.safetensors, moments.safetensors, state.json, and with a critic
+                                           critic_masters.safetensors, critic_moments.safetensors
 
 Written aside, flushed and renamed: a kill at any moment leaves the previous checkpoint whole.
 """
@@ -21,7 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from onedial.errors import CheckpointError
+from onedial.train.critic import Critic
 from onedial.train.policy import Policy
+from onedial.train.weights import Weights
 
 PREFIX = "iteration_"
 
@@ -37,8 +40,15 @@ def latest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save(directory: Path, iteration: int, policy: Policy, tokenizer: Any, state: Mapping[str, Any], keep: int) -> Path:
-    """Writes a checkpoint and then drops all but the newest `keep`.
+def _trained(policy: Policy, critic: Critic | None) -> dict[str, Weights]:
+    """What training moves, by the first word of its files' names."""
+    return {"": policy.weights} if critic is None else {"": policy.weights, "critic_": critic.weights}
+
+
+def save(
+    directory: Path, iteration: int, policy: Policy, critic: Critic | None, tokenizer: Any, state: Mapping[str, Any]
+) -> Path:
+    """Writes a checkpoint and then drops all but the newest `keep_checkpoints`.
 
     Raises CheckpointError, with the previous checkpoint untouched, when the disk is full or cannot be written.
     """
@@ -47,9 +57,11 @@ def save(directory: Path, iteration: int, policy: Policy, tokenizer: Any, state:
     try:
         shutil.rmtree(aside, ignore_errors=True)
         (aside / "resume").mkdir(parents=True)
-        _check_space(aside, policy)
+        _check_space(aside, policy, critic)
         _write_model(aside, policy, tokenizer)
-        _write_resume(aside / "resume", policy, state)
+        for part, weights in _trained(policy, critic).items():
+            _write_weights(aside / "resume", part, weights)
+        (aside / "resume" / "state.json").write_text(json.dumps(state), encoding="utf-8")
         for file in aside.rglob("*"):
             if file.is_file():
                 _flush(file)
@@ -64,14 +76,14 @@ def save(directory: Path, iteration: int, policy: Policy, tokenizer: Any, state:
             f"{target}: the checkpoint could not be written ({error}); {kept} and all rollouts are saved. "
             f"Free some space and go on with: onedial train --resume {directory}"
         ) from error
-    for old in sorted(target.parent.glob(f"{PREFIX}*"))[:-keep]:
+    for old in sorted(target.parent.glob(f"{PREFIX}*"))[: -policy.run.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def _check_space(aside: Path, policy: Policy) -> None:
+def _check_space(aside: Path, policy: Policy, critic: Critic | None) -> None:
     sizes = [weight.numel() * weight.element_size() for weight in policy.model.parameters()]
-    needed = sum(sizes) + sum(12 * master.numel() for master in policy.masters)
+    needed = sum(sizes) + sum(12 * m.numel() for part in _trained(policy, critic).values() for m in part.masters)
     free = shutil.disk_usage(aside).free
     if free < needed:
         raise OSError(f"it needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on the disk")
@@ -93,43 +105,52 @@ def _write_model(folder: Path, policy: Policy, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _write_resume(folder: Path, policy: Policy, state: Mapping[str, Any]) -> None:
-    names = policy.names
-    save_file(dict(zip(names, (m.detach().cpu() for m in policy.masters), strict=True)), folder / "masters.safetensors")
+def _write_weights(folder: Path, part: str, weights: Weights) -> None:
+    named = dict(zip(weights.names, weights.masters, strict=True))
+    save_file({name: master.detach().cpu() for name, master in named.items()}, folder / f"{part}masters.safetensors")
     moments: dict[str, Tensor] = {}
-    for name, master in zip(names, policy.masters, strict=True):
-        for key, value in policy.optimiser.state.get(master, {}).items():
+    for name, master in named.items():
+        for key, value in weights.optimiser.state.get(master, {}).items():
             moments[f"{key}:{name}"] = value.detach().cpu()
-    save_file(moments, folder / "moments.safetensors")
-    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    save_file(moments, folder / f"{part}moments.safetensors")
 
 
-def load(path: Path, policy: Policy) -> dict[str, Any]:
-    """Puts a checkpoint's weights and moments into the policy and returns the rest of its state.
+def load(path: Path, policy: Policy, critic: Critic | None = None) -> dict[str, Any]:
+    """Puts a checkpoint's weights and moments into policy and critic and returns the rest of its state.
 
     Raises CheckpointError when it is incomplete or belongs to another model.
     """
     folder = path / "resume"
     try:
-        masters = load_file(folder / "masters.safetensors")
-        moments = load_file(folder / "moments.safetensors")
+        files = {
+            part: (load_file(folder / f"{part}masters.safetensors"), load_file(folder / f"{part}moments.safetensors"))
+            for part in _trained(policy, critic)
+        }
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint ({error}); resume from an earlier one") from error
-    if sorted(masters) != sorted(policy.names):
-        raise CheckpointError(f"{path}: holds the weights of another model than {policy.run.model!r}")
+    for part, weights in _trained(policy, critic).items():
+        if sorted(files[part][0]) != sorted(weights.names):
+            raise CheckpointError(f"{path}: holds the weights of another model than {policy.run.model!r}")
+        _restore(weights, *files[part])
+    return state
+
+
+def _restore(weights: Weights, masters: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in moments.items():
         kind, name = key.split(":", 1)
-        # AdamW keeps its step counters on the CPU unless told otherwise; the moments lie with the weights
-        found.setdefault(name, {})[kind] = value if kind == "step" else value.to(policy.device)
+        found.setdefault(name, {})[kind] = value
     with torch.no_grad():
-        for name, master in zip(policy.names, policy.masters, strict=True):
+        for name, master in zip(weights.names, weights.masters, strict=True):
             master.copy_(masters[name])
             if name in found:
-                policy.optimiser.state[master] = found[name]
-    policy.publish()
-    return state
+                # AdamW keeps its step counters on the CPU unless told otherwise; the moments lie with the weights
+                moved = {
+                    kind: value if kind == "step" else value.to(master.device) for kind, value in found[name].items()
+                }
+                weights.optimiser.state[master] = moved
+    weights.publish()
 
 
 def _flush(path: Path) -> None:

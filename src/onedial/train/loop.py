@@ -44,11 +44,11 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
         for iteration in range(shop.done + 1, run.iterations + 1):
             started = time.perf_counter()
             collected = shop.collect(iteration)
-            rows = shop.pack(collected.allocation.train)
+            rows = shop.pack(collected.allocation.train, iteration)
             shop.save_rollouts(iteration, collected, rows)
 
             update_started = time.perf_counter()
-            updated = update(shop.policy, shop.reference, rows.batch, iteration - 1, view.progress)
+            updated = update(shop.policy, shop.reference, rows.batch, iteration - 1, view.progress, critic=shop.critic)
             shop.steps += updated.steps
             shop.engine.load_weights(shop.policy.model, shop.steps)
             update_s = time.perf_counter() - update_started

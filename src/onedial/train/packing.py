@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import torch
@@ -26,11 +26,12 @@ REWARDS: dict[str, Callable[[Verdict], float]] = {
 class Rows:
     """The usable rollouts of the groups that train, one row each, with what the maths made of their rewards.
 
-    (B,) tensors: outcome `reward`, `shaped` reward, `advantage`, `row_mask`.
+    `shaped` (B,) is the reward after shaping; `figures` are what a critic's values were worth on these rollouts.
     """
 
     batch: Batch
     shaped: Tensor
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def by_rollout(self, groups: Sequence[Group]) -> dict[tuple[str, int], tuple[float, float, bool]]:
         """(group id, rollout index) → (shaped reward, advantage, whether it enters the loss), for the log."""
@@ -128,3 +129,15 @@ def micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) 
             parts[-1].append(row)
             room -= lengths[row]
     return [batch.select(rows) for rows in parts]
+
+
+@torch.no_grad()
+def by_pieces(batch: Batch, max_tokens: int, of_piece: Callable[[Batch], Tensor]) -> Tensor:
+    """(T,) of a whole batch from a function of its micro-batches, without gradient; fp32 on the CPU."""
+    result = torch.empty(len(batch.tokens))
+    # where each token of a piece belongs, carried through the split in a column of its own
+    place = torch.arange(len(batch.tokens), dtype=torch.double)
+    for piece in micro_batches(replace(batch, value=place), max_tokens):
+        assert piece.value is not None
+        result[piece.value.long()] = of_piece(piece).float().cpu()
+    return result

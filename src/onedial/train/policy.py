@@ -1,4 +1,4 @@
-"""The model that is trained: compute weights, fp32 master weights where compute is bf16, and the optimiser."""
+"""The model that is trained: how it is loaded, what it says of tokens, and its weights with their optimiser."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from onedial.lm.decoder import head_of, hidden_states
 from onedial.lm.frugal import make_frugal
 from onedial.lm.head import token_logps
 from onedial.models import load_causal_lm
+from onedial.train.weights import Weights
 
 
 def pick_device(name: str) -> torch.device:
@@ -44,9 +45,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 class Policy:
     """A causal LM with what training needs around it.
 
-    `model` computes (in bf16 or fp32); `masters` are the fp32 weights the optimiser moves: copies of the trainable
-    parameters, or, when compute is fp32, the parameters themselves. `temperature` is the sampling temperature, at
-    which every log-probability is taken.
+    `model` computes (in bf16 or fp32) and `weights` move it. `temperature` is the sampling temperature, at which
+    every log-probability is taken.
     """
 
     def __init__(self, run: Run, model_path: str | Path) -> None:
@@ -54,42 +54,8 @@ class Policy:
         self.device = pick_device(run.device)
         self.dtype = pick_dtype(run.dtype, self.device)
         self.temperature = run.temperature
-        exact: Any = load_causal_lm(model_path, dtype=torch.float32)
-        masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
-        self.model = _prepared(exact.to(self.dtype), run).to(self.device)
-        self.parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.names = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
-        self.masters: list[Tensor] = []
-        self._rounded: list[tuple[Tensor, Tensor]] = []  # (compute weight, its master)
-        self._touched: set[int] = set()
-        for name, weight in self.model.named_parameters():
-            if not weight.requires_grad:
-                continue
-            if weight.dtype == torch.float32:
-                self.masters.append(weight)
-            else:
-                self.masters.append(self._attach(weight, masters.get(name, weight)))
-        self.optimiser = torch.optim.AdamW(
-            self.masters, lr=run.lr, betas=(run.beta1, run.beta2), weight_decay=run.weight_decay, fused=True
-        )
-
-    def _attach(self, weight: Tensor, exact: Tensor) -> Tensor:
-        """The fp32 master of a bf16 weight; gradients go to the master as they arise and are added up there."""
-        master = exact.detach().to(self.device, torch.float32)
-        master.grad = torch.zeros_like(master)
-
-        def gather(weight: Tensor) -> None:
-            assert master.grad is not None and weight.grad is not None
-            if id(master) in self._touched:
-                master.grad.add_(weight.grad)
-            else:  # the first gradient of a step overwrites: no pass to set the buffer to zero
-                master.grad.copy_(weight.grad)
-                self._touched.add(id(master))
-            weight.grad = None
-
-        weight.register_post_accumulate_grad_hook(gather)
-        self._rounded.append((weight, master))
-        return master
+        self.model, exact = load_trainable(run, model_path, self.device, self.dtype)
+        self.weights = Weights(self.model, exact, run)
 
     def logps(self, batch: Batch, *, reference: nn.Module | None = None) -> tuple[Tensor, PrefixLayout]:
         """(T,) log-probabilities of the batch's completion tokens, and the layout to hold during backward."""
@@ -108,25 +74,7 @@ class Policy:
 
     def step(self, lr: float) -> float:
         """One optimiser step from the gathered gradients; returns their norm before clipping."""
-        for _, master in self._rounded:
-            if id(master) not in self._touched and master.grad is not None:
-                master.grad.zero_()
-        self._touched.clear()
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, self.run.grad_clip or float("inf"))
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        self.optimiser.step()
-        for weight in self.parameters:
-            weight.grad = None
-        self.publish()
-        return float(norm)
-
-    @torch.no_grad()
-    def publish(self) -> None:
-        """Rounds the master weights into the compute weights."""
-        if self._rounded:
-            weights, masters = zip(*self._rounded, strict=True)
-            torch._foreach_copy_(list(weights), list(masters))
+        return self.weights.step(lr)
 
     def frozen_copy(self) -> nn.Module:
         """A reference model with the present weights."""
@@ -134,6 +82,15 @@ class Policy:
         for weight in copied.parameters():
             weight.requires_grad_(False)
         return copied
+
+
+def load_trainable(
+    run: Run, path: str | Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, dict[str, Tensor]]:
+    """A causal LM as the run trains it, and its weights by name at the precision of the file (none with LoRA)."""
+    exact: Any = load_causal_lm(path, dtype=torch.float32)
+    masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
+    return _prepared(exact.to(dtype), run).to(device), masters
 
 
 def _prepared(model: Any, run: Run) -> Any:

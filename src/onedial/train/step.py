@@ -14,9 +14,9 @@ from onedial.batch import Batch, Counts
 from onedial.config import Run
 from onedial.maths.kl import kl
 from onedial.maths.loss import contributes, policy_loss, with_logp
-from onedial.maths.surrogate import sequence_sum
 from onedial.rollout.engine import seed_of
-from onedial.train.packing import micro_batches, optimiser_steps
+from onedial.train.critic import Critic, critic_rate
+from onedial.train.packing import by_pieces, micro_batches, optimiser_steps
 from onedial.train.policy import Policy
 
 
@@ -31,6 +31,7 @@ class Updated:
     sums: dict[str, float]
     rows_trained: int
     tokens_trained: int
+    value_loss: float | None = None
 
     def mean(self, name: str, over: str = "tokens") -> float | None:
         """Mean of a sum over trained tokens (or pairs); None where it was not measured."""
@@ -50,20 +51,33 @@ def learning_rate(run: Run, iteration: int) -> float:
 Progress = Callable[[str, int, int], None]
 
 
-def update(policy: Policy, reference: nn.Module | None, batch: Batch, iteration: int, progress: Progress) -> Updated:
-    """Trains on a packed batch in `updates_per_iteration` optimiser steps.
+def update(
+    policy: Policy,
+    reference: nn.Module | None,
+    batch: Batch,
+    iteration: int,
+    progress: Progress,
+    *,
+    critic: Critic | None = None,
+) -> Updated:
+    """Trains on a packed batch in `updates_per_iteration` optimiser steps; the critic, where there is one, first.
+
+    During `critic_warmup` the critic is all that learns.
 
     Rows whose gradient is exactly 0 are not computed at all, but counted in every denominator. An iteration
     without a single row that pulls makes no step: momentum alone would move the weights without evidence.
     """
     run, row = policy.run, policy.run.algorithm
+    lr = learning_rate(run, iteration)
+    learned = None if critic is None else critic.fit(batch, iteration + 1, critic_rate(run, lr), progress)
+    if iteration < row.critic_warmup:
+        return Updated(0, 0.0, 0.0, lr, {}, 0, 0, learned)
     if row.reference_in_loss and reference is not None:
         batch = replace(batch, ref_logp=evaluate_logps(policy, batch, reference))
     steps = optimiser_steps(batch, row.updates_per_iteration, seed_of(run.seed, "minibatch", iteration))
     if len(steps) > 1:
         # later mini-batches meet a moved policy: remember where it stood when the iteration began
         steps = [replace(part, old_logp=_old_logps(policy, part)) for part in steps]
-    lr = learning_rate(run, iteration)
     sums: Counter[str] = Counter()
     loss, norms, rows = 0.0, [], 0
     for number, part in enumerate(steps):
@@ -81,7 +95,7 @@ def update(policy: Policy, reference: nn.Module | None, batch: Batch, iteration:
         rows += len(live)
         norms.append(policy.step(lr))
     grad_norm = sum(norms) / len(norms) if norms else 0.0
-    return Updated(len(norms), loss, grad_norm, lr, dict(sums), rows, int(sums["tokens"]))
+    return Updated(len(norms), loss, grad_norm, lr, dict(sums), rows, int(sums["tokens"]), learned)
 
 
 def _backward(policy: Policy, piece: Batch, counts: Counts) -> tuple[float, dict[str, float]]:
@@ -106,22 +120,17 @@ def _old_logps(policy: Policy, part: Batch) -> Tensor:
     return _unmoved(part, evaluate_logps(policy, part))
 
 
-@torch.no_grad()
 def evaluate_logps(policy: Policy, batch: Batch, reference: nn.Module | None = None) -> Tensor:
     """(T,) logps of the whole batch without gradient, by the policy or the reference; fp32 on the CPU."""
-    result = torch.empty(len(batch.tokens))
-    # where each token of a piece belongs, carried through the split in a column of its own
-    place = torch.arange(len(batch.tokens), dtype=torch.double)
-    for piece in micro_batches(replace(batch, engine_logp=place), policy.run.micro_batch_tokens):
-        assert piece.engine_logp is not None
-        logp, _ = policy.logps(piece.to(policy.device), reference=reference)
-        result[piece.engine_logp.long()] = logp.float().cpu()
-    return result
+    return by_pieces(
+        batch,
+        policy.run.micro_batch_tokens,
+        lambda piece: policy.logps(piece.to(policy.device), reference=reference)[0],
+    )
 
 
-def kl_penalty(policy: Policy, batch: Batch, reference: nn.Module) -> Tensor:
-    """(B,) KL of each completion to the reference, summed over its tokens, for kl_in='reward'."""
+def kl_to_reference(policy: Policy, batch: Batch, reference: nn.Module) -> Tensor:
+    """(T,) KL of each token to the reference, in nats, for kl_in='reward'."""
     reference_logp = evaluate_logps(policy, batch, reference)
     own = evaluate_logps(policy, batch)
-    per_token = kl(policy.run.algorithm.kl_estimator, own, reference_logp)
-    return sequence_sum(per_token, batch.row, batch.num_rows)
+    return kl(policy.run.algorithm.kl_estimator, own, reference_logp)

@@ -207,7 +207,7 @@ class View:
 
     def _numbers(self) -> Table:
         get = self.metrics.get
-        rows = (
+        rows: tuple[tuple[str, str], ...] = (
             ("taught", f"{_shown(get('taught_share'), '{:.0%}')} of the tokens"),
             ("speed", f"{_shown(get('tokens_per_s'), '{:.0f}')} tokens/s"),
             ("length", f"{_shown(get('length_mean'), '{:.1f}')}, {_shown(get('truncated_share'), '{:.0%}')} cut off"),
@@ -218,6 +218,9 @@ class View:
             ("entropy", f"{_shown(get('entropy'), '{:.3f}')} nats"),
             ("gradient", f"{_shown(get('grad_norm'), '{:.3f}')} norm"),
         )
+        if get("explained_variance") is not None:
+            foresees = f"explains {_shown(get('explained_variance'), '{:.0%}')}"
+            rows += (("critic", f"{foresees}, off by {_shown(get('value_calibration'), '{:.2f}')}"),)
         grid = Table.grid(padding=(0, 1, 0, 0))
         for name, value in rows:
             grid.add_row(Text(name, "bright_black"), Text(value))

@@ -23,17 +23,19 @@ from onedial.logs.run_log import (
     rollout_file,
     write_rollouts,
 )
+from onedial.maths.surrogate import sequence_sum
 from onedial.models import load_tokenizer, resolve, stop_ids
 from onedial.rollout.collector import Collected, Collector
 from onedial.rollout.engine import Sampling, seed_of
 from onedial.rollout.torch_engine import TorchEngine
 from onedial.tasks import TaskSource, open_task
 from onedial.train import checkpoint
+from onedial.train.critic import Critic, valued
 from onedial.train.offline import OfflineCollector, open_examples
 from onedial.train.packing import Rows, pack
 from onedial.train.policy import Policy
 from onedial.train.process import prepare_process
-from onedial.train.step import kl_penalty
+from onedial.train.step import kl_to_reference
 from onedial.train.trackers import Tracker, open_trackers
 from onedial.train.view import View
 from onedial.types import Group, Prompt
@@ -84,6 +86,7 @@ class Workshop:
         self.text = Text(self.tokenizer)
         self.policy = Policy(run, path)
         self.reference = self.policy.frozen_copy() if run.algorithm.needs_reference else None
+        self.critic = Critic(run, self.policy, path) if run.algorithm.needs_critic else None
         self.engine = open_engine(run, self.policy.model, self.tokenizer)
         self.sampling = Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
         self.judge = VerifierPool(
@@ -133,7 +136,7 @@ class Workshop:
     def _restore(self) -> None:
         stored = checkpoint.latest(self.directory)
         if stored is not None:
-            state = checkpoint.load(stored, self.policy)
+            state = checkpoint.load(stored, self.policy, self.critic)
             self.done, self.steps, self.train_s = state["iteration"], state["step"], state["train_s"]
             self.collector.restore(state["collector"], self._carried(state["collector"].get("carried", [])))
             self.engine.load_weights(self.policy.model, self.steps)
@@ -173,12 +176,16 @@ class Workshop:
         self._open_judge().step = iteration
         return self.collector.collect(iteration)
 
-    def pack(self, groups: list[Group]) -> Rows:
+    def pack(self, groups: list[Group], iteration: int) -> Rows:
         """The batch of the groups that train, with advantages."""
-        row, limit = self.run.algorithm, self.run.max_new_tokens
+        row, limit, kl = self.run.algorithm, self.run.max_new_tokens, None
         rows = pack(row, groups, max_new_tokens=limit, version=self.steps)
         if row.kl_coef > 0 and row.kl_in == "reward" and self.reference is not None:
-            penalty = kl_penalty(self.policy, rows.batch, self.reference)
+            kl = kl_to_reference(self.policy, rows.batch, self.reference)
+        if self.critic is not None:
+            return valued(row, rows, self.critic.values(rows.batch), kl, iteration)
+        if kl is not None:
+            penalty = sequence_sum(kl, rows.batch.row, rows.batch.num_rows)
             rows = pack(row, groups, max_new_tokens=limit, version=self.steps, kl_penalty=penalty)
         return rows
 
@@ -207,8 +214,7 @@ class Workshop:
             "train_s": self.train_s,
             "collector": self.collector.state(),
         }
-        keep = self.run.keep_checkpoints
-        path = checkpoint.save(self.directory, iteration, self.policy, self.tokenizer, state, keep)
+        path = checkpoint.save(self.directory, iteration, self.policy, self.critic, self.tokenizer, state)
         self.train_s += time.perf_counter() - started
         return path
 
