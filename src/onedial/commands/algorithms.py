@@ -30,7 +30,8 @@ COMPARED_WITH = "grpo"
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
 COEFFICIENTS = (
     "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, r̄: mean of the group, r̄₋ᵢ: of the others, "
-    "σ̂: their std · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
+    "σ̂: their std · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
+    "ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
     "m: log π(o⁺)/π_ref(o⁺) − log π(o⁻)/π_ref(o⁻) · 1[·]: 1 where it holds, else 0 · |o|: tokens of the sequence, "
     "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
 )
