@@ -216,7 +216,7 @@ def contradictions(row: Algorithm) -> list[str]:
         (bool(idle), f"{', '.join(idle)} speaks of a critic, which the row does not have; set baseline='critic'"),
         (
             row.needs_critic and row.source != "policy",
-            f"a critic foresees what the policy earns; with source={row.source!r} another writes, so set source='policy'",
+            f"a critic foresees what a policy earns; with source={row.source!r} another writes; set source='policy'",
         ),
         (
             row.lambda_length > 0 and row.lambda_policy != 1,
