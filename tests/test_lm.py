@@ -15,7 +15,7 @@ from onedial.batch import Batch, offsets_of
 from onedial.errors import DataError
 from onedial.lm import head
 from onedial.lm.attention import PrefixLayout, additive, causal_attention, own_past, use_packed_attention, using
-from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, make_decoder
+from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, lay_together, make_decoder
 from onedial.lm.frugal import gated_unit, make_frugal, rms_norm
 from onedial.lm.head import token_logps
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
@@ -141,6 +141,8 @@ def test_frugal_gradients_are_the_derivatives() -> None:
     hidden, up = (torch.randn(3, 8, generator=rng, dtype=torch.double).requires_grad_() for _ in range(2))
     weight = torch.rand(8, generator=rng, dtype=torch.double).requires_grad_()
     torch.autograd.gradcheck(gated_unit, (hidden, up))
+    down = torch.randn(5, 8, generator=rng, dtype=torch.double).requires_grad_()
+    torch.autograd.gradcheck(gated_unit, (hidden, up, down))
     pull = torch.randn(3, 8, generator=rng, dtype=torch.double)
     ours = torch.autograd.grad((rms_norm(hidden, weight, 1e-5) * pull).sum(), (hidden, weight))
     plain = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + 1e-5) * weight
@@ -217,6 +219,25 @@ def test_fused_decoder_merges_lora() -> None:
             layout = PrefillLayout(KeyValueMemory(3), batch.prompt_offsets, torch.arange(3), 3)
             hidden.append(decoder.hidden(batch.prompt_tokens, layout))
     torch.testing.assert_close(hidden[0], hidden[1], atol=1e-4, rtol=1e-4)
+
+
+def test_joined_weights_are_views_of_the_models_own() -> None:
+    """Identity: laid together, the fused decoder reads the parameters themselves; apart, it copies the same values."""
+    model = model_of(CONFIGS["llama"])
+    apart = FusedDecoder(model)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    lay_together(model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    together = FusedDecoder(model)
+    for copied, viewed in zip(apart.layers, together.layers, strict=True):
+        assert torch.equal(copied.qkv, viewed.qkv) and torch.equal(copied.gate_up, viewed.gate_up)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.k_proj.weight.fill_(0.25)
+        model.model.layers[1].mlp.up_proj.weight.fill_(0.5)
+    heads, kv_heads, size = together.heads, together.kv_heads, together.head_size
+    assert bool((together.layers[1].qkv[heads * size : (heads + kv_heads) * size] == 0.25).all())
+    assert bool((together.layers[1].gate_up[SIZES["intermediate_size"] :] == 0.5).all())
+    assert not bool((apart.layers[1].qkv == 0.25).any())
 
 
 def test_sliding_window_and_soft_capping_are_refused_by_name() -> None:

@@ -189,16 +189,47 @@ def _fuse(block: Any) -> _Layer:
     norm_query, norm_key = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
     return _Layer(
         norm_in=block.input_layernorm.weight.detach(),
-        qkv=torch.cat([effective_weight(part) for part in projections]),
+        qkv=joined([effective_weight(part) for part in projections]),
         qkv_bias=torch.cat(biases) if biases else None,
         norm_query=None if norm_query is None else norm_query.weight.detach(),
         norm_key=None if norm_key is None else norm_key.weight.detach(),
         out=effective_weight(attention.o_proj),
         out_bias=_bias(attention.o_proj),
         norm_mlp=block.post_attention_layernorm.weight.detach(),
-        gate_up=torch.cat([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)]),
+        gate_up=joined([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)]),
         down=effective_weight(mlp.down_proj),
     )
+
+
+def joined(weights: list[Tensor]) -> Tensor:
+    """The weights under one another: a view where they lie so in memory (`lay_together`), else a copy."""
+    first, place = weights[0], weights[0].storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not (same and weight.is_contiguous() and weight.storage_offset() == place):
+            return torch.cat(weights)
+        place += weight.numel()
+    rows = sum(weight.shape[0] for weight in weights)
+    return first.as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
+
+
+@torch.no_grad()
+def lay_together(model: nn.Module) -> None:
+    """Moves the weights that the fused decoder joins next to each other in memory, so that it needs no copy of them.
+
+    The parameters stay what they are; other models, and layers with adapters, stay as they are.
+    """
+    if not FusedDecoder.supports(model):
+        return
+    base: Any = base_model(model)
+    for block in base.get_decoder().layers:
+        attention, mlp = block.self_attn, block.mlp
+        for parts in ([attention.q_proj, attention.k_proj, attention.v_proj], [mlp.gate_proj, mlp.up_proj]):
+            if not all(isinstance(part, nn.Linear) for part in parts):
+                continue
+            whole = torch.cat([part.weight for part in parts])
+            for part, rows in zip(parts, whole.split([len(part.weight) for part in parts]), strict=True):
+                part.weight.data = rows
 
 
 def make_decoder(model: nn.Module) -> Decoder:

@@ -1,7 +1,7 @@
 """Norms and gated units that keep less for backward, for the Llama family's training forward.
 
-Hugging Face's RMSNorm keeps an fp32 copy of its input and its gated unit keeps silu(gate); both are cheap to make
-again. The values are the same within rounding, and the norm is the one the fused decoder uses, so that sampler and
+Hugging Face's RMSNorm keeps an fp32 copy of its input, and its gated unit keeps silu(gate) and the product that its
+last projection reads; all are cheap to make again. The values are the same within rounding, and the norm is the one the fused decoder uses, so that sampler and
 trainer agree more closely.
 """
 
@@ -40,15 +40,20 @@ class _RmsNorm(torch.autograd.Function):
 
 class _GatedUnit(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate) * up
+    def forward(ctx: Any, gate: Tensor, up: Tensor, down: Tensor | None) -> Tensor:
+        ctx.save_for_backward(gate, up, down)
+        unit = F.silu(gate) * up
+        return unit if down is None else F.linear(unit, down)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        grad_gate = torch.ops.aten.silu_backward(grads[0] * up, gate)
-        return grad_gate, grads[0] * F.silu(gate)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up, down = ctx.saved_tensors
+        active = F.silu(gate)
+        grad = grads[0] if down is None else grads[0] @ down
+        grad_down = None
+        if ctx.needs_input_grad[2]:
+            grad_down = grads[0].flatten(0, -2).t() @ (active * up).flatten(0, -2)
+        return torch.ops.aten.silu_backward(grad * up, gate), grad * active, grad_down
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -57,9 +62,9 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
-def gated_unit(gate: Tensor, up: Tensor) -> Tensor:
-    """(…, m) ×2 → (…, m): silu(gate) · up (arXiv:2002.05202, Eq. 6)."""
-    out: Tensor = _GatedUnit.apply(gate, up)  # type: ignore[no-untyped-call]
+def gated_unit(gate: Tensor, up: Tensor, down: Tensor | None = None) -> Tensor:
+    """(…, m) ×2 → (…, m): silu(gate) · up (arXiv:2002.05202, Eq. 6), and with `down` (d, m) its product (…, d)."""
+    out: Tensor = _GatedUnit.apply(gate, up, down)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -68,7 +73,10 @@ def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
-    out: Tensor = self.down_proj(gated_unit(self.gate_proj(x), self.up_proj(x)))
+    gate, up, down = self.gate_proj(x), self.up_proj(x), self.down_proj
+    if type(down) is nn.Linear and down.bias is None:
+        return gated_unit(gate, up, down.weight)
+    out: Tensor = down(gated_unit(gate, up))  # a bias or adapters
     return out
 
 

@@ -13,7 +13,7 @@ from onedial.batch import Batch
 from onedial.config import Run
 from onedial.errors import ConfigError
 from onedial.lm.attention import PrefixLayout, use_packed_attention, using
-from onedial.lm.decoder import head_of, hidden_states
+from onedial.lm.decoder import head_of, hidden_states, lay_together
 from onedial.lm.frugal import make_frugal
 from onedial.lm.head import token_logps
 from onedial.models import load_causal_lm
@@ -90,7 +90,9 @@ def load_trainable(
     """A causal LM as the run trains it, and its weights by name at the precision of the file (none with LoRA)."""
     exact: Any = load_causal_lm(path, dtype=torch.float32)
     masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
-    return _prepared(exact.to(dtype), run).to(device), masters
+    model = _prepared(exact.to(dtype), run).to(device)
+    lay_together(model)
+    return model, masters
 
 
 def _prepared(model: Any, run: Run) -> Any:
