@@ -45,3 +45,8 @@ class Impossible(Early):
 
     def verify(self, prompt: Prompt, completion: str) -> Verdict:
         return Verdict(0.0, correct=False, outcome="wrong")
+
+
+def early(completions: list[str], **columns: object) -> list[float]:
+    """`Early` as a reward function in TRL's style, for prompts that come from a file."""
+    return [float(text[:1] != "" and ord(text[0]) < 80) for text in completions]

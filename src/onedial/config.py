@@ -51,6 +51,7 @@ class Run:
     iterations: int = _cell(100, "rounds of rollouts and updates")
     prompts_per_iteration: int = _cell(8, "groups trained on per iteration")
     group_size: int = _cell(8, "rollouts per prompt; a row may fix its own")
+    plan: str = _cell("", "plan file of onedial plan --export onedial:FILE: prompts, and rollouts of each")
     max_new_tokens: int = _cell(256, "longest completion, tokens")
     temperature: float = _cell(1.0, "sampling temperature; the policy trained is the one at this temperature")
     top_p: float = _cell(1.0, "nucleus mass kept when sampling; 1 keeps all")
@@ -106,6 +107,12 @@ class Run:
             raise ConfigError(
                 f"data={self.data!r}: algorithm {self.algorithm.name!r} trains on what the model writes; prompts come "
                 "from task=FILE, and data is for rows with source 'dataset' or 'pairs' (sft, dpo)"
+            )
+        if self.plan and (self.algorithm.group_size is not None or not self.algorithm.generates):
+            why = "fixes it" if self.algorithm.generates else "samples nothing"
+            raise ConfigError(
+                f"plan={self.plan!r}: a plan gives each prompt its own number of rollouts, and algorithm "
+                f"{self.algorithm.name!r} {why}; use another row, or no plan"
             )
         if self.algorithm.aggregate == "fixed_length" and self.algorithm.length_budget is None:
             object.__setattr__(self, "algorithm", replace(self.algorithm, length_budget=self.max_new_tokens))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onedial.budget.allocators import Fixed
+from onedial.budget.allocators import Every, Fixed
 from onedial.errors import DataError
 from onedial.maths.evaluation import Estimate, by_level, maj_at_k, pass_at_k, share_interval
 from onedial.rollout.collector import Codec, Collector, Judge, Progress
@@ -104,7 +104,7 @@ def generate_groups(
     progress: Progress = lambda stage, done, total: None,
 ) -> list[Group]:
     """Judged completions, `samples` of each prompt."""
-    allocator = Fixed(len(prompts), samples)
+    allocator = Fixed(len(prompts), Every(samples))
     collector = Collector(engine, codec, judge, allocator, prompts.__getitem__, sampling, seed, progress=progress)
     return collector.collect(0).groups
 

@@ -13,7 +13,7 @@ from onedial.batch import Batch
 from onedial.bench.machine import seconds_of
 from onedial.bench.settings import Settings, Shape, prompt_ids, prompt_texts, reward_of
 from onedial.bench.worker import Exchange
-from onedial.budget.allocators import Fixed
+from onedial.budget.allocators import Every, Fixed
 from onedial.config import Run
 from onedial.lm.text import Text
 from onedial.models import load_tokenizer
@@ -161,7 +161,7 @@ class Stepper:
             self.engine,
             Text(tokenizer),
             self.judge,
-            Fixed(shape.prompts, shape.group_size, keep_mixed=self.run.algorithm.keep == "mixed"),
+            Fixed(shape.prompts, Every(shape.group_size), keep_mixed=self.run.algorithm.keep == "mixed"),
             lambda position: prompts[position % len(prompts)],
             Sampling(max_new_tokens=shape.completion_tokens),
             seed=0,

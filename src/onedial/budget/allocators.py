@@ -35,6 +35,25 @@ class Allocation:
     exhausted: bool = False
 
 
+class Course(Protocol):
+    """Which prompts come next and how many rollouts each gets; a pure function of the position."""
+
+    def next(self, position: int, count: int) -> tuple[list[Ask], int]:
+        """The next `count` groups from a position on, and the position after the last."""
+        ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every prompt of the stream in turn, with the same number of rollouts."""
+
+    group_size: int
+
+    def next(self, position: int, count: int) -> tuple[list[Ask], int]:
+        """`count` neighbouring positions."""
+        return [Ask(position + i, self.group_size) for i in range(count)], position + count
+
+
 class Allocator(Protocol):
     """Decides what to sample and what to train on. `state` holds everything a resumed run needs."""
 
@@ -68,7 +87,7 @@ class Fixed:
     """Every iteration samples the next prompts once and trains on what the row keeps."""
 
     prompts: int
-    group_size: int
+    course: Course
     keep_mixed: bool = False
     position: int = 0
     _groups: list[Group] | None = field(default=None, repr=False)
@@ -79,9 +98,8 @@ class Fixed:
     def ask(self) -> list[Ask]:
         if self._groups is not None:
             return []
-        first = self.position
-        self.position += self.prompts
-        return [Ask(first + i, self.group_size) for i in range(self.prompts)]
+        asks, self.position = self.course.next(self.position, self.prompts)
+        return asks
 
     def answer(self, groups: Sequence[Group]) -> None:
         self._groups = list(groups)
@@ -109,7 +127,7 @@ class Dynamic:
     """
 
     prompts: int
-    group_size: int
+    course: Course
     limit: float = 6.0
     on_exhausted: str = "train"
     position: int = 0
@@ -131,10 +149,9 @@ class Dynamic:
         # The first round takes the batch as it is; later ones expect the share seen so far to be mixed.
         wanted = missing if self._asked == 0 else math.ceil(missing / max(self.mixed_rate, 0.1))
         count = min(wanted, room, 2 * self.prompts)
-        first = self.position
-        self.position += count
+        asks, self.position = self.course.next(self.position, count)
         self._asked += count
-        return [Ask(first + i, self.group_size) for i in range(count)]
+        return asks
 
     def answer(self, groups: Sequence[Group]) -> None:
         for group in groups:

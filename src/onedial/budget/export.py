@@ -1,16 +1,24 @@
-"""A plan as files: a TRL data set (which `onedial train --task PATH` reads too), a verl parquet, a table per prompt."""
+"""A plan as files: our own allocator's, a TRL data set (which `onedial train --task PATH` reads too), a verl parquet, a
+table per prompt."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
+from onedial.budget.planned import VERSION
 from onedial.budget.planner import Plan
 from onedial.errors import DataError, nearest
 
-KINDS = {"trl": (".jsonl", ".parquet"), "verl": (".parquet",), "table": (".csv", ".jsonl", ".parquet")}
+KINDS = {
+    "onedial": (".json",),
+    "trl": (".jsonl", ".parquet"),
+    "verl": (".parquet",),
+    "table": (".csv", ".jsonl", ".parquet"),
+}
 
 
 def parse_target(text: str) -> tuple[str, Path]:
@@ -29,11 +37,13 @@ def export(plan: Plan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
 
     trl and verl get the funded prompts, one row each, with tries, weight and the believed solve rate; their trainer
     takes one group size, `plan.group_size`. table gets every prompt by its id, whatever its fate (`table_of`), and
-    needs no texts. Raises DataError when the texts that trl and verl need are not known.
+    needs no texts. onedial gets the ids of the funded prompts with each one's own tries and, apart, of those to look at
+    again; texts where they are known; no weights, because its trainer would not use them. Raises DataError when the
+    texts that trl and verl need are not known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        {"trl": _trl, "verl": _verl, "table": _table}[kind](plan, prompts, path)
+        {"onedial": _onedial, "trl": _trl, "verl": _verl, "table": _table}[kind](plan, prompts, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
     return path
@@ -56,6 +66,20 @@ def table_of(plan: Plan) -> pl.DataFrame:
             "fate": plan.fate,
         }
     )
+
+
+def _onedial(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = table_of(plan).join(prompts.select("prompt_id", "prompt"), on="prompt_id", how="left", maintain_order="left")
+    asked = rows.filter(pl.col("adaptive_tries") > 0).select("prompt_id", "prompt", tries="adaptive_tries")
+    unsure = rows.filter((pl.col("adaptive_tries") == 0) & (pl.col("fate") == "revisit")).select("prompt_id", "prompt")
+    value = {
+        "onedial_plan": VERSION,
+        "group_size": plan.group_size,
+        "audit_prompts": min(plan.audit_prompts, len(unsure)),
+        "prompts": asked.to_dicts(),
+        "revisit": unsure.to_dicts(),
+    }
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _table(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:

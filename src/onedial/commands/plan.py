@@ -10,7 +10,7 @@ from typing import Any
 HELP = """Group size, tries and weight per prompt for a budget, from a log or a table of solve rates.
 
 The first lines are the decision; the rest says why, and what the log cannot tell.
-Example: onedial plan runs/x --budget 100000 --export trl:next.jsonl
+Example: onedial plan runs/x --budget 100000 --export onedial:plan.json
 """
 
 WIDTH = 80
@@ -34,9 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND:PATH",
-        help="trl:PATH (.jsonl, which `onedial train --task PATH` reads too, or .parquet), verl:PATH (.parquet): the "
-        "funded prompts; table:PATH (.csv, .jsonl, .parquet): belief, tries, weight and fate of every prompt id; "
-        "may be repeated",
+        help="onedial:PATH (.json): own tries per prompt, for `onedial train --plan PATH`; trl:PATH (.jsonl, which "
+        "`onedial train --task PATH` reads too, or .parquet), verl:PATH (.parquet): the funded prompts; table:PATH "
+        "(.csv, .jsonl, .parquet): belief, tries, weight and fate of every prompt id; may be repeated",
     )
 
 

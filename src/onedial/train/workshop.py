@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from onedial import __version__
-from onedial.budget.allocators import Allocator, Dynamic, Fixed
+from onedial.budget.allocators import Allocator, Course, Dynamic, Every, Fixed
+from onedial.budget.planned import Planned, planned, read_plan
 from onedial.config import Run, to_toml, write_toml
 from onedial.errors import RunDirError
 from onedial.evaluation import Evaluation, evaluate_groups, generate_groups
@@ -48,12 +50,17 @@ def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:
     return TorchEngine(model, stops, max_rows=run.max_rows)
 
 
-def open_allocator(run: Run) -> Allocator:
+def open_course(run: Run, task: TaskSource, plan: Path) -> Every | Planned:
+    """Every prompt with the run's group size, or what the plan in a file says of prompts and their tries."""
+    return planned(read_plan(plan), task, run.seed, where=str(plan)) if run.plan else Every(run.group_size)
+
+
+def open_allocator(run: Run, course: Course) -> Allocator:
     """The allocator that the row's `keep` and `refill` ask for."""
     row = run.algorithm
     if row.refill:
-        return Dynamic(run.prompts_per_iteration, run.group_size, run.refill_limit, run.on_exhausted)
-    return Fixed(run.prompts_per_iteration, run.group_size, keep_mixed=row.keep == "mixed")
+        return Dynamic(run.prompts_per_iteration, course, run.refill_limit, run.on_exhausted)
+    return Fixed(run.prompts_per_iteration, course, keep_mixed=row.keep == "mixed")
 
 
 class Workshop:
@@ -101,6 +108,8 @@ class Workshop:
         if self._resume:
             self._restore()
         else:
+            if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
+                shutil.copyfile(run.plan, self.directory / "plan.json")
             write_toml(run, self.directory / "run.toml")
         for note in self.task.notes:
             self.view.note(note)
@@ -113,13 +122,16 @@ class Workshop:
             examples = open_examples(run, self.task, self.text, ends, self.engine.context)
             self.view.note(examples.note)
             return OfflineCollector(examples, run.prompts_per_iteration)
+        course = open_course(run, self.task, self.directory / "plan.json" if self._resume else Path(run.plan))
+        if isinstance(course, Planned):
+            self.view.note(course.note)
         # the reference's engine never gets new weights; evaluation has the policy's
         frozen = self.reference if row.source == "reference" else None
         return Collector(
             self.engine if frozen is None else open_engine(run, frozen, self.tokenizer),
             self.text,
             self._open_judge(),
-            open_allocator(run),
+            open_allocator(run, course),
             lambda position: self.task.draw("train", run.seed, position),
             self.sampling,
             run.seed,
