@@ -13,7 +13,7 @@ import pytest
 from findings_logs import rate_log, rollout_log, simulated
 from onedial.errors import DataError
 from onedial.findings import Finding, all_findings, collect, silent_row
-from onedial.findings.intervals import bootstrap_ratio, clustered_wilson, design_effect, wilson
+from onedial.findings.intervals import bootstrap_ratio, clustered_wilson, design_effect, discoveries, wilson
 from onedial.findings.weights import Cells, coefficient, replay_rows
 from onedial.logs.schema import Coverage, Log
 
@@ -184,20 +184,49 @@ def test_graded_rewards_withhold_solve_rates() -> None:
     assert found["solve_rates"].withheld and found["silent_share"].value == 0.0
 
 
-def test_suspicious_finds_planted_wrong_labels() -> None:
+def answered(prompts: int, planted: set[int], agree: float, seed: int = 0) -> Log:
+    """Half the prompts are solved half the time, half never; a wrong answer is its prompt's slip with chance `agree`,
+    else one of a thousand; the planted prompts' answers are all one."""
+    rng = np.random.default_rng(seed)
     rows = []
-    for prompt in range(20):
-        for index in range(8):
-            planted = prompt in (3, 11)
-            said = "42" if planted and index < 7 else f"scattered {index}" if prompt % 2 else "7"
-            right = not planted and prompt % 2 == 0
+    for prompt in range(prompts):
+        for index in range(12):
+            right = prompt % 2 == 0 and index % 2 == 0
+            slip = prompt in planted or rng.random() < agree
+            said = "7" if right else "42" if slip else str(1000 + rng.integers(1000))
             rows.append(
                 {"prompt_id": f"p{prompt}", "group_id": f"g{prompt}", "outcome_reward": float(right), "answer": "7",
                  "parsed_answer": said, "prompt": f"prompt {prompt}"}
             )  # fmt: skip
-    finding = by_name(rollout_log(rows))["suspicious_prompts"]
+    return rollout_log(rows)
+
+
+def test_suspicious_finds_planted_wrong_labels() -> None:
+    finding = by_name(answered(100, {3, 11}, 0.1))["suspicious_prompts"]
     assert {row[0] for row in finding.tables[0].rows} == {"p3", "p11"}  # planted; scattered errors are not named
-    assert finding.value == 2.0
+    assert finding.value == 2.0 and "0.2 of them would by chance" in finding.headline
+
+
+def test_errors_in_one_voice_are_not_taken_for_wrong_labels() -> None:
+    """Invariance: where all wrong answers agree, on confirmed prompts too, agreement says nothing."""
+    for agree in (0.85, 1.0):
+        assert by_name(answered(200, set(), agree))["suspicious_prompts"].value == 0.0
+    finding = by_name(answered(30, {3, 11}, 0.1))["suspicious_prompts"]
+    assert finding.value == 0.0 and "only 15 prompts" in finding.headline
+
+
+def test_false_discoveries_are_as_many_as_said() -> None:
+    """Simulation: 40 of 400 hypotheses are real; of those named, a tenth at most is not. Four p-values by hand."""
+    assert list(discoveries(np.array([0.03, 0.9, 0.001, 0.04]), 0.1)) == [True, False, True, True]
+    assert list(discoveries(np.array([0.03, 0.9, 0.001, 0.04]), 0.1, tried=10)) == [False, False, True, False]
+    rng, false, named = np.random.default_rng(0), 0.0, 0
+    for _ in range(200):
+        chances = rng.random(400)
+        chances[:40] *= 1e-4
+        found = discoveries(chances, 0.1)
+        named += int(found[:40].sum())
+        false += found[40:].sum() / max(1, found.sum())
+    assert false / 200 <= 0.1 and named >= 0.99 * 8000
 
 
 def test_replayed_coefficients_are_numpy_advantages() -> None:

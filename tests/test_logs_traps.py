@@ -422,6 +422,20 @@ def test_unreadable_files_of_a_folder_are_counted_and_the_rest_is_read(tmp_path:
     assert any("trainer_state.json" in note for note in log.coverage.notes)
 
 
+def test_checkpoints_beside_a_log_are_not_reported_as_unread(tmp_path: Path) -> None:
+    """A run folder as onedial leaves it: tokenizer, configuration and state lie beside weights. Others are told."""
+    make.onedial_run(tmp_path, make.rollouts(0))
+    for name in ("checkpoints/iteration_000001/model.safetensors", "checkpoints/iteration_000001/resume/m.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for name in ("tokenizer.json", "generation_config.json", "resume/state.json"):
+        (tmp_path / "checkpoints" / "iteration_000001" / name).write_text("{}")
+    (tmp_path / "plan.json").write_text('{"onedial_plan": 1}')
+    assert not any("not read" in note for note in read(tmp_path).coverage.notes)
+    make.lines(tmp_path / "other.jsonl", [{"question": "q"}])
+    assert any("other.jsonl" in note for note in read(tmp_path).coverage.notes)
+
+
 def test_a_folder_without_a_log_names_what_it_saw(tmp_path: Path) -> None:
     make.lines(tmp_path / "train.jsonl", [{"question": "q", "gold": "a"}])
     with pytest.raises(DataError, match=r"gold.*question.*--map"):

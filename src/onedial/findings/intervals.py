@@ -105,3 +105,14 @@ def bootstrap(
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
     return np.asarray(low), np.asarray(high)
+
+
+def discoveries(chances: NDArray[np.float64], rate: float, tried: int | None = None) -> NDArray[np.bool_]:
+    """Which of `tried` hypotheses with the smallest p-values to name so that a share `rate` is named by chance.
+
+    Benjamini and Hochberg (1995): the largest r with p₍ᵣ₎ ≤ r·rate/tried, and all before it. `chances` may leave out
+    hypotheses that are not candidates (p near 1); `tried` counts them.
+    """
+    order = np.sort(chances)
+    fine = np.flatnonzero(order <= rate * np.arange(1, len(order) + 1) / (tried or len(order)))
+    return np.asarray(chances <= order[fine[-1]]) if len(fine) else np.zeros(len(chances), dtype=bool)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import betabinom, hypergeom
 
 from onedial.findings.difficulty import UNJUDGED
 from onedial.findings.evidence import Evidence, texts_of
 from onedial.findings.finding import Finding, Table, Value, percent, withheld
-from onedial.findings.intervals import bootstrap_ratio, wilson
+from onedial.findings.intervals import bootstrap_ratio, discoveries, wilson
 from onedial.logs.groups import reward_of, right_of
 from onedial.maths.mixing import npmle, posterior
 
 SHOWN = 60
 SAMPLE_GROUPS = 20_000
-AGREEMENT = 0.7  # share of the wrong answers that give one and the same answer
+AGREEMENT = 0.7  # share of the wrong answers that give one and the same answer; above ½, so that only one answer can
 FEWEST_WRONG = 4
+FEWEST_CONTROLS = 20  # prompts with a trusted reference needed to say how often wrong answers agree anyway
+FALSE_DISCOVERIES = 0.1
 
 
 def never_solved(evidence: Evidence) -> Finding:
@@ -88,36 +92,41 @@ def suspicious(evidence: Evidence) -> Finding:
     name, title = "suspicious_prompts", "Prompts with a suspicious reference answer"
     definition = (
         f"Prompts solved at most a quarter of the time, of whose wrong answers at least {100 * AGREEMENT:.0f} % (and "
-        f"{FEWEST_WRONG} or more) are one and the same; or never solved although the prompts of their source and level "
-        "are solved so often that this has a chance below 1 in 1,000 after counting all prompts tried."
+        f"{FEWEST_WRONG} or more) are one and the same, which is more than wrong answers to prompts solved more "
+        f"often agree: of those named, {100 * FALSE_DISCOVERIES:.0f} % are expected to be there by chance. Or never solved although "
+        "the prompts of their source and level are solved so often that this has a chance below 1 in 1,000 after "
+        "counting all prompts tried."
     )
     why = "Trained against a wrong reference, a policy is paid to be wrong. Errors scatter; agreement is often right."
     reason = _no_counts(evidence)
     if reason:
         return withheld(name, title, "prompts", reason, definition=definition, why=why)
-    agreeing, unlikely = _agreeing(evidence), _unlikely(evidence)
+    (agreeing, lacks), unlikely = _agreeing(evidence), _unlikely(evidence)
     names = list(dict.fromkeys([*(row[0] for row in agreeing), *(row[0] for row in unlikely)]))
     text = texts_of(evidence.log, [str(n) for n in names[: 2 * SHOWN]], limit=160)
     tables = []
     if agreeing:
         body = tuple((*row, text.get(str(row[0]), "")) for row in agreeing[:SHOWN])
-        columns = ("prompt", "right", "judged", "wrong answers agreeing", "they say", "reference", "text")
+        columns = ("prompt", "right", "judged", "wrong answers agreeing", "they say", "reference", "chance", "text")
         tables.append(Table("Wrong answers that agree with each other", columns, body))
     if unlikely:
         body = tuple((*row, text.get(str(row[0]), "")) for row in unlikely[:SHOWN])
         tables.append(Table("Never solved among solved peers", ("prompt", "judged", "peers", "chance", "text"), body))
-    lacks = evidence.log.why_missing("parsed_answer") if evidence.log.kind == "rollouts" else "rates hold no answers"
+    chance = FALSE_DISCOVERIES * len(agreeing)
+    by_chance = f" About {chance:.1g} of them would by chance." if agreeing else ""
     return Finding(
         name=name,
         title=title,
         value=float(len(names)),
         unit="prompts",
         headline=f"{len(names):,} of {len(evidence.counts):,} prompts look wrongly labelled."
+        + by_chance
         + (f" Agreement of answers could not be checked: {lacks}." if lacks else ""),
         definition=definition,
         why=why,
         what_to_do="Read these by hand first: one mislabelled prompt costs every epoch." if names else "Nothing.",
-        method="a count; no interval",
+        method="agreement against that of prompts solved more often, false discoveries held at 10 % (Benjamini and "
+        "Hochberg 1995); peers by Bonferroni",
         importance=0.1 + min(0.4, 2 * len(names) / len(evidence.counts)),
         tables=tuple(tables),
     )
@@ -165,31 +174,89 @@ def _no_counts(evidence: Evidence) -> str:
     return "" if evidence.judged and not evidence.counts.is_empty() else UNJUDGED
 
 
-def _agreeing(evidence: Evidence) -> list[tuple[Value, ...]]:
-    """(prompt, k, n, share agreeing, their answer, reference), most wrong answers agreeing first."""
+def _agreeing(evidence: Evidence) -> tuple[list[tuple[Value, ...]], str]:
+    """(prompt, k, n, share agreeing, their answer, reference, chance), least by chance first; why there can be none.
+
+    Models also err in one voice: agreement alone proves nothing. The control is how the wrong answers agree on prompts
+    that are solved more than a quarter of the time, whose reference is thereby confirmed.
+    """
     log = evidence.log
-    if log.kind == "rates" or not log.has("parsed_answer"):
-        return []
-    hard = evidence.counts.filter((4 * pl.col("k") <= pl.col("n")) & (pl.col("n") - pl.col("k") >= FEWEST_WRONG))
+    if log.kind == "rates":
+        return [], "rates hold no answers"
+    if not log.has("parsed_answer"):
+        return [], log.why_missing("parsed_answer")
+    votes = _votes(evidence)
+    hard = pl.col("k") * 4 <= pl.col("n")
+    controls = votes.filter(~hard)
+    suspects = votes.filter(hard & (pl.col("votes") >= AGREEMENT * pl.col("wrong")) & pl.col("said").is_not_null())
+    if suspects.is_empty():
+        return [], ""
+    if len(controls) < FEWEST_CONTROLS:
+        return [], (
+            f"only {len(controls)} prompts that are sometimes solved have {FEWEST_WRONG} wrong answers, too few to "
+            "tell how often wrong answers agree anyway"
+        )
+    chance = agreement_by_chance(*_pair(suspects), _pair(controls))
+    tried = int(votes.select(hard.sum()).item())  # those that do not agree were looked at too
+    kept = suspects.with_columns(chance=chance).filter(discoveries(chance, FALSE_DISCOVERIES, tried)).sort(
+        ["chance", "votes", "prompt_id"], descending=[False, True, False]
+    )  # fmt: skip
+    columns = ("prompt_id", "k", "n", "votes", "wrong", "said", "answer", "chance")
+    rows: list[tuple[Value, ...]] = [
+        (key, k, n, round(v / w, 3), _short(said), _short(reference), float(f"{p:.2g}"))
+        for key, k, n, v, w, said, reference, p in kept.select(columns).iter_rows()
+    ]
+    return rows, ""
+
+
+def _pair(votes: pl.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return votes.get_column("votes").to_numpy(), votes.get_column("wrong").to_numpy()
+
+
+def _votes(evidence: Evidence) -> pl.DataFrame:
+    """Per prompt with enough wrong answers: the one given most often (`said`, null if none was parsed), its votes, all
+    wrong answers, k and n. Rollouts without a parsed answer count among the wrong ones and agree on nothing."""
+    log = evidence.log
     key = pl.col("prompt_id" if log.has("prompt_id") else "group_id").cast(pl.String).alias("prompt_id")
     wrong = log.frame.filter(reward_of().is_not_null() & ~right_of(log, evidence.marks).fill_null(True))
-    votes = (
-        wrong.select(key, "parsed_answer", "answer")
-        .join(hard.lazy().select("prompt_id", "k", "n"), on="prompt_id")
-        .group_by("prompt_id", "parsed_answer")
-        .agg(pl.len().alias("votes"), pl.col("answer").first(), pl.col("k").first(), pl.col("n").first())
+    text = pl.col("parsed_answer").str.strip_chars()
+    counts = evidence.counts.filter(pl.col("n") - pl.col("k") >= FEWEST_WRONG).lazy().select("prompt_id", "k", "n")
+    return (
+        wrong.select(key, pl.when(text != "").then(pl.col("parsed_answer")).alias("said"), "answer")
+        .join(counts, on="prompt_id")
+        .group_by("prompt_id", "said")
+        .agg(pl.len().cast(pl.Int64).alias("votes"), pl.col("answer", "k", "n").first())
         .with_columns(pl.col("votes").sum().over("prompt_id").alias("wrong"))
-        # rollouts without a parsed answer count among the wrong ones but agree on nothing
-        .filter(pl.col("parsed_answer").is_not_null() & (pl.col("parsed_answer").str.strip_chars() != ""))
-        .filter((pl.col("votes") >= FEWEST_WRONG) & (pl.col("votes") >= AGREEMENT * pl.col("wrong")))
-        .sort(["votes", "prompt_id"], descending=[True, False])
+        .with_columns(votes=pl.when(pl.col("said").is_not_null()).then(pl.col("votes")).otherwise(0))
+        .filter(pl.col("wrong") >= FEWEST_WRONG)
+        .sort(["votes", "said"], descending=[True, False], nulls_last=True)
+        .group_by("prompt_id", maintain_order=True)
+        .first()
         .collect(engine="streaming")
     )
-    columns = ("prompt_id", "k", "n", "votes", "wrong", "parsed_answer", "answer")
-    return [
-        (key, k, n, round(v / w, 3), _short(said), _short(reference))
-        for key, k, n, v, w, said, reference in votes.select(columns).iter_rows()
-    ]
+
+
+def agreement_by_chance(
+    votes: NDArray[np.int64], wrong: NDArray[np.int64], controls: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """P(`votes` or more of `wrong` answers agree) on a control prompt, (S,); `controls` are their votes and wrong ones.
+
+    A beta-binomial fitted to the controls by maximum likelihood gives the tail beyond what so few can show; it is never
+    taken below the share of controls that agree as much: as many answers drawn from a control without replacement
+    (hypergeometric), or all of one with fewer.
+    """
+    top, size = (values.astype(np.float64) for values in controls)
+
+    def loss(x: NDArray[np.float64]) -> float:
+        return -float(betabinom.logpmf(top, size, *np.exp(np.clip(x, -6, 8))).sum())
+
+    a, b = np.exp(np.clip(minimize(loss, np.zeros(2), method="Nelder-Mead").x, -6, 8))
+    pairs, where = np.unique(np.stack([votes, wrong], axis=1), axis=0, return_inverse=True)
+    chance = np.empty(len(pairs))
+    for i, (v, w) in enumerate(pairs):
+        seen = np.where(size >= w, hypergeom.sf(v - 1, size, top, np.minimum(w, size)), top * w >= v * size)
+        chance[i] = max(float(betabinom.sf(v - 1, w, a, b)), float(seen.mean()))
+    return np.asarray(chance[where.reshape(-1)])
 
 
 def _unlikely(evidence: Evidence) -> list[tuple[Value, ...]]:

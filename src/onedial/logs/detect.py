@@ -72,8 +72,10 @@ NO_LOG = {
 }
 
 MIN_GROUPS_TO_TELL = 20
-COMPANIONS = re.compile(r"^(metrics|eval)\.jsonl$|^metadata\.json$|_metadata\.jsonl$|^config\.json$")
+COMPANIONS = re.compile(r"^(metrics|eval)\.jsonl$|^(metadata|config|plan)\.json$|_metadata\.jsonl$")
 """Files that stand beside a log as a rule; nobody misses their rows."""
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""What lies beside these (a tokenizer, a configuration, a trainer's state) describes a model."""
 
 
 def read(
@@ -100,7 +102,8 @@ def read(
     form, samples, unread = choose(path, files, format, options, trouble)
     log = form.read(samples, options, trouble)
     notes = log.coverage.notes
-    unread = [file for file in unread if not COMPANIONS.search(file.name)]
+    models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
+    unread = [file for file in unread if not COMPANIONS.search(file.name) and file.parent not in models]
     if unread:
         number, names = len(unread), listed([file.name for file in unread], 4)
         verbs = ("is", "was") if number == 1 else ("are", "were")
