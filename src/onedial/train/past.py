@@ -1,5 +1,8 @@
 """What an earlier run left to learn from: pairs of its mixed groups, and its correct rollouts as demonstrations.
 
+Both are taken from the newer half of the run's iterations: what it wrote before comes from a policy far from the one
+that starts here, and what it does wrong (rambling, say) is long unlearned.
+
 A mixed group of k right and w wrong rollouts gives min(PAIRS_PER_GROUP, max(k, w)) pairs. Both sides are shuffled by
 the seed and walked around: each rollout is used as often as any other on its side (but for one), no pair comes twice,
 and no group outweighs the others however many rollouts it has.
@@ -88,7 +91,7 @@ def _only(group: Group, rollouts: tuple[Rollout, ...]) -> Group:
 
 
 def past_groups(directory: Path, text: Text, task: TaskSource | None = None) -> Iterator[Group]:
-    """The groups of a run in the order of its log, with their prompts drawn again from its task (or from `task`).
+    """The groups of a run's newer half in the order of its log, their prompts drawn again from its task (or `task`).
 
     Raises DataError where there are no rollouts, where the task no longer gives the prompts that were logged, or where
     `text`, the tokenizer at hand, is not that of the run.
@@ -98,7 +101,7 @@ def past_groups(directory: Path, text: Text, task: TaskSource | None = None) -> 
     if not files:
         raise DataError(f"{directory}: holds no rollouts (rollouts/*.parquet): nothing to learn from")
     task = task or open_task(run.task, **run.task_options)
-    for file in files:
+    for file in files[len(files) // 2 :]:
         for group in read_groups(file).values():
             prompt = task.draw("train", run.seed, group.position)
             if prompt.plain != group.prompt.text:
