@@ -92,10 +92,10 @@ def suspicious(evidence: Evidence) -> Finding:
     name, title = "suspicious_prompts", "Prompts with a suspicious reference answer"
     definition = (
         f"Prompts solved at most a quarter of the time, of whose wrong answers at least {100 * AGREEMENT:.0f} % (and "
-        f"{FEWEST_WRONG} or more) are one and the same, which is more than wrong answers to prompts solved more "
-        f"often agree: of those named, {100 * FALSE_DISCOVERIES:.0f} % are expected to be there by chance. Or never solved although "
-        "the prompts of their source and level are solved so often that this has a chance below 1 in 1,000 after "
-        "counting all prompts tried."
+        f"{FEWEST_WRONG} or more) are one and the same, which is more than wrong answers to prompts solved more often "
+        f"agree: of those named, {100 * FALSE_DISCOVERIES:.0f} % are expected to be there by chance. Or never solved "
+        "although the prompts of their source and level are solved so often that this has a chance below 1 in 1,000 "
+        "after counting all prompts tried."
     )
     why = "Trained against a wrong reference, a policy is paid to be wrong. Errors scatter; agreement is often right."
     reason = _no_counts(evidence)
