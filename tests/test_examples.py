@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import onedial
+from onedial.config import make_run, merge, read_toml
 from onedial.tasks import open_task, verify
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -59,6 +60,16 @@ def test_example_trains(
 def test_all_examples_are_tested() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {"new_algorithm", "new_task", "custom_reward", "own_loop"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_settings_files_are_whole_runs(path: Path) -> None:
+    """Oracle: the checks of `Run`, and that naming the file's own row on the command line, as its heading says, keeps
+    the cells that the file sets."""
+    settings = read_toml(path)
+    named = merge(settings, {"algorithm": {"row": settings["algorithm"]["row"]}})
+    assert make_run(named) == make_run(settings)
+    assert make_run(settings).algorithm.name == settings["algorithm"]["row"]
 
 
 def test_the_median_baseline_by_hand() -> None:
