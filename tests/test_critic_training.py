@@ -67,10 +67,9 @@ def test_values_stand_where_tokens_are_chosen(run: Run, kind: str) -> None:
 def test_micro_batches_change_no_step_of_the_critic(run: Run, kind: str) -> None:
     """Invariance: one pass or a pass per row gives the same loss and, before Adam, the same gradients."""
     results = []
+    row = replace(ALGORITHMS["vapo"], updates_per_iteration=1)
     for budget in (10_000, 1):
-        critic, policy = _critic(
-            run, critic=kind, micro_batch_tokens=budget, algorithm=ALGORITHMS["vapo"], iterations=99
-        )
+        critic, policy = _critic(run, critic=kind, micro_batch_tokens=budget, algorithm=row, iterations=99)
         gradients: list[torch.Tensor] = []
 
         def step(lr: float, critic: Critic = critic, gradients: list[torch.Tensor] = gradients) -> float:
@@ -130,7 +129,7 @@ def test_the_reward_rises_with_a_critic(run: Run) -> None:
 
 def test_only_the_critic_learns_while_it_warms_up(run: Run) -> None:
     """Invariance: after two iterations of warm-up the policy is the start to the bit, the critic is not."""
-    row = replace(ALGORITHMS["vapo"], critic_warmup=2)
+    row = replace(ALGORITHMS["vapo"], critic_warmup=2, updates_per_iteration=1)
     start = Policy(replace(run, algorithm=row), run.model)
     train(replace(run, algorithm=row, iterations=3, checkpoint_every=1, keep_checkpoints=3))
     for iteration, moved in ((1, False), (2, False), (3, True)):
