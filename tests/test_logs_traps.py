@@ -18,6 +18,7 @@ from onedial.findings.key_figures import key_figures, pass_at_k, silent_at
 from onedial.logs import read, scale
 from onedial.logs.readers.rates import smallest_grid
 from onedial.logs.readers.trl import overlap_of
+from onedial.logs.runs import lean_groups, scale_and_groups
 from onedial.logs.splits import split_counts, with_split
 
 
@@ -324,6 +325,21 @@ def test_which_reward_is_right(
 ) -> None:
     marks = scale(read(make.lines(tmp_path / "a.jsonl", [{"prompt": "a", "reward": r} for r in rewards])))
     assert (marks.right, marks.wrong, marks.exact) == (right, wrong, exact)
+
+
+@pytest.mark.parametrize("late", [0.5, 2.0, None])
+def test_a_third_reward_far_into_a_log_is_seen(late: float | None, tmp_path: Path) -> None:
+    """Two values in the first rows are a guess: a third beyond them changes what is right, as in `scale`."""
+    objects = [{"prompt": f"p{i // 4}", "reward": float(i % 3 == 0)} for i in range(24_000)]
+    if late is not None:
+        objects[-1]["reward"] = late
+    log = read(make.lines(tmp_path / "a.jsonl", objects), text=False)
+    marks, groups = scale_and_groups(log)
+    assert marks == scale(log)
+    again = lean_groups(log, marks=scale(log))
+    assert groups.sort("group_id").equals(again.sort("group_id").select(groups.columns))
+    assert (marks.right, marks.exact) == {0.5: (1.0, True), 2.0: (2.0, False), None: (1.0, True)}[late]
+    assert groups.get_column("c").sum() == sum(row["reward"] == marks.right for row in objects)
 
 
 def test_a_graded_verdict_is_neither_right_nor_wrong(tmp_path: Path) -> None:

@@ -47,14 +47,19 @@ def design_effect(hits: ArrayLike, n: ArrayLike) -> float:
     return max(1.0, between / binomial)
 
 
-def clustered_wilson(hits: ArrayLike, n: ArrayLike) -> Interval | None:
-    """Interval of Σhits/Σn with clusters = prompts (C,); None for a single prompt with several groups."""
-    hits, n = np.asarray(hits, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    total = float(n.sum())
-    if total == 0 or (len(n) < 2 and total > 1):
+def clustered_wilson(
+    each_hits: ArrayLike, each: ArrayLike, *, hits: float | None = None, total: float | None = None
+) -> Interval | None:
+    """Interval of Σhits/Σn with clusters = prompts (C,); None for a single prompt with several groups.
+
+    Where the clusters are a sample of all, `hits` and `total` are the sums over all of them.
+    """
+    h, n = np.asarray(each_hits, dtype=np.float64), np.asarray(each, dtype=np.float64)
+    if n.sum() == 0 or (len(n) < 2 and n.sum() > 1):
         return None
-    effect = design_effect(hits, n)
-    return wilson(float(hits.sum()) / effect, total / effect)
+    effect = design_effect(h, n)
+    share = h.sum() if hits is None else hits
+    return wilson(float(share) / effect, float(n.sum() if total is None else total) / effect)
 
 
 def bootstrap_ratio(

@@ -26,13 +26,14 @@ import polars as pl
 
 from onedial.findings.intervals import clustered_wilson, wilson
 from onedial.logs.groups import KINDS, Scale, reward_of, scale
-from onedial.logs.runs import lean_groups
+from onedial.logs.runs import lean_groups, scale_and_groups
 from onedial.logs.schema import Log
 
 SILENT = ("right", "wrong", "other")
 SHARES = ("mixed_share", "silent_share", "silent_right_share", "silent_wrong_share", "silent_other_share")
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 BROKEN_SHOWN = 20
+LIKENESS_GROUPS = 100_000  # groups, of whole prompts, by which the likeness of a prompt's groups is measured
 
 Figures = dict[str, Any]
 
@@ -74,8 +75,7 @@ def silent_at(counts: Iterable[tuple[int, int, int]], size: int) -> float | None
 def _of_rollouts(log: Log) -> Figures:
     withheld: dict[str, str] = {}
     grouped = log.has("group_id") and log.coverage.group_identity != "none"
-    marks = scale(log)
-    groups = lean_groups(log, marks=marks) if grouped else None
+    marks, groups = scale_and_groups(log) if grouped else (scale(log), None)
     totals = _totals(log) if groups is None else _sums(groups)
     if not totals["rollouts"]:
         return _empty(withheld, "the log holds no rollouts")
@@ -187,14 +187,21 @@ def _group_figures(
 def _intervals(groups: pl.DataFrame, hits: Mapping[str, tuple[str, ...]]) -> dict[str, list[float] | None]:
     """95 % intervals of the shares with prompts as clusters: groups of one prompt resemble each other."""
     sharing = groups.filter(pl.col("group_id").is_not_null() & (pl.col("kind") <= KINDS.index("other")))
-    single = {kind: pl.col("kind") == code for code, kind in enumerate(KINDS[: KINDS.index("other") + 1])}
+    single = {str(kind): pl.col("kind") == code for code, kind in enumerate(KINDS[: KINDS.index("other") + 1])}
+    total = {kind: int(sharing.select(mark.sum()).item() or 0) for kind, mark in single.items()}
     if "p" in sharing.columns:
+        step = len(sharing) // LIKENESS_GROUPS
+        sharing = sharing.filter(pl.col("p").hash(11) % step == 0) if step > 1 else sharing
         each = sharing.group_by("p").agg(*(mark.sum().alias(kind) for kind, mark in single.items()))
     else:
         each = sharing.select(mark.cast(pl.Int64).alias(kind) for kind, mark in single.items())
     each = each.with_columns(of=pl.sum_horizontal(single.keys()), **{n: pl.sum_horizontal(k) for n, k in hits.items()})
     of = each.get_column("of").to_numpy()
-    found = {name: clustered_wilson(each.get_column(name).to_numpy(), of) for name in hits}
+    base = sum(total.values())
+    found = {
+        name: clustered_wilson(each.get_column(name).to_numpy(), of, hits=sum(total[k] for k in kinds), total=base)
+        for name, kinds in hits.items()
+    }
     return {name: None if interval is None else list(interval) for name, interval in found.items()}
 
 

@@ -65,7 +65,11 @@ def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
     if on == "outcome_reward" and log.right is not None:
         wrong = log.wrong if log.wrong is not None else 0.0
         return Scale(log.right, wrong, True, f"the format defines {log.right:g} as right")
-    values = _observed(log.frame, on)
+    return scale_of(observed(log.frame, on))
+
+
+def scale_of(values: Sequence[float]) -> Scale:
+    """The scale by the distinct rewards seen (rules 2 to 5 of `scale`), as `observed` gives them."""
     if not values:
         return Scale(None, None, False, "no finite reward was logged")
     low, high = values[0], values[-1]
@@ -88,7 +92,7 @@ def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
     )
 
 
-def _observed(frame: pl.LazyFrame, on: Reward) -> list[float]:
+def observed(frame: pl.LazyFrame, on: Reward) -> list[float]:
     """Distinct finite rewards, ascending: all of them up to two, else lowest, one between, highest."""
     reward = reward_of(on)
     guess = frame.select(reward.alias("r")).head(SAMPLE_ROWS).collect().get_column("r").drop_nulls().unique().sort()

@@ -13,27 +13,61 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from onedial.logs.groups import Reward, Scale, extremes, kind_of, right_of, scale, usable_reward
+from onedial.logs.groups import (
+    SAMPLE_ROWS,
+    Reward,
+    Scale,
+    extremes,
+    kind_of,
+    observed,
+    right_of,
+    scale,
+    scale_of,
+    usable_reward,
+)
 from onedial.logs.schema import Log
 
 BATCH_ROWS = 250_000
 MERGE_ROWS = 2_000_000
-SUMS = ("size", "n", "c", "total", "judged", "tokens", "blank", "shaped", "shaped_n")
+SUMS = ("size", "n", "c", "total", "judged", "tokens", "blank", "shaped", "shaped_n", "odd")
 EXTREMES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {"low": pl.Expr.min, "high": pl.Expr.max}
 
 
-def lean_groups(log: Log, *, on: Reward = "outcome_reward", marks: Scale | None = None) -> pl.DataFrame:
+def scale_and_groups(log: Log) -> tuple[Scale, pl.DataFrame]:
+    """The scale of the outcome rewards and the groups by it, as a rule in one pass.
+
+    Two values in the first rows are taken for the scale, and every row is held against them on the way; where a third
+    turns up, the scale is found first and the groups are made again.
+    """
+    first = [] if log.right is not None else observed(log.frame.head(SAMPLE_ROWS), "outcome_reward")
+    guess = scale_of(first)
+    if len(first) == 2 and guess.binary:
+        groups = lean_groups(log, marks=guess, check=True)
+        if not int(groups.get_column("odd").sum()):
+            return guess, groups.drop("odd")
+    marks = scale(log)
+    return marks, lean_groups(log, marks=marks)
+
+
+def lean_groups(
+    log: Log, *, on: Reward = "outcome_reward", marks: Scale | None = None, check: bool = False
+) -> pl.DataFrame:
     """One row per group, with what counts and shares need.
 
     Columns: group_id (integer, null for rows without a group), p (integer, the prompt; only when the log has prompt
     ids), size, n, c, low, high, total and tokens as in `group_frame`, kind as its number in KINDS, and where the log
-    has lengths `blank` (rollouts without one), where it has shaped rewards `shaped` (their sum) and `shaped_n`.
+    has lengths `blank` (rollouts without one), where it has shaped rewards `shaped` (their sum) and `shaped_n`; with
+    `check` `odd`, the rewards that are neither right nor wrong by `marks`.
     """
     marks = marks or scale(log, on)
     binary = marks.binary and not log.has("correct")
     keys = list(log.group_parts or ("group_id",))
     names = list(dict.fromkeys([*keys, *(["prompt_id"] if log.has("prompt_id") else [])]))
-    rows = log.frame.select(*names, **_values(log, marks, on, binary))
+    values = _values(log, marks, on, binary)
+    if check:
+        reward = usable_reward(log, on)
+        values["odd"] = ((reward != marks.right) & (reward != marks.wrong)).fill_null(False).cast(pl.UInt8)
+    rows = log.frame.select(*names, **values)
     parts: list[pl.DataFrame] = []
     limit = MERGE_ROWS
     for batch in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, engine="streaming"):
