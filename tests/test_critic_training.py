@@ -105,7 +105,7 @@ def test_a_critic_learns_what_can_be_known(run: Run, kind: str, lr: float) -> No
         seen = before.tokens[before.predictors]
         return replace(made, value=torch.zeros(len(made.tokens)), returns=(seen % 2 == 0).float())
 
-    run = replace(run, algorithm=ALGORITHMS["vapo"], iterations=99, critic=kind)
+    run = replace(run, algorithm=replace(ALGORITHMS["vapo"], updates_per_iteration=1), iterations=99, critic=kind)
     critic = Critic(run, Policy(run, run.model), run.model)
     fresh = batch(1000)
     assert fresh.returns is not None
