@@ -19,7 +19,7 @@ from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_state
 from onedial.lm.frugal import gated_unit, make_frugal, rms_norm
 from onedial.lm.head import token_logps
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
-from onedial.lm.products import product_attention
+from onedial.lm.products import Prefix, product_attention
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,
@@ -287,30 +287,39 @@ def test_partial_attentions_merge_exactly() -> None:
 @pytest.mark.parametrize("kept", [0, 1000])
 @pytest.mark.parametrize(("length", "earlier"), [(5, 0), (7, 4), (70, 9)])
 def test_product_attention_equals_torchs(length: int, earlier: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output and gradients against torch's own attention in doubles: blocks of queries, pieces of sequences, and
-    probabilities kept for backward or made again."""
+    """Output and gradients against torch's own attention in doubles: blocks of queries, pieces of rows, prompts shared
+    by rows, and probabilities kept for backward or made again."""
     monkeypatch.setattr("onedial.lm.products.KEPT_KEYS", kept)
     monkeypatch.setattr("onedial.lm.products.PIECE", 2 * 4 * length * (earlier + length))
     monkeypatch.setattr("onedial.lm.attention.BLOCK", 32)
     torch.manual_seed(0)
     count, heads, kv_heads, size = 5, 4, 2, 8
+    group = torch.tensor([0, 0, 1, 2, 2])
     query = torch.randn(count, length, heads, size, requires_grad=True)
-    key, value = (torch.randn(count, earlier + length, kv_heads, size, requires_grad=True) for _ in range(2))
-    sees_prompt = torch.arange(earlier) < torch.tensor([1, 2, 3, 4, 4])[:, None]
+    key, value = (torch.randn(count, length, kv_heads, size, requires_grad=True) for _ in range(2))
+    prompt_key, prompt_value = (torch.randn(3, kv_heads, earlier, size, requires_grad=True) for _ in range(2))
+    sees_prompt = torch.arange(earlier) < torch.tensor([2, 3, 4])[group][:, None]
     allowed = torch.cat(
         [sees_prompt[:, None].expand(-1, length, -1), own_past(length, query.device).expand(count, -1, -1)], dim=2
     )
-    ours = causal_attention(query, key, value, allowed, 0.3)
+    prefix = Prefix(prompt_key, prompt_value, group) if earlier else None
+    ours = causal_attention(query, key, value, allowed, 0.3, prefix)
 
-    exact = [part.detach().double().requires_grad_() for part in (query, key, value)]
-    wide = [part.repeat_interleave(heads // kv_heads, 2).transpose(1, 2) for part in exact[1:]]
-    theirs = F.scaled_dot_product_attention(exact[0].transpose(1, 2), *wide, allowed[:, None], scale=0.3)
+    leaves = [query, key, value, prompt_key, prompt_value]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    whole_key, whole_value = (
+        torch.cat([exact[3 + i][group], exact[1 + i].transpose(1, 2)], dim=2).repeat_interleave(heads // kv_heads, 1)
+        for i in range(2)
+    )
+    theirs = F.scaled_dot_product_attention(
+        exact[0].transpose(1, 2), whole_key, whole_value, allowed[:, None], scale=0.3
+    ).transpose(1, 2)
     pull = torch.randn_like(ours)
     ours.backward(pull)
-    theirs.transpose(1, 2).backward(pull.double())
+    theirs.backward(pull.double())
 
-    torch.testing.assert_close(ours.double(), theirs.transpose(1, 2), atol=1e-6, rtol=1e-5)
-    for mine, other in zip((query, key, value), exact, strict=True):
+    torch.testing.assert_close(ours.double(), theirs, atol=1e-6, rtol=1e-5)
+    for mine, other in zip(leaves[: 5 if earlier else 3], exact, strict=False):
         assert mine.grad is not None and other.grad is not None
         torch.testing.assert_close(mine.grad.double(), other.grad, atol=1e-5, rtol=1e-5)
 
@@ -331,6 +340,6 @@ def test_product_attention_in_bfloat16_is_as_exact_as_torchs() -> None:
 
     exact = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), torch.float64)
     fused = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), torch.bfloat16)
-    ours = run(lambda q, k, v: product_attention(q, k, v, bias, 0.25), torch.bfloat16)
+    ours = run(lambda q, k, v: product_attention(q, k, v, None, bias, 0.25), torch.bfloat16)
     for truth, theirs, mine in zip(exact, fused, ours, strict=True):
         assert (mine - truth).norm() < 1.25 * (theirs - truth).norm()

@@ -45,13 +45,15 @@ def _batch(lengths: list[list[int]], prompts: list[int] | None = None) -> Batch:
 @settings(max_examples=80, deadline=None)
 @given(LENGTHS, st.integers(1, 200))
 def test_micro_batches_cover_every_row_once_within_the_budget(lengths: list[list[int]], budget: int) -> None:
-    """Oracle: counting. No part exceeds the budget unless it is one row that alone does; nothing lost or doubled."""
+    """Oracle: counting. No part exceeds the budget unless it is one row that alone does, or a prompt leaves less than
+    half of the budget to its completions, which then take that half; nothing lost or doubled."""
     batch = _batch(lengths)
     parts = micro_batches(batch, budget)
     assert sum((_identity(part) for part in parts), Counter()) == _identity(batch)
     for part in parts:
         size = len(part.tokens) + len(part.prompt_tokens)
-        assert size <= budget or part.num_rows == 1
+        long_prompt = len(part.prompt_tokens) > budget - budget // 2
+        assert size <= budget or part.num_rows == 1 or (long_prompt and len(part.tokens) <= budget // 2)
     assert Counts.of(*parts) == Counts.of(batch)
 
 

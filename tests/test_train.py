@@ -42,6 +42,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Run:
         lr=1e-3,
         dtype="float32",
         threads=1,
+        micro_batch_tokens=2048,
         eval_prompts=0,
         checkpoint_every=2,
         verifier_workers=1,

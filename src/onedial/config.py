@@ -68,7 +68,8 @@ class Run:
     beta1: float = _cell(0.9, "AdamW's first moment decay")
     beta2: float = _cell(0.99, "AdamW's second moment decay; 0.99 suits runs of 10 to 1000 steps")
     grad_clip: float = _cell(1.0, "largest gradient norm; 0 switches clipping off")
-    micro_batch_tokens: int = _cell(2048, "tokens per forward and backward pass; bounds memory, changes no result")
+    micro_batch_tokens: int = _cell(0, "tokens per forward and backward pass; 0 plans it from memory_gb")
+    memory_gb: float = _cell(0.0, "memory to plan micro-batches for, GB; 0 takes three quarters of the machine's")
     activation_checkpointing: bool = _cell(False, "recompute activations in backward: less memory, about 1/3 more time")
     lora_rank: int = _cell(0, "train LoRA adapters of this rank instead of all weights; 0 trains all")
     lora_alpha: float = _cell(0.0, "LoRA scale numerator; 0 means twice the rank")
@@ -178,7 +179,8 @@ _CHECKS: list[tuple[str, Any, str]] = [
     ("beta1", lambda value: 0 <= value < 1, "must lie in [0, 1); 0.9 is usual"),
     ("beta2", lambda value: 0 <= value < 1, "must lie in [0, 1); 0.99 is usual here"),
     ("grad_clip", *_least(0)),
-    ("micro_batch_tokens", *_least(1)),
+    ("micro_batch_tokens", *_least(0)),
+    ("memory_gb", *_least(0)),
     ("lora_rank", *_least(0)),
     ("lora_alpha", *_least(0)),
     ("dtype", *_among("auto", "bfloat16", "float32")),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -20,6 +19,7 @@ from onedial.models import load_tokenizer
 from onedial.rollout.collector import Collector
 from onedial.rollout.engine import Request, Sampling, seed_of
 from onedial.rollout.torch_engine import TorchEngine
+from onedial.train.memory import planned
 from onedial.train.packing import pack
 from onedial.train.policy import Policy
 from onedial.train.process import prepare_process
@@ -48,7 +48,8 @@ def run_of(settings: Settings, shape: Shape) -> Run:
 
 def open_policy(settings: Settings, shape: Shape) -> Policy:
     """The model with its optimiser, as a run holds it."""
-    return Policy(run_of(settings, shape), Path(settings.model) if Path(settings.model).exists() else settings.model)
+    run, _ = planned(run_of(settings, shape), settings.model)
+    return Policy(run, settings.model)
 
 
 class Generation:

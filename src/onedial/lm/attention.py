@@ -25,7 +25,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from onedial.batch import Batch
 from onedial.errors import DataError
-from onedial.lm.products import product_attention
+from onedial.lm.products import Prefix, product_attention
 
 ATTENTION_NAME = "onedial"
 
@@ -118,27 +118,33 @@ def own_past(length: int, device: torch.device) -> Tensor:
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float) -> Tensor:
-    """(n, L, H, D), (n, J, K, D) ×2 → (n, L, H, D) where the last L of the J keys belong to the queries themselves.
+def causal_attention(
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float, prefix: Prefix | None = None
+) -> Tensor:
+    """(n, L, H, D), (n, L, K, D) ×2 → (n, L, H, D): each row over its prefix, if any, and its own past.
 
-    `allowed` (n or 1, L, J) is True where a query may see a key; never one in its future.
+    `allowed` (n or 1, L, P+L) is True where a query may see a key; never one in its future.
     """
-    length, earlier, kv_heads = query.shape[1], key.shape[1] - query.shape[1], key.shape[2]
+    length, kv_heads = query.shape[1], key.shape[2]
+    earlier = allowed.shape[2] - length
     key, value = key.transpose(1, 2), value.transpose(1, 2)
     parts = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
-        seen = earlier + end
         folded = fold_heads(query[:, start:end], kv_heads)
-        part = _attend(folded, key[:, :, :seen], value[:, :, :seen], allowed[:, start:end, :seen], scale)
+        sees = allowed[:, start:end, : earlier + end]
+        part = _attend(folded, key[:, :, :end], value[:, :, :end], prefix, sees, scale)
         parts.append(unfold_heads(part, end - start))
     return torch.cat(parts, dim=1) if len(parts) != 1 else parts[0]
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float) -> Tensor:
-    """(n, K, r·L, D), (n, K, J, D) ×2, (n or 1, L, J) → (n, K, r·L, D)."""
+def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: Prefix | None, allowed: Tensor, scale: float) -> Tensor:
+    """(n, K, r·L', D), (n, K, L, D) ×2, (n or 1, L', P+L) → (n, K, r·L', D) for L' of L queries."""
     if query.device.type == "cpu":
-        return product_attention(query, key, value, additive(allowed, torch.float32), scale)
+        return product_attention(query, key, value, prefix, additive(allowed, torch.float32), scale)
+    if prefix is not None:
+        key = torch.cat([prefix.key.index_select(0, prefix.group), key], dim=2)
+        value = torch.cat([prefix.value.index_select(0, prefix.group), value], dim=2)
     mask = allowed.repeat(1, query.shape[2] // allowed.shape[1], 1).unsqueeze(1)
     return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
@@ -182,23 +188,6 @@ class _Unpad(torch.autograd.Function):
         (to_flat,) = ctx.saved_tensors
         grad = grads[0].new_zeros(ctx.places, *grads[0].shape[1:])
         return grad.index_copy_(0, to_flat, grads[0]), None
-
-
-class _Repeat(torch.autograd.Function):
-    """(N, …) prompts → (B, …) rows of their groups; backward adds up as one matrix product, in fp32 inside."""
-
-    @staticmethod
-    def forward(ctx: Any, prompts: Tensor, group: Tensor) -> Tensor:
-        ctx.save_for_backward(group)
-        ctx.count = len(prompts)
-        return prompts.index_select(0, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (group,) = ctx.saved_tensors
-        member = torch.arange(ctx.count, device=group.device)[:, None] == group
-        summed = member.to(grads[0].dtype) @ grads[0].flatten(1)
-        return summed.view(ctx.count, *grads[0].shape[1:]), None
 
 
 @dataclass(frozen=True)
@@ -270,11 +259,6 @@ class PrefixLayout:
         prompts, rows = self.prompts, self.rows
         prompt_key, prompt_value = prompts.pad(key), prompts.pad(value)
         prompt_out = causal_attention(prompts.pad(query), prompt_key, prompt_value, self.prompt_past, scale)
-        row_key = torch.cat([self._repeat(prompt_key), rows.pad(key)], dim=1)
-        row_value = torch.cat([self._repeat(prompt_value), rows.pad(value)], dim=1)
-        row_out = causal_attention(rows.pad(query), row_key, row_value, self.allowed, scale)
+        prefix = Prefix(prompt_key.transpose(1, 2), prompt_value.transpose(1, 2), self.group)
+        row_out = causal_attention(rows.pad(query), rows.pad(key), rows.pad(value), self.allowed, scale, prefix)
         return torch.cat([prompts.unpad(prompt_out), rows.unpad(row_out)])
-
-    def _repeat(self, prompts: Tensor) -> Tensor:
-        repeated: Tensor = _Repeat.apply(prompts, self.group)  # type: ignore[no-untyped-call]
-        return repeated

@@ -1,8 +1,8 @@
 """Norms and gated units that keep less for backward, for the Llama family's training forward.
 
 Hugging Face's RMSNorm keeps an fp32 copy of its input, and its gated unit keeps silu(gate) and the product that its
-last projection reads; all are cheap to make again. The values are the same within rounding, and the norm is the one the fused decoder uses, so that sampler and
-trainer agree more closely.
+last projection reads; all are cheap to make again. The values are the same within rounding, and the norm is the one
+the fused decoder uses, so that sampler and trainer agree more closely.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
     gate, up, down = self.gate_proj(x), self.up_proj(x), self.down_proj
-    if type(down) is nn.Linear and down.bias is None:
+    if isinstance(down, nn.Linear) and getattr(down, "bias", None) is None:
         return gated_unit(gate, up, down.weight)
     out: Tensor = down(gated_unit(gate, up))  # a bias or adapters
     return out

@@ -3,14 +3,15 @@
 Torch's fused CPU kernel is made for long sequences: on the short, many-headed pieces of a training step its backward
 pass takes many times as long as the products that it consists of. Here the products are called directly, in pieces
 small enough for the last cache. Scores and softmax are fp32; what is multiplied with values and gradients has the
-model's type.
+model's type. A prompt's keys and values are kept once for all rows of its group.
 
-Shapes: n sequences, K key heads, r query heads that share one, L queries, J keys, D head size; M = r·L.
+Shapes: n rows of N prompts, P places of a prompt, L own places of a row, J = P + L keys, K key heads, r query heads
+that share one, M = r·L queries of a key head, D head size.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,50 +20,88 @@ PIECE = 1 << 20  # scores made at a time: 4 MB of fp32
 KEPT_KEYS = 256  # up to so many keys the probabilities are kept for backward, beyond they are made again
 
 
+class Prefix(NamedTuple):
+    """Keys and values (N, K, P, D) that come before a row's own, and the number of each row's prompt (n,)."""
+
+    key: Tensor
+    value: Tensor
+    group: Tensor
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        prompt_key: Tensor | None,
+        prompt_value: Tensor | None,
+        group: Tensor | None,
+        bias: Tensor,
+        scale: float,
+    ) -> Tensor:
         out = torch.empty_like(query)
-        keeps = key.shape[2] <= KEPT_KEYS and any(ctx.needs_input_grad)
+        keeps = bias.shape[2] <= KEPT_KEYS and any(ctx.needs_input_grad)
         kept = []
-        for piece in _pieces(query, key):
-            probabilities = _probabilities(query[piece], key[piece], _of(bias, piece), scale)
-            _multiply(probabilities, value[piece], out[piece])
+        for piece in _pieces(query, bias):
+            keys = _whole(prompt_key, group, key, piece)
+            probabilities = _probabilities(query[piece], keys, _of(bias, piece), scale)
+            _multiply(probabilities, _whole(prompt_value, group, value, piece), out[piece])
             if keeps:
                 kept.append(probabilities)
-        ctx.save_for_backward(query, key, value, bias, out, *kept)
+        ctx.save_for_backward(query, key, value, prompt_key, prompt_value, group, bias, out, *kept)
         ctx.scale = scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, bias, out, *kept = ctx.saved_tensors
+        query, key, value, prompt_key, prompt_value, group, bias, out, *kept = ctx.saved_tensors
         grad = grads[0].contiguous()
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        sums = [None if part is None else torch.zeros_like(part, dtype=torch.float32) for part in (prompt_key,) * 2]
         # Σ_j p_j ∂p_j = ⟨∂out, out⟩, the term with which the softmax centres its gradient (arXiv:2205.14135, §B.4)
         centre = (grad.float() * out.float()).sum(-1, keepdim=True)
-        for number, piece in enumerate(_pieces(query, key)):
-            if kept:
-                probabilities = kept[number]
-            else:
-                probabilities = _probabilities(query[piece], key[piece], _of(bias, piece), ctx.scale)
-            _multiply(probabilities.transpose(2, 3), grad[piece], grad_value[piece])
+        for number, piece in enumerate(_pieces(query, bias)):
+            keys = _whole(prompt_key, group, key, piece)
+            probabilities = kept[number] if kept else _probabilities(query[piece], keys, _of(bias, piece), ctx.scale)
             # fp32 until the centre is subtracted: the difference is much smaller than its terms
-            score = grad[piece].float() @ value[piece].float().transpose(2, 3)
+            values = _whole(prompt_value, group, value, piece)
+            score = grad[piece].float() @ values.float().transpose(2, 3)
             score = score.sub_(centre[piece]).mul_(probabilities).mul_(ctx.scale).to(query.dtype)
-            _multiply(score, key[piece], grad_query[piece])
-            _multiply(score.transpose(2, 3), query[piece], grad_key[piece])
-        return grad_query, grad_key, grad_value, None, None
+            _multiply(score, keys, grad_query[piece])
+            _share(score.transpose(2, 3) @ query[piece], grad_key[piece], sums[0], group, piece)
+            _share(probabilities.transpose(2, 3) @ grad[piece], grad_value[piece], sums[1], group, piece)
+        of_prompts = [None if part is None else part.to(query.dtype) for part in sums]
+        return grad_query, grad_key, grad_value, *of_prompts, None, None, None
 
 
-def _pieces(query: Tensor, key: Tensor) -> list[slice]:
-    """Sequences taken at a time."""
-    count = max(1, PIECE // max(1, query.shape[1] * query.shape[2] * key.shape[2]))
+def _pieces(query: Tensor, bias: Tensor) -> list[slice]:
+    """Rows taken at a time."""
+    count = max(1, PIECE // max(1, query.shape[1] * query.shape[2] * bias.shape[2]))
     return [slice(start, start + count) for start in range(0, len(query), count)]
 
 
 def _of(bias: Tensor, piece: slice) -> Tensor:
     return bias[piece] if len(bias) > 1 else bias
+
+
+def _whole(prompt: Tensor | None, group: Tensor | None, own: Tensor, piece: slice) -> Tensor:
+    """(n', K, J, D) keys or values of some rows: their prompts', then their own."""
+    if prompt is None or group is None:
+        return own[piece]
+    return torch.cat([prompt.index_select(0, group[piece]), own[piece]], dim=2)
+
+
+def _share(grad: Tensor, own: Tensor, prompts: Tensor | None, group: Tensor | None, piece: slice) -> None:
+    """Hands the gradient (n', K, J, D) of whole keys or values to the rows' own and, added up, to their prompts'."""
+    if prompts is None or group is None:
+        own.copy_(grad)
+        return
+    places = prompts.shape[2]
+    own.copy_(grad[:, :, places:])
+    member = (torch.arange(len(prompts), device=group.device)[:, None] == group[piece]).to(grad.dtype)
+    prompts.add_((member @ grad[:, :, :places].flatten(1)).view_as(prompts))
 
 
 def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -77,12 +116,15 @@ def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
     torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=out.flatten(0, 1))
 
 
-def product_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """(n, K, M, D), (n, K, J, D) ×2 → (n, K, M, D): softmax(scale·QKᵀ + bias)·V.
+def product_attention(
+    query: Tensor, key: Tensor, value: Tensor, prefix: Prefix | None, bias: Tensor, scale: float
+) -> Tensor:
+    """(n, K, M, D), (n, K, L, D) ×2 → (n, K, M, D): softmax(scale·QKᵀ + bias)·V over the prefix and the own places.
 
     `bias` (n or 1, L, J) in fp32 is added to the scores of every head: 0 where a query may see a key, else −inf;
     every query must see a key.
     """
-    tensors = (query.contiguous(), key.contiguous(), value.contiguous())
-    out: Tensor = _Attention.apply(*tensors, bias, scale)  # type: ignore[no-untyped-call]
+    before = (prefix.key.contiguous(), prefix.value.contiguous(), prefix.group) if prefix else (None, None, None)
+    own = (query.contiguous(), key.contiguous(), value.contiguous())
+    out: Tensor = _Attention.apply(*own, *before, bias, scale)  # type: ignore[no-untyped-call]
     return out

@@ -104,10 +104,14 @@ def optimiser_steps(batch: Batch, updates: int, seed: int) -> list[Batch]:
 def micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) -> list[Batch]:
     """Splits a step so that no part holds more than `max_tokens` tokens (its prompts included), where that can be.
 
+    A prompt that takes more than half of a part leaves half of it to completions: else it would be computed again for
+    every row or two.
     Groups stay together while they fit, because their rows share the prompt; a longer group is cut between rows;
     a single row is never cut, nor with `whole_groups` any group (the loss of a pair needs both its rows). Neighbours
     have about the same length, which keeps padding inside attention small.
     """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}: micro_batch_tokens is settled by onedial.train.memory.planned")
     prompt_lengths = (batch.prompt_offsets[1:] - batch.prompt_offsets[:-1]).tolist()
     rows_of: dict[int, list[int]] = {}
     for row, group in enumerate(batch.group.tolist()):
@@ -125,7 +129,7 @@ def micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) 
         for row in rows:
             if not parts or row == rows[0] or (lengths[row] > room and not whole_groups):
                 parts.append([])
-                room = max_tokens - prompt_lengths[group]
+                room = max(max_tokens - prompt_lengths[group], max_tokens // 2)
             parts[-1].append(row)
             room -= lengths[row]
     return [batch.select(rows) for rows in parts]

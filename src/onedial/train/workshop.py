@@ -33,6 +33,7 @@ from onedial.rollout.torch_engine import TorchEngine
 from onedial.tasks import TaskSource, open_task
 from onedial.train import checkpoint
 from onedial.train.critic import Critic, valued
+from onedial.train.memory import planned as planned_memory
 from onedial.train.offline import OfflineCollector, open_examples
 from onedial.train.packing import Rows, pack
 from onedial.train.policy import Policy
@@ -84,11 +85,12 @@ class Workshop:
         return self
 
     def _open(self) -> None:
-        run = self.run
-        prepare_process(run.threads)
+        prepare_process(self.run.threads)
         # everything that a person can have got wrong is opened before the run directory holds a run
-        self.task: TaskSource = open_task(run.task, **run.task_options)
-        path = resolve(run.model)
+        self.task: TaskSource = open_task(self.run.task, **self.run.task_options)
+        path = resolve(self.run.model)
+        self.run, plan = planned_memory(self.run, path)
+        run = self.run
         self.tokenizer = load_tokenizer(path)
         self.text = Text(self.tokenizer)
         self.policy = Policy(run, path)
@@ -111,7 +113,7 @@ class Workshop:
             if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
                 shutil.copyfile(run.plan, self.directory / "plan.json")
             write_toml(run, self.directory / "run.toml")
-        for note in self.task.notes:
+        for note in filter(None, (*self.task.notes, plan)):
             self.view.note(note)
 
     def _open_collector(self) -> Collector | OfflineCollector:

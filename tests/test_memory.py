@@ -1,0 +1,75 @@
+"""The planner of micro-batches, against what a forward pass really keeps and against sums by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from onedial.algorithms import ALGORITHMS
+from onedial.config import Run, make_run
+from onedial.lm.attention import PrefixLayout, use_packed_attention
+from onedial.lm.decoder import hidden_states
+from onedial.lm.frugal import make_frugal
+from onedial.train.memory import head_bytes, planned, resident_bytes, shape_of, token_bytes
+from test_lm import CONFIGS, ragged_batch
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_tokens_bytes_are_what_a_forward_pass_keeps(name: str, tmp_path: Path) -> None:
+    """Oracle: the storages that autograd really saves, but weights and layout, per token of a long pass; the estimate
+    is never far below."""
+    config = CONFIGS[name]
+    config.save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_config(config)
+    use_packed_attention(model)
+    make_frugal(model)
+    layout = PrefixLayout(ragged_batch([(60, [60, 60, 60])]))
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.is_floating_point() and storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        hidden = hidden_states(model, layout.tokens, layout)
+    measured = sum(kept.values()) / len(layout.tokens)
+    assert hidden.requires_grad
+    shape = shape_of(tmp_path)
+    # the attention of this pass has 120 keys, the estimate those of the longest kept
+    assert 0.8 * measured < token_bytes(shape, 4, checkpointing=False) < 2.0 * measured
+    assert token_bytes(shape, 4, checkpointing=True) < token_bytes(shape, 4, checkpointing=False) / 2
+
+
+def test_resident_memory_by_hand(tiny_model: Path) -> None:
+    """By hand: bf16 weights 2, masters 4, gradients 4, moments 8 bytes each; in fp32 there are no masters beside."""
+    shape = shape_of(tiny_model)
+    run = Run(model=str(tiny_model), algorithm=ALGORITHMS["dapo"])
+    assert resident_bytes(run, shape, 2) - 18 * shape.weights == resident_bytes(run, shape, 4) - 16 * shape.weights
+    with_reference = replace(run, algorithm=ALGORITHMS["grpo"])
+    assert resident_bytes(with_reference, shape, 2) - resident_bytes(run, shape, 2) == 2 * shape.weights
+    with_critic = replace(run, algorithm=ALGORITHMS["ppo"])
+    assert resident_bytes(with_critic, shape, 2) - resident_bytes(with_reference, shape, 2) == 18 * shape.weights
+
+
+def test_a_smaller_budget_makes_smaller_passes(tiny_model: Path) -> None:
+    """Property: passes shrink with the budget; the plan keeps to it, and says so where it cannot."""
+    base = make_run({"model": str(tiny_model), "dtype": "float32"})
+    shape = shape_of(tiny_model)
+    fixed = resident_bytes(base, shape, 4) + head_bytes(shape, trained=True)
+    middle = (fixed + 300 * token_bytes(shape, 4, checkpointing=False)) / 1e9
+    sizes = []
+    for budget in (2.0, middle, 0.1):
+        run, note = planned(replace(base, memory_gb=budget), tiny_model)
+        sizes.append(run.micro_batch_tokens)
+        assert f"micro-batches of {sizes[-1]} tokens" in note
+        assert ("activation_checkpointing" in note) == (budget == 0.1)
+    assert sizes == [1024, 256, 64]  # 300 fit, rounded down to whole steps of 64
+    by_hand, note = planned(make_run({"model": str(tiny_model), "micro_batch_tokens": 77}), tiny_model)
+    assert by_hand.micro_batch_tokens == 77 and note == ""
