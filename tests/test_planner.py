@@ -12,6 +12,7 @@ import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
 from onedial.budget.export import export, parse_target, table_of
+from onedial.budget.heldout import held_out
 from onedial.budget.planner import SIZES, Plan, plan
 from onedial.budget.posterior import PromptCounts, believe, best_discount, inverse_sampling_rate
 from onedial.cli import main
@@ -146,6 +147,33 @@ def test_planned_silent_share_holds_on_unseen_real_rollouts() -> None:
     right, wrong = dispersion.unbiased_powers(rest[chosen], 112, made.group_size)
     low, high = made.silent_fixed[1]
     assert low <= float((right + wrong).mean()) <= high
+
+
+def test_the_plan_of_half_the_tries_keeps_its_word_on_the_other_half() -> None:
+    """Oracle: simulated prompts; both shares within their 95 % intervals, 20 expected to hold 19 times."""
+    kept = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        check = held_out(counts_of(rng.binomial(16, rng.beta(0.5, 0.8, 400)), 16), 800, 8, unit="rollouts", rho=0.05)
+        assert check is not None and check.group_size == 8 and check.prompts == 400 and 0 < check.funded <= 100
+        kept += sum(low <= seen <= high for _, (low, high), seen in (check.uniform, check.planned))
+        assert check.planned[2] < check.uniform[2] / 2, "funded prompts split more often, on tries that chose nothing"
+    assert kept >= 17
+
+
+def test_the_check_shows_that_a_table_was_selected_and_is_silent_where_it_cannot_be_made() -> None:
+    rng = np.random.default_rng(0)
+    k = rng.binomial(16, rng.beta(0.3, 0.4, 3000))
+    inner = k[(k > 0) & (k < 16)]
+    check = held_out(counts_of(inner, 16), 2000, 8, unit="rollouts", rho=0.05)
+    assert check is not None and check.uniform[2] < check.uniform[1][0] and not check.kept
+    for counts in (
+        counts_of(k[:99], 16),
+        counts_of(np.minimum(k, 3), 3),
+        counts_of(inner, 16, survivors_only=True),
+        counts_of(k, 16, history=(np.arange(2), np.arange(2), np.ones(2), np.ones(2))),
+    ):
+        assert held_out(counts, 2000, 8, unit="rollouts", rho=0.05) is None
 
 
 def test_survivors_only_is_corrected_where_the_naive_plan_fails() -> None:
@@ -325,6 +353,7 @@ def test_command_prints_the_decision_first_in_80_columns(tmp_path: Path, capsys:
     table.write_text("\n".join(map(json.dumps, lines)))
     assert main(["plan", str(table), "--budget", "2000", "--export", f"table:{tmp_path / 'plan.csv'}"]) == 0
     text = capsys.readouterr().out
+    assert "held against the other half" in text
     assert text.startswith("Use G = ") and "silent groups instead of" in text
     assert max(map(len, text.split("wrote")[0].splitlines())) <= 80
     assert len(pl.read_csv(tmp_path / "plan.csv")) == 400

@@ -14,6 +14,10 @@ Example: onedial plan runs/x --budget 100000 --export onedial:plan.json
 """
 
 WIDTH = 80
+OUTSIDE = (
+    "Note: what was seen lies outside what was expected. The prompts may have been chosen by these very tries (those "
+    "never or always solved left out, say), or the tries are not alike: take the shares above with caution."
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, print, export."""
     from onedial import logs
     from onedial.budget.export import export, parse_target
+    from onedial.budget.heldout import held_out
     from onedial.budget.planner import plan
     from onedial.findings.counts import prompt_counts, prompt_rows
     from onedial.findings.evidence import collect
@@ -61,13 +66,14 @@ def run(args: argparse.Namespace) -> int:
         rho=args.rho,
         audit=args.audit,
     )
+    check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=args.rho)
     texts = prompt_rows(evidence.log, counts.ids) if targets else None
     written = [str(export(made, texts, kind, path)) for kind, path in targets if texts is not None]
-    print(json.dumps(as_json(made, written), indent=2) if args.json else as_text(made, written))
+    print(json.dumps(as_json(made, written, check), indent=2) if args.json else as_text(made, written, check))
     return 0
 
 
-def as_text(made: Any, written: list[str]) -> str:
+def as_text(made: Any, written: list[str], check: Any = None) -> str:
     """The plan for a terminal of 80 columns, decision first."""
     from onedial.findings.finding import percent
 
@@ -107,6 +113,16 @@ def as_text(made: Any, written: list[str]) -> str:
         if low != high
         else f"G*        {low} for rho from {4 * made.rho:g} down to {made.rho / 4:g}",
     ]
+    if check is not None:
+        lines += [
+            f"check     a plan from half of the tries, held against the other half, G = {check.group_size}:",
+            *(
+                f"          {name} {percent(value)} silent expected (95 %: {_range(interval)}), {percent(seen, 1)} seen"
+                for name, (value, interval, seen) in (("uniform", check.uniform), ("planned", check.planned))
+            ),
+        ]
+        if not check.kept:
+            lines += ["", *_wrap(OUTSIDE)]
     for note in made.notes:
         lines += ["", *_wrap("Note: " + note)]
     lines += ["", *_wrap("Plan again after each pass: rates move as the policy learns.")]
@@ -114,7 +130,7 @@ def as_text(made: Any, written: list[str]) -> str:
     return "\n".join(lines)
 
 
-def as_json(made: Any, written: list[str]) -> dict[str, Any]:
+def as_json(made: Any, written: list[str], check: Any = None) -> dict[str, Any]:
     """The plan as JSON values; per-prompt rows are in the exports."""
     from onedial.findings.finding import plain
 
@@ -141,6 +157,7 @@ def as_json(made: Any, written: list[str]) -> dict[str, Any]:
         "mixed_probability_by_size": made.mixed_by_size,
         "mean_solve_rate": float(made.beliefs.mean().mean()),
         "discount_per_visit": made.beliefs.discount,
+        "held_out": check,
         "notes": made.notes,
         "written": written,
     }
