@@ -68,7 +68,6 @@ def pack(
         row_mask = torch.tensor([not rollout.completion.truncated for rollout in rollouts], dtype=torch.bool)
     group_tokens = torch.zeros(len(groups), dtype=torch.long).index_add(0, number, lengths * row_mask)
     prompt_lengths = torch.tensor([len(group.prompt_tokens) for group in groups], dtype=torch.long)
-    sampled = all(rollout.completion.logps for rollout in rollouts)  # a data set comes without log-probabilities
     engine_logp = torch.tensor([logp for r in rollouts for logp in r.completion.logps], dtype=torch.float32)
     batch = Batch(
         prompt_tokens=torch.tensor([token for group in groups for token in group.prompt_tokens], dtype=torch.long),
@@ -82,7 +81,8 @@ def pack(
         row_mask=row_mask,
         group_tokens=group_tokens[number],
         stale=torch.tensor([r.completion.policy_version < version for r in rollouts], dtype=torch.bool),
-        engine_logp=engine_logp if sampled else None,
+        # a data set comes without log-probabilities
+        engine_logp=engine_logp if len(engine_logp) == int(lengths.sum()) else None,
     )
     return Rows(batch, shaped)
 

@@ -109,6 +109,6 @@ def past_groups(directory: Path, text: Text, task: TaskSource | None = None) -> 
                     f"{file}: at position {group.position} the task {run.task_name!r} now gives another prompt than "
                     "the one logged; its data or options have changed since that run"
                 )
-            if any(text.decode(r.completion.token_ids) != r.completion.text for r in group.rollouts):
+            if any(text.decode(r.completion.token_ids) != r.completion.text for r in group.rollouts[:1]):
                 raise DataError(f"{directory}: its tokens are those of another tokenizer; use a model of the same kind")
             yield replace(group, prompt=prompt, prompt_tokens=text.encode(prompt))
