@@ -425,6 +425,19 @@ def test_a_truncated_compressed_file_keeps_what_came_before(tmp_path: Path) -> N
     assert 1000 < figures["rollouts"] < 9000 and log.broken_lines >= 1
 
 
+def test_an_error_names_the_file_that_was_given_not_its_decompressed_copy(tmp_path: Path) -> None:
+    import gzip
+
+    path = make.parquet(tmp_path / "a" / "b" / "x.parquet", {"question": ["q"], "gold": ["a"]})
+    packed = path.with_name("x.parquet.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    for asked in (packed, tmp_path / "a"):
+        with pytest.raises(DataError) as caught:
+            read(asked)
+        assert str(caught.value).startswith(f"{packed}: not recognised")
+
+
 def test_unreadable_files_of_a_folder_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     rows = make.rollouts(0)
     make.trl(tmp_path, rows)

@@ -169,11 +169,12 @@ def _not_recognised(path: Path, samples: Sequence[Sample], trouble: Trouble) -> 
             "and .feather files, compressed or not, and folders of them"
         )
     first = samples[0]
+    where = path if path.is_file() else path.parent / first.place  # not a decompressed copy
     columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
     if first.columns and not first.rows:
-        return f"{first.file}: a header and no rows: there is nothing to look at. Columns seen: {columns}"
+        return f"{where}: a header and no rows: there is nothing to look at. Columns seen: {columns}"
     return (
-        f"{first.file}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
+        f"{where}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
         "id or text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns "
         "with --map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
     )
