@@ -17,8 +17,10 @@ from findings_logs import rate_log, rollout_log, simulated
 from onedial import logs
 from onedial.cli import main
 from onedial.errors import DataError
+from onedial.findings import collect
 from onedial.report import inert, write_html
 from onedial.report.run import generation_seconds, read_jsonl, run_curves
+from onedial.report.samples import sample_groups
 from report_runs import HOSTILE, write_run
 
 
@@ -157,6 +159,24 @@ def test_page_shows_the_groups_it_says(tmp_path: Path) -> None:
         kind = "mixed" if len(set(rewards)) > 1 else "right" if rewards[0] else "wrong"
         assert group["kind"] == kind
     assert {group["kind"] for group in data["groups"]} == {"mixed", "right", "wrong"}
+
+
+def test_a_mixed_group_is_never_shown_as_unanimous(tmp_path: Path) -> None:
+    """By hand: of 16 rollouts the last alone is wrong; twelve are shown, it among them, in their order."""
+    rows = [
+        {"prompt_id": "p", "group_id": "g", "rollout_index": i, "outcome_reward": float(i < 15), "prompt": "q",
+         "completion": f"text {i}"} for i in range(16)
+    ]  # fmt: skip
+    (group,), _ = sample_groups(collect(rollout_log(rows)))
+    assert [rollout["text"] for rollout in group["rollouts"]] == [*(f"text {i}" for i in range(11)), "text 15"]
+    assert group["hidden"] == 4 and group["rollouts"][-1]["outcome"] == "wrong"
+
+
+def test_the_page_is_named_after_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of many files is shown under its folder's name, not its first file's."""
+    write_run(tmp_path / "my-run")
+    assert main(["inspect", str(tmp_path / "my-run"), "-o", str(tmp_path / "page.html")]) == 0
+    assert "<title>my-run" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_report_command_on_a_log_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

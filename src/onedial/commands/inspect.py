@@ -98,7 +98,7 @@ def inspect(args: argparse.Namespace) -> None:
     if args.output:
         from onedial.report import write_html
 
-        written = write_html(args.output, log, findings or None)
+        written = write_html(args.output, log, findings or None, title=Path(args.log).resolve().name)
     if args.json:
         if args.findings:
             figures["findings"] = [finding.to_json() for finding in findings]

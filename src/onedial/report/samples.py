@@ -58,7 +58,7 @@ def _choose(evidence: Evidence) -> pl.DataFrame:
 
 
 def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evidence, length: str) -> dict[str, Any]:
-    shown = rollouts.head(MOST_ROLLOUTS)
+    shown = _shown(rollouts)
     first = rollouts.row(0, named=True)
     return {
         "id": row["group_id"],
@@ -72,6 +72,14 @@ def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evi
         "hidden": len(rollouts) - len(shown),
         "rollouts": [_rollout(r, room, evidence, length) for r in shown.iter_rows(named=True)],
     }
+
+
+def _shown(rollouts: pl.DataFrame) -> pl.DataFrame:
+    """The first rollouts in their order, with one of the lowest and one of the highest reward whatever their place."""
+    reward = pl.col("outcome_reward")
+    ends = ((reward == reward.min()) | (reward == reward.max())).fill_null(False) & reward.is_first_distinct()
+    order = rollouts.with_row_index("__row").sort(ends, descending=True, maintain_order=True)
+    return order.head(MOST_ROLLOUTS).sort("__row").drop("__row")
 
 
 def _rollout(row: dict[str, Any], room: int, evidence: Evidence, length: str) -> dict[str, Any]:
