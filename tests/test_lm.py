@@ -18,6 +18,7 @@ from onedial.lm.attention import PrefixLayout, additive, causal_attention, own_p
 from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, lay_together, make_decoder
 from onedial.lm.frugal import gated_unit, make_frugal, rms_norm
 from onedial.lm.head import token_logps
+from onedial.lm.linear import packable
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
 from onedial.lm.products import Prefix, product_attention
 
@@ -230,14 +231,38 @@ def test_joined_weights_are_views_of_the_models_own() -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
     together = FusedDecoder(model)
     for copied, viewed in zip(apart.layers, together.layers, strict=True):
-        assert torch.equal(copied.qkv, viewed.qkv) and torch.equal(copied.gate_up, viewed.gate_up)
+        assert torch.equal(copied.qkv.weight, viewed.qkv.weight)
+        assert torch.equal(copied.gate_up.weight, viewed.gate_up.weight)
     with torch.no_grad():
         model.model.layers[1].self_attn.k_proj.weight.fill_(0.25)
         model.model.layers[1].mlp.up_proj.weight.fill_(0.5)
     heads, kv_heads, size = together.heads, together.kv_heads, together.head_size
-    assert bool((together.layers[1].qkv[heads * size : (heads + kv_heads) * size] == 0.25).all())
-    assert bool((together.layers[1].gate_up[SIZES["intermediate_size"] :] == 0.5).all())
-    assert not bool((apart.layers[1].qkv == 0.25).any())
+    assert bool((together.layers[1].qkv.weight[heads * size : (heads + kv_heads) * size] == 0.25).all())
+    assert bool((together.layers[1].gate_up.weight[SIZES["intermediate_size"] :] == 0.5).all())
+    assert not bool((apart.layers[1].qkv.weight == 0.25).any())
+
+
+@pytest.mark.skipif(not packable(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU has no bfloat16 products")
+def test_packed_weights_change_no_bit() -> None:
+    """Invariance: generation with packed weights is that with plain ones, until the weights move and after."""
+    model = model_of(CONFIGS["llama"]).bfloat16()
+    results = []
+    for steps in (1, 40):
+        decoder = FusedDecoder(model)
+        decoder.prepare(steps)
+        assert (decoder.head._packed is not None) == (steps == 40)
+        layout = PrefixLayout(ragged_batch([(4, [3])]))
+        with torch.inference_mode():
+            results.append(decoder.head.logits(decoder.hidden(layout.tokens, layout)))
+    assert torch.equal(results[0], results[1])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    decoder.load(model)
+    assert decoder.head._packed is None
+    decoder.prepare(40)
+    decoder.rest()
+    assert all(product._packed is None for product in decoder._products())
 
 
 def test_sliding_window_and_soft_capping_are_refused_by_name() -> None:

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from onedial.errors import DataError
 from onedial.lm.attention import Layout, using
+from onedial.lm.linear import Product, packable
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(Product):
     """Output projection: logits = scale · (hidden @ weightᵀ + bias)."""
 
-    weight: Tensor
-    bias: Tensor | None
-    scale: float
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: float) -> None:
+        super().__init__(weight, bias)
+        self.scale = scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, d) → (n, V), in the model's type."""
-        logits = F.linear(hidden, self.weight, self.bias)
+        logits = self(hidden)
         return logits if self.scale == 1.0 else logits * self.scale
 
 
@@ -71,6 +71,14 @@ class Decoder(Protocol):
         """(T,) → (T, d)."""
         ...
 
+    def prepare(self, steps: int) -> None:
+        """Makes ready for about so many short batches with the weights as they are; `load` and `rest` end it."""
+        ...
+
+    def rest(self) -> None:
+        """Gives back what `prepare` took."""
+        ...
+
 
 class PlainDecoder:
     """Runs the Hugging Face model itself: every architecture, no copy of the weights."""
@@ -86,8 +94,16 @@ class PlainDecoder:
     def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
         return hidden_states(self.model, tokens, layout)
 
+    def prepare(self, steps: int) -> None:
+        """Nothing: the weights are the model's."""
+
+    def rest(self) -> None:
+        """Nothing."""
+
 
 FUSED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+PACK_STEPS = 16  # decode steps that pay for packing the weights
+PACK_BYTES = 2**31  # of weights, at most: packing copies them
 
 
 @dataclass
@@ -95,15 +111,13 @@ class _Layer:
     """One block with its projections joined: query, key and value; gate and up."""
 
     norm_in: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
+    qkv: Product
     norm_query: Tensor | None
     norm_key: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    out: Product
     norm_mlp: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Product
+    down: Product
 
 
 class FusedDecoder:
@@ -143,7 +157,7 @@ class FusedDecoder:
         scale = self.head_size**-0.5
         for index, layer in enumerate(self.layers):
             normed = F.rms_norm(hidden, hidden.shape[-1:], layer.norm_in, self.eps)
-            joined = F.linear(normed, layer.qkv, layer.qkv_bias).view(len(tokens), -1, self.head_size)
+            joined = layer.qkv(normed).view(len(tokens), -1, self.head_size)
             query, key, value = joined.split(sizes, dim=1)
             if layer.norm_query is not None and layer.norm_key is not None:
                 query = F.rms_norm(query, query.shape[-1:], layer.norm_query, self.eps)
@@ -153,11 +167,28 @@ class FusedDecoder:
                 turned = _rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
             query, key = turned[:, : self.heads], turned[:, self.heads :]
             attended = layout.attend(index, query, key, value, scale)
-            hidden = hidden + F.linear(attended.flatten(1), layer.out, layer.out_bias)
+            hidden = hidden + layer.out(attended.flatten(1))
             normed = F.rms_norm(hidden, hidden.shape[-1:], layer.norm_mlp, self.eps)
-            gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
-            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = hidden + layer.down(F.silu(gate) * up)
         return F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps)
+
+    def _products(self) -> list[Product]:
+        blocks = [product for layer in self.layers for product in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+        return [*blocks, self.head]
+
+    @torch.no_grad()
+    def prepare(self, steps: int) -> None:
+        products = self._products()
+        size = sum(product.weight.numel() * product.weight.element_size() for product in products)
+        if steps < PACK_STEPS or size > PACK_BYTES or not packable(self.head.weight):
+            return
+        for product in products:
+            product.pack()
+
+    def rest(self) -> None:
+        for product in self._products():
+            product.unpack()
 
 
 def _rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -189,15 +220,13 @@ def _fuse(block: Any) -> _Layer:
     norm_query, norm_key = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
     return _Layer(
         norm_in=block.input_layernorm.weight.detach(),
-        qkv=joined([effective_weight(part) for part in projections]),
-        qkv_bias=torch.cat(biases) if biases else None,
+        qkv=Product(joined([effective_weight(part) for part in projections]), torch.cat(biases) if biases else None),
         norm_query=None if norm_query is None else norm_query.weight.detach(),
         norm_key=None if norm_key is None else norm_key.weight.detach(),
-        out=effective_weight(attention.o_proj),
-        out_bias=_bias(attention.o_proj),
+        out=Product(effective_weight(attention.o_proj), _bias(attention.o_proj)),
         norm_mlp=block.post_attention_layernorm.weight.detach(),
-        gate_up=joined([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)]),
-        down=effective_weight(mlp.down_proj),
+        gate_up=Product(joined([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)])),
+        down=Product(effective_weight(mlp.down_proj)),
     )
 
 

@@ -56,6 +56,7 @@ class TorchEngine:
         self._starting: list[_Slot] = []
         self._slots: dict[int, _Slot] = {}
         self._sampling: Sampling | None = None
+        self._prepared = False
         self._reset()
 
     def _reset(self) -> None:
@@ -102,6 +103,7 @@ class TorchEngine:
         The rest is read from the model itself, without a copy: after the weights have moved, call this before `poll`.
         """
         self.decoder.load(model)
+        self._prepared = False
         self.version = version
 
     @torch.inference_mode()
@@ -113,9 +115,14 @@ class TorchEngine:
         assert self._sampling is not None
         finished = self._sample(self._sampling)
         if self._owner:
+            if not self._prepared:
+                self.decoder.prepare(self._sampling.max_new_tokens)
+                self._prepared = True
             self._forward()
         elif not self._slots and not self._waiting:
             self._reset()  # nothing under way: give the memory back
+            self.decoder.rest()
+            self._prepared = False
         return finished
 
     def generate(self, requests: list[Request]) -> list[Finished]:
