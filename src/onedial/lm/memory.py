@@ -12,6 +12,8 @@ from torch import Tensor
 
 from onedial.lm.attention import Padding, additive, causal_attention, fold_heads, own_past, unfold_heads
 
+SHORT_KEYS = 512  # up to so many keys a CPU attends by plain products, beyond by torch's fused kernel
+
 
 class KeyValueMemory:
     """Per layer: prompt keys and values (S, K, P, D) and own keys and values (R, K, L, D), made on first writing."""
@@ -27,15 +29,20 @@ class KeyValueMemory:
             memory[slots, :, : key.shape[1]] = new.transpose(1, 2)
         self.prompt[layer] = pair
 
-    def write_own(self, layer: int, places: Tensor, length: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores (B, K, D) of the newest token of rows 0…B−1 at `places` (B,); → own keys, values (B, K, length, D)."""
+    def write_own(
+        self, layer: int, places: Tensor | int, length: int, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Stores (B, K, D) of the newest token of rows 0…B−1 at `places`, (B,) or one number for all.
+
+        Returns own keys and values, (B, K, length, D) each.
+        """
         rows = key.shape[0]
         pair = self.own[layer]
         if pair is None or pair[0].shape[0] < rows or pair[0].shape[2] < length:
-            shape = (rows, length, *key.shape[1:])
-            pair = _room(pair, rows, key[:, None].expand(shape), value[:, None].expand(rows, length, *value.shape[1:]))
+            wide = [part[:, None].expand(rows, length, *part.shape[1:]) for part in (key, value)]
+            pair = _room(pair, rows, *wide)
             self.own[layer] = pair
-        index = torch.arange(rows, device=key.device)
+        index: Tensor | slice = slice(rows) if isinstance(places, int) else torch.arange(rows, device=key.device)
         pair[0][index, :, places] = key
         pair[1][index, :, places] = value
         return pair[0][:rows, :, :length], pair[1][:rows, :, :length]
@@ -88,9 +95,9 @@ class PrefillLayout:
 class DecodeLayout:
     """One new token for each of B rows, over its group's prompt and its own past.
 
-    The prompt's keys are read once per group for all its rows; the two partial attentions are merged by their
-    log-normalisers, which is exact. `slot` (B,) group slot, `own` (B,) own tokens stored before this one,
-    `prompt_lengths` (S,) of every slot in use. Call `set_rows` when the rows change and `advance` before each token.
+    The prompt's keys are read once per group for all its rows. `slot` (B,) group slot, `own` (B,) own tokens stored
+    before this one, `prompt_lengths` (S,) of every slot in use. Call `set_rows` when the rows change and `advance`
+    before each token.
     """
 
     positions: Tensor
@@ -107,6 +114,7 @@ class DecodeLayout:
         lengths = prompt_lengths[: self.num_slots].clamp(min=1)
         self.prompt_capacity = int(self.prompt_length.max())
         place = torch.arange(self.prompt_capacity, device=device)
+        self.dtype = dtype
         self.prompt_mask = additive(place < lengths[:, None], dtype)[:, None, None]
         # rows sorted by slot fill a (S, n) block; the rest of the block repeats row 0 and is never read
         counts = torch.bincount(slot, minlength=self.num_slots)
@@ -118,23 +126,67 @@ class DecodeLayout:
         self.to_block[block] = order
         self.to_row = torch.empty_like(order)
         self.to_row[order] = block
-        self.dtype = dtype
+        everyone = torch.arange(len(self.to_block), device=device)
+        self.in_order = len(slot) == len(everyone) and bool((self.to_block == everyone).all())
+        self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
 
     def advance(self, own: Tensor) -> None:
         """Takes the (B,) numbers of own tokens stored so far."""
-        self.own = own
         self.length = int(own.max()) + 1
         self.positions = self.prompt_length + own
         self.longest = self.prompt_capacity + self.length
         ragged = int(own.min()) + 1 < self.length
+        self.own: Tensor | int = own if ragged else self.length - 1
         place = torch.arange(self.length, device=own.device)
         self.own_mask = additive(place <= own[:, None], self.dtype)[:, None, None] if ragged else None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        own_key, own_value = self.memory.write_own(layer, self.own, self.length, key, value)
-        kv_heads = key.shape[1]
+        own = self.memory.write_own(layer, self.own, self.length, key, value)
+        short = query.device.type == "cpu" and self.longest <= SHORT_KEYS
+        return (self._by_products if short else self._by_kernels)(layer, query, own, scale)
+
+    def _by_products(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
+        """One softmax in fp32 over prompt and own past, each multiplied where it lies."""
+        own_key, own_value = (part.float().flatten(0, 1) for part in own)  # (B·K, length, D)
+        prompt_key, prompt_value = self._exact_prompts(layer)  # (S·K, P, D)
+        rows, kv_heads = len(query), own[0].shape[1]
+        folded = (query.float() * scale).view(rows, kv_heads, -1, query.shape[2])  # (B, K, H/K, D)
+        own_score = torch.bmm(folded.flatten(0, 1), own_key.transpose(1, 2))
+        if self.own_mask is not None:
+            own_score.view(*folded.shape[:3], -1).add_(self.own_mask)
+        score = torch.bmm(self._per_prompt(folded), prompt_key.transpose(1, 2))
+        score.view(self.num_slots, 1, -1, self.prompt_capacity).add_(self.prompt_mask)
+        share = torch.cat([self._per_row(score, kv_heads), own_score], dim=2).softmax(2)
+        of_prompt = share[:, :, : self.prompt_capacity].view(rows, kv_heads, -1, self.prompt_capacity)
+        out = self._per_row(torch.bmm(self._per_prompt(of_prompt), prompt_value), kv_heads)
+        out = torch.baddbmm(out, share[:, :, self.prompt_capacity :], own_value)
+        return out.view_as(query).to(query.dtype)
+
+    def _exact_prompts(self, layer: int) -> tuple[Tensor, Tensor]:
+        if layer not in self._prompts:
+            pair = self.memory.prompt[layer]
+            assert pair is not None, "a prompt is prefilled before its rows decode"
+            key, value = (part[: self.num_slots, :, : self.prompt_capacity].float().flatten(0, 1) for part in pair)
+            self._prompts[layer] = key, value
+        return self._prompts[layer]
+
+    def _per_prompt(self, rows: Tensor) -> Tensor:
+        """(B, K, r, X) → (S·K, n·r, X): rows beside one another under their prompt."""
+        block = rows if self.in_order else rows.index_select(0, self.to_block)
+        parts = block.view(self.num_slots, self.per_slot, *rows.shape[1:]).transpose(1, 2)
+        return parts.reshape(self.num_slots * rows.shape[1], -1, rows.shape[3])
+
+    def _per_row(self, prompts: Tensor, kv_heads: int) -> Tensor:
+        """(S·K, n·r, X) → (B·K, r, X), the inverse of `_per_prompt`."""
+        parts = prompts.view(self.num_slots, kv_heads, self.per_slot, -1, prompts.shape[2]).transpose(1, 2)
+        block = parts.reshape(self.num_slots * self.per_slot, kv_heads, -1, prompts.shape[2])
+        return (block if self.in_order else block.index_select(0, self.to_row)).flatten(0, 1)
+
+    def _by_kernels(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
+        """Two partial attentions, merged by their log-normalisers, which is exact."""
+        kv_heads = own[0].shape[1]
         folded = fold_heads(query[:, None], kv_heads)  # (B, K, H/K, D)
-        own_out, own_norm = partial_attention(folded, own_key, own_value, self.own_mask, scale)
+        own_out, own_norm = partial_attention(folded, *own, self.own_mask, scale)
 
         pair = self.memory.prompt[layer]
         assert pair is not None, "a prompt is prefilled before its rows decode"

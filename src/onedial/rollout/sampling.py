@@ -1,7 +1,7 @@
 """One token per row from logits, by inverting the distribution function at a given uniform number.
 
 The uniform numbers come with the row, so a row's tokens do not depend on which rows share its batch. Two passes
-over the logits: exponentials, then sums over blocks of the vocabulary; only one block per row is searched.
+over the logits: softmax, then sums over blocks of the vocabulary; only one block per row is searched.
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_
     The logp is that of the distribution sampled from: at the temperature, renormalised after top-k and top-p.
     temperature 0 takes the most likely token (the first of equals) and reports its logp at temperature 1.
     """
-    scores = logits.float()
     if temperature == 0:
+        scores = logits.float()
         token = scores.argmax(-1)
         return token, scores.gather(1, token[:, None]).squeeze(1) - scores.logsumexp(-1)
-    if temperature != 1.0:
-        scores = scores / temperature
+    scores = logits if temperature == 1.0 else logits.float() / temperature
     if top_k > 0 or top_p < 1.0:
-        scores = filter_scores(scores, top_k, top_p)
-    top = scores.amax(-1, keepdim=True)
-    weights = (scores - top).exp_()
-    token, total = _invert(weights, uniform)
-    logp = scores.gather(1, token[:, None]).squeeze(1) - top.squeeze(1) - total.log()
-    return token, logp
+        scores = filter_scores(scores.float(), top_k, top_p)
+    probability = scores.softmax(-1, dtype=torch.float32)
+    token = _invert(probability, uniform)
+    return token, probability.gather(1, token[:, None]).squeeze(1).log()
 
 
 def filter_scores(scores: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -73,8 +70,8 @@ def _block_size(vocabulary: int) -> int:
     return best if best >= 32 else 0
 
 
-def _invert(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Unnormalised probabilities (B, V) → index where the running sum passes u·total, and the total (B,)."""
+def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Probabilities (B, V), up to a factor → index where the running sum passes u·total."""
     size = _block_size(weights.shape[1])
     if size == 0:
         weights = torch.nn.functional.pad(weights, (0, -weights.shape[1] % BLOCK))
@@ -87,7 +84,7 @@ def _invert(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)[:, None]).squeeze(1), 0.0)
     inside = blocks[torch.arange(len(blocks), device=weights.device), block].double().cumsum(-1)
     place = _first_above(inside, target - before)
-    return block * size + place, total.float()
+    return block * size + place
 
 
 def _first_above(running: Tensor, target: Tensor) -> Tensor:
