@@ -72,13 +72,15 @@ def test_killed_at_random_moments_ends_as_if_never_killed(row: str, tiny_model: 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_make_train_teaches_the_default_model(seed: int, smollm2: Path, tmp_path: Path) -> None:
-    """The README's first command: held-out avg@4 from under 10 % to at least 80 %, and completions grow short."""
+    """The README's first command: held-out avg@4 from about 8 % (240 samples say 5 to 11) to at least 80 %, by at least
+    70 points, and completions grow short."""
     settings = read_toml(ROOT / "examples" / "arithmetic.toml")
     run = make_run(merge(settings, {"seed": seed, "out": str(tmp_path / "run"), "model": str(smollm2)}))
     result = train(run)
     assert result.before is not None and result.after is not None
-    assert result.before.avg.value < 0.10
+    assert result.before.avg.value < 0.13
     assert result.after.avg.value >= 0.80
+    assert result.after.avg.value - result.before.avg.value >= 0.70
     assert result.after.length_mean < result.before.length_mean - 0.5
     assert result.after.truncated_share < 0.05 < result.before.truncated_share
     assert result.train_s < 600
