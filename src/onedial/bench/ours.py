@@ -48,8 +48,7 @@ def run_of(settings: Settings, shape: Shape) -> Run:
 
 def open_policy(settings: Settings, shape: Shape) -> Policy:
     """The model with its optimiser, as a run holds it."""
-    run, _ = planned(run_of(settings, shape), settings.model)
-    return Policy(run, settings.model)
+    return Policy(planned(run_of(settings, shape), settings.model).run, settings.model)
 
 
 class Generation:

@@ -104,10 +104,17 @@ def machine_bytes(device: torch.device) -> int:
         return total
 
 
-def planned(run: Run, path: str | Path) -> tuple[Run, str]:
-    """The run with `micro_batch_tokens` settled, and what to tell the user; a number set by hand is left alone."""
-    if run.micro_batch_tokens:
-        return run, ""
+@dataclass(frozen=True)
+class Plan:
+    """The run with `micro_batch_tokens` settled, the bytes it is expected to hold, and what to tell the user."""
+
+    run: Run
+    expected: int
+    note: str
+
+
+def planned(run: Run, path: str | Path) -> Plan:
+    """Settles `micro_batch_tokens`; a number set by hand is left alone."""
     device = pick_device(run.device)
     shape = shape_of(path)
     element = pick_dtype(run.dtype, device).itemsize
@@ -117,9 +124,9 @@ def planned(run: Run, path: str | Path) -> tuple[Run, str]:
     head = head_bytes(shape, trained=not run.lora_rank)
     room = int(budget) - resident - head
     most = LARGEST.get(device.type, LARGEST["cpu"])
-    tokens = max(STEP, min(most, room // per_token // STEP * STEP))
+    tokens = run.micro_batch_tokens or max(STEP, min(most, room // per_token // STEP * STEP))
     expected = resident + max(generation_bytes(run, shape, element), head + tokens * per_token)
     note = f"micro-batches of {tokens} tokens: about {expected / 1e9:.1f} GB of {budget / 1e9:.1f} GB"
     if expected > budget:
         note += "; to need less: activation_checkpointing, lora_rank, a smaller max_rows, or a larger memory_gb"
-    return replace(run, micro_batch_tokens=tokens), note
+    return Plan(replace(run, micro_batch_tokens=tokens), expected, note)

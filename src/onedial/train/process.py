@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 import torch
 
@@ -25,7 +26,27 @@ def keep_freed_memory() -> None:
     mapping: a fifth of an update's time on a CPU. The peak of memory stays what it was. Does nothing where the C
     library is another one.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if _glibc():
         library = ctypes.CDLL(None)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         library.mallopt(_MMAP_THRESHOLD, 2**30)
+
+
+def give_back_beyond(limit: int) -> bool:
+    """Gives freed memory back once the process holds more than `limit` bytes; whether it did.
+
+    Batches of ever other sizes leave holes that the next ones do not fit, so what is kept grows slowly over a run.
+    """
+    if not _glibc() or held_bytes() <= limit:
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
+def held_bytes() -> int:
+    """Memory that the process holds now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"

@@ -37,7 +37,7 @@ from onedial.train.memory import planned as planned_memory
 from onedial.train.offline import OfflineCollector, open_examples
 from onedial.train.packing import Rows, pack
 from onedial.train.policy import Policy
-from onedial.train.process import prepare_process
+from onedial.train.process import give_back_beyond, prepare_process
 from onedial.train.step import kl_to_reference
 from onedial.train.trackers import Tracker, open_trackers
 from onedial.train.view import View
@@ -89,8 +89,8 @@ class Workshop:
         # everything that a person can have got wrong is opened before the run directory holds a run
         self.task: TaskSource = open_task(self.run.task, **self.run.task_options)
         path = resolve(self.run.model)
-        self.run, plan = planned_memory(self.run, path)
-        run = self.run
+        self.plan = planned_memory(self.run, path)
+        self.run = run = self.plan.run
         self.tokenizer = load_tokenizer(path)
         self.text = Text(self.tokenizer)
         self.policy = Policy(run, path)
@@ -113,7 +113,7 @@ class Workshop:
             if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
                 shutil.copyfile(run.plan, self.directory / "plan.json")
             write_toml(run, self.directory / "run.toml")
-        for note in filter(None, (*self.task.notes, plan)):
+        for note in (*self.task.notes, self.plan.note):
             self.view.note(note)
 
     def _open_collector(self) -> Collector | OfflineCollector:
@@ -239,6 +239,7 @@ class Workshop:
         self.view.update(metrics)
         for tracker in self.trackers:
             tracker.log(metrics, iteration)
+        give_back_beyond(self.plan.expected)
 
     def evaluate(self, iteration: int) -> Evaluation | None:
         """Held-out accuracy after an iteration, at the start, the end and every `eval_every`; None when not due."""
