@@ -17,7 +17,7 @@ from onedial.bench.peer_transformers import TransformersGeneration
 from onedial.bench.settings import GENERATE, LONG, MODES, STEP, Settings, Shape, rows_per_pass
 from onedial.bench.worker import Worker, WorkerFailed
 from onedial.errors import ConfigError, nearest
-from onedial.train.process import prepare_process
+from onedial.train.process import give_back_beyond, prepare_process
 
 # sub-command → its figures
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -55,6 +55,7 @@ def measure(settings: Settings, names: Sequence[str], note: Note) -> list[Figure
             note(name)
             found.append(take(settings))
             gc.collect()
+            give_back_beyond(0)
     modes = [mode for mode in MODES if f"step_vs_trl_{mode}" in names]
     if modes:
         note(", ".join(f"step_vs_trl_{mode}" for mode in modes))
