@@ -15,7 +15,7 @@ from onedial.config import Run, make_run
 from onedial.lm.attention import PrefixLayout, use_packed_attention
 from onedial.lm.decoder import hidden_states
 from onedial.lm.frugal import make_frugal
-from onedial.train.memory import head_bytes, planned, resident_bytes, shape_of, token_bytes
+from onedial.train.memory import head_bytes, plan_memory, resident_bytes, shape_of, token_bytes
 from onedial.train.process import give_back_beyond, held_bytes, keep_freed_memory
 from test_lm import CONFIGS, ragged_batch
 
@@ -68,12 +68,12 @@ def test_a_smaller_budget_makes_smaller_passes(tiny_model: Path) -> None:
     middle = (fixed + 300 * token_bytes(shape, 4, checkpointing=False)) / 1e9
     sizes = []
     for budget in (2.0, middle, 0.1):
-        plan = planned(replace(base, memory_gb=budget), tiny_model)
+        plan = plan_memory(replace(base, memory_gb=budget), tiny_model)
         sizes.append(plan.run.micro_batch_tokens)
         assert f"micro-batches of {sizes[-1]} tokens" in plan.note
         assert ("activation_checkpointing" in plan.note) == (budget == 0.1) == (plan.expected > budget * 1e9)
     assert sizes == [1024, 256, 64]  # 300 fit, rounded down to whole steps of 64
-    by_hand = planned(make_run({"model": str(tiny_model), "micro_batch_tokens": 77}), tiny_model)
+    by_hand = plan_memory(make_run({"model": str(tiny_model), "micro_batch_tokens": 77}), tiny_model)
     assert by_hand.run.micro_batch_tokens == 77
 
 

@@ -19,7 +19,7 @@ from onedial.models import load_tokenizer
 from onedial.rollout.collector import Collector
 from onedial.rollout.engine import Request, Sampling, seed_of
 from onedial.rollout.torch_engine import TorchEngine
-from onedial.train.memory import planned
+from onedial.train.memory import plan_memory
 from onedial.train.packing import pack
 from onedial.train.policy import Policy
 from onedial.train.process import prepare_process
@@ -48,7 +48,7 @@ def run_of(settings: Settings, shape: Shape) -> Run:
 
 def open_policy(settings: Settings, shape: Shape) -> Policy:
     """The model with its optimiser, as a run holds it."""
-    return Policy(planned(run_of(settings, shape), settings.model).run, settings.model)
+    return Policy(plan_memory(run_of(settings, shape), settings.model).run, settings.model)
 
 
 class Generation:

@@ -33,6 +33,11 @@ def base_model(model: nn.Module) -> nn.Module:
     return inner() if inner is not None else model
 
 
+def head_size_of(config: Any) -> int:
+    """Numbers in a key of one head, by a Hugging Face configuration."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
 def head_of(model: nn.Module) -> Head:
     """The output projection of a causal LM, its scalar logit scaling included.
 
@@ -139,7 +144,7 @@ class FusedDecoder:
         config, inner = base.config, base.get_decoder()
         self.num_layers = int(config.num_hidden_layers)
         self.kv_heads = int(config.num_key_value_heads)
-        self.head_size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        self.head_size = head_size_of(config)
         self.heads = int(config.num_attention_heads)
         self.eps = float(config.rms_norm_eps)
         self.embedding = effective_weight(inner.embed_tokens)

@@ -59,7 +59,8 @@ class _Attention(torch.autograd.Function):
         query, key, value, prompt_key, prompt_value, group, bias, out, *kept = ctx.saved_tensors
         grad = grads[0].contiguous()
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        sums = [None if part is None else torch.zeros_like(part, dtype=torch.float32) for part in (prompt_key,) * 2]
+        prompts = (prompt_key, prompt_value)
+        sums = [None if part is None else torch.zeros_like(part, dtype=torch.float32) for part in prompts]
         # Σ_j p_j ∂p_j = ⟨∂out, out⟩, the term with which the softmax centres its gradient (arXiv:2205.14135, §B.4)
         centre = (grad.float() * out.float()).sum(-1, keepdim=True)
         for number, piece in enumerate(_pieces(query, bias)):

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from onedial.config import Run
+from onedial.lm.decoder import head_size_of
 from onedial.lm.head import CHUNK_BYTES, KEPT_BYTES
 from onedial.lm.products import KEPT_KEYS
 from onedial.train.policy import pick_device, pick_dtype
@@ -49,14 +50,13 @@ def shape_of(path: str | Path) -> Shape:
     head = model.get_output_embeddings()
     linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
     heads = int(text.num_attention_heads)
-    head_size = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     return Shape(
         weights=sum(weight.numel() for weight in model.parameters()),
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         vocabulary=int(text.vocab_size),
         heads=heads,
-        kv_size=int(getattr(text, "num_key_value_heads", None) or heads) * head_size,
+        kv_size=int(getattr(text, "num_key_value_heads", None) or heads) * head_size_of(text),
         linear_width=sum(layer.in_features + layer.out_features for layer in linear),
     )
 
@@ -113,7 +113,7 @@ class Plan:
     note: str
 
 
-def planned(run: Run, path: str | Path) -> Plan:
+def plan_memory(run: Run, path: str | Path) -> Plan:
     """Settles `micro_batch_tokens`; a number set by hand is left alone."""
     device = pick_device(run.device)
     shape = shape_of(path)

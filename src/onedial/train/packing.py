@@ -111,7 +111,7 @@ def micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) 
     have about the same length, which keeps padding inside attention small.
     """
     if max_tokens < 1:
-        raise ValueError(f"max_tokens={max_tokens}: micro_batch_tokens is settled by onedial.train.memory.planned")
+        raise ValueError(f"max_tokens={max_tokens}: micro_batch_tokens is settled by onedial.train.memory.plan_memory")
     prompt_lengths = (batch.prompt_offsets[1:] - batch.prompt_offsets[:-1]).tolist()
     rows_of: dict[int, list[int]] = {}
     for row, group in enumerate(batch.group.tolist()):

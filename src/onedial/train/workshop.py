@@ -33,7 +33,7 @@ from onedial.rollout.torch_engine import TorchEngine
 from onedial.tasks import TaskSource, open_task
 from onedial.train import checkpoint
 from onedial.train.critic import Critic, valued
-from onedial.train.memory import planned as planned_memory
+from onedial.train.memory import plan_memory
 from onedial.train.offline import OfflineCollector, open_examples
 from onedial.train.packing import Rows, pack
 from onedial.train.policy import Policy
@@ -89,7 +89,7 @@ class Workshop:
         # everything that a person can have got wrong is opened before the run directory holds a run
         self.task: TaskSource = open_task(self.run.task, **self.run.task_options)
         path = resolve(self.run.model)
-        self.plan = planned_memory(self.run, path)
+        self.plan = plan_memory(self.run, path)
         self.run = run = self.plan.run
         self.tokenizer = load_tokenizer(path)
         self.text = Text(self.tokenizer)
