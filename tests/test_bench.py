@@ -6,6 +6,7 @@ Oracles: hand counts on the tiny model, hand-made series, the engine's own token
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,24 @@ def test_update_with_curves_and_a_page(tiny_model: Path, tmp_path: Path, capsys:
     assert "`update_ceiling_share`" in page.read_text() and "| update, group size |" in page.read_text()
 
 
+def test_an_interrupted_measurement_loses_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Figure(NAMES[4], "s", "TRL 1.16.0", str(STEP), (2.0, 2.0), (26.0, 26.0))
+
+    def interrupted(*_: Any) -> Iterator[Figure]:
+        yield first
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "measure", interrupted)
+    page = tmp_path / "page.md"
+    words = ["bench", "step", "--model", str(tiny_model), "--quick", "--write", str(page)]
+    cli.main(words)
+    assert "13.00×" in capsys.readouterr().out
+    assert "13.00×" in page.read_text() and "interrupted" in page.read_text()
+    assert "interrupted" not in as_page([first], [], {})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -324,7 +343,7 @@ def test_a_failing_peer_leaves_its_figures_unmeasured(settings: Settings, monkey
 
     monkeypatch.setattr(measure, "Worker", Broken)
     monkeypatch.setattr(measure, "_absent", lambda package: None)
-    figures = measure.measure(settings, NAMES[4:], lambda text: None)
+    figures = list(measure.measure(settings, NAMES[4:], lambda text: None))
     assert [figure.figure for figure in figures] == NAMES[4:]
     assert {figure.reason for figure in figures} == {"trl could not be measured: no memory"}
 

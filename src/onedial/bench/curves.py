@@ -21,13 +21,14 @@ AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "completion": ((16, 64, 256, 1024), (16, 32)),
 }
 POINT_REPEATS = 2
+SLOW = 10.0  # seconds; a first turn that takes longer counts, since what it warms up no longer matters
 
 
 def shape_at(axis: str, value: int, work: str) -> Shape:
-    """The shape of a point: rows in groups of 8, group sizes at 64 rows, prompts and completions at 8 × 8.
+    """The shape of a point: rows in groups of 8, group sizes at 64 rows, prompts at 8 × 8.
 
-    An update's longest completions are those of 16 rows: it costs three times the arithmetic, and by the token its
-    cost no longer depends on the number of rows.
+    Completions are those of 8 × 8 rows too, in an update of 2 × 8: it costs three times the arithmetic, and by the
+    token its cost hardly depends on the number of rows.
     """
     rows = Shape(8, 8, 51, 24)
     if axis == "rows":
@@ -39,10 +40,11 @@ def shape_at(axis: str, value: int, work: str) -> Shape:
     return replace(rows, completion_tokens=value, prompts=2 if work == "update" else 8)
 
 
-def curves(settings: Settings, command: str, *, quick: bool, note: Note) -> list[Point]:
+def curves(settings: Settings, command: str, *, quick: bool, note: Note) -> Iterator[Point]:
     """The curves of `generate`, of `update`, or of both; points beyond the model's context are left out."""
-    works = [work for work in ("generate", "update") if command in (work, "all")]
-    return [point for work in works for point in _curve(settings, work, quick=quick, note=note)]
+    for work in ("generate", "update"):
+        if command in (work, "all"):
+            yield from _curve(settings, work, quick=quick, note=note)
 
 
 def _curve(settings: Settings, work: str, *, quick: bool, note: Note) -> Iterator[Point]:
@@ -64,7 +66,7 @@ def _speed(settings: Settings, work: str, shape: Shape, policy: Policy) -> float
     else:
         batch = Update(settings, shape, policy)
         tokens, seconds = len(batch.batch.prompt_tokens) + len(batch.batch.tokens), batch.seconds
-    seconds()  # warm-up
-    speed = tokens / median(seconds() for _ in range(POINT_REPEATS))
+    first = seconds()
+    speed = tokens / (first if first > SLOW else median(seconds() for _ in range(POINT_REPEATS)))
     give_back_beyond(0)  # a large point leaves much that the next one does not need
     return speed

@@ -6,7 +6,7 @@ Sides are measured in turn: ceiling, ours, the other, ceiling, ours, the other â
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from onedial.bench.figure import Figure
@@ -46,27 +46,28 @@ def figures_of(command: str, wanted: str) -> list[str]:
     return [name for name in names if name in chosen] if chosen else names
 
 
-def measure(settings: Settings, names: Sequence[str], note: Note) -> list[Figure]:
-    """The figures named, in order. A peer that is absent or fails leaves its figure unmeasured, with the reason."""
+def measure(settings: Settings, names: Sequence[str], note: Note) -> Iterator[Figure]:
+    """The figures named, in order, each as soon as it is there.
+
+    A peer that is absent or fails leaves its figure unmeasured, with the reason.
+    """
     prepare_process(settings.threads)
-    found: list[Figure] = []
     for name, take in _IN_PROCESS.items():
         if name in names:
             note(name)
-            found.append(take(settings))
+            yield take(settings)
             gc.collect()
             give_back_beyond(0)
     modes = [mode for mode in MODES if f"step_vs_trl_{mode}" in names]
     if modes:
         note(", ".join(f"step_vs_trl_{mode}" for mode in modes))
-        found += steps_vs_trl(settings, STEP, {mode: f"step_vs_trl_{mode}" for mode in modes})
+        yield from steps_vs_trl(settings, STEP, {mode: f"step_vs_trl_{mode}" for mode in modes})
     if "step_vs_trl_long_prompt" in names:
         note("step_vs_trl_long_prompt")
-        found += steps_vs_trl(settings, LONG, {"all_mixed": "step_vs_trl_long_prompt"})
+        yield from steps_vs_trl(settings, LONG, {"all_mixed": "step_vs_trl_long_prompt"})
     if "step_memory_vs_trl" in names:
         note("step_memory_vs_trl")
-        found.append(step_memory_vs_trl(settings))
-    return found
+        yield step_memory_vs_trl(settings)
 
 
 def generate_vs_transformers(settings: Settings) -> Figure:

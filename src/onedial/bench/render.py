@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from statistics import median
 from typing import Any
 
@@ -32,17 +33,33 @@ def ratio_of(figure: Figure) -> str:
     return f"{100 * figure.ratio:.1f} %" if figure.unit == "GFLOP/s" else f"{figure.ratio:.2f}×"
 
 
+HEADING = f"{'figure':26}{'unit':9}{'ours':>10}{'other':>10}{'ratio':>12}  of"
+
+
 def as_text(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any]) -> str:
     """The whole result, at most 80 columns wide."""
-    lines = textwrap.wrap(", ".join(f"{key} {value}" for key, value in conditions.items()), WIDTH)
-    if figures:
-        lines += ["", f"{'figure':26}{'unit':9}{'ours':>10}{'other':>10}{'ratio':>12}  of"]
-    for figure in figures:
-        lines += _rows(figure)
+    return "\n".join(text_lines(iter(figures), iter(points), conditions))
+
+
+def text_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of the result, each as soon as its figure or point is there."""
+    yield from textwrap.wrap(", ".join(f"{key} {value}" for key, value in conditions.items()), WIDTH)
+    for place, figure in enumerate(figures):
+        yield from ("", HEADING) if place == 0 else ()
+        yield from _rows(figure)
     for name, group in groupby(points, key=lambda point: point.curve):
-        lines += ["", f"{name:26}{'tokens/s':>10}{'µs/token':>12}"]
-        lines += [f"{point.at:26,}{number(point.tokens_per_s):>10}{number(point.us_per_token):>12}" for point in group]
-    return "\n".join(lines)
+        yield from ("", f"{name:26}{'tokens/s':>10}{'µs/token':>12}")
+        for point in group:
+            yield f"{point.at:26,}{number(point.tokens_per_s):>10}{number(point.us_per_token):>12}"
+
+
+def json_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: Mapping[str, Any]) -> Iterator[str]:
+    """A list of JSON objects, each printed as soon as its figure or point is there."""
+    before, items = "[", chain[Figure | Point](figures, points)
+    for item in items:
+        yield before + json.dumps(item.to_json() | {"conditions": dict(conditions)}, ensure_ascii=False)
+        before = ","
+    yield "]" if before == "," else "[]"
 
 
 def _rows(figure: Figure) -> list[str]:
@@ -59,8 +76,10 @@ def _hang(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
-def as_page(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any]) -> str:
-    """`docs/performance.md`."""
+def as_page(
+    figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any], *, whole: bool = True
+) -> str:
+    """`docs/performance.md`; says so when the measurement ended early."""
     lines = [
         "# Performance",
         "",
@@ -68,6 +87,7 @@ def as_page(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapp
         "(the machine's matrix product, ours, the other, and again), after a turn that is not counted. Values are",
         "medians, with the smallest and the largest in brackets; a ratio above 1 means that ours is better.",
         "",
+        *(() if whole else ("**The measurement was interrupted; this is what it had so far.**", "")),
         "| condition | |",
         "|---|---|",
         *(f"| {key.replace('_', ' ')} | {value} |" for key, value in conditions.items()),

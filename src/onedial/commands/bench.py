@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from onedial.bench.settings import Settings
+
+T = TypeVar("T")
 
 HELP = """Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling.
 
@@ -50,29 +52,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure and print: every figure as soon as it is there, so that an interruption loses none."""
     from onedial.bench.curves import curves
+    from onedial.bench.figure import Figure, Point
     from onedial.bench.machine import conditions
     from onedial.bench.measure import figures_of, measure
-    from onedial.bench.render import as_page, as_text
+    from onedial.bench.render import as_page, json_lines, text_lines
 
     names = figures_of(args.what, args.figures)
     settings = _settings(args)
     if args.write:
         _check_writable(Path(args.write))
     known = conditions(settings, args.model)
-    figures = measure(settings, names, _note)
-    whole = args.what == "all" and bool(args.write) and not args.figures
-    points = curves(settings, args.what, quick=args.quick, note=_note) if args.curves or whole else []
-    if args.json:
-        records = [*(figure.to_json() for figure in figures), *(point.to_json() for point in points)]
-        records = [record | {"conditions": known} for record in records]
-        print(json.dumps(records, indent=2, ensure_ascii=False))
-    else:
-        print(as_text(figures, points, known))
-    if args.write:
-        Path(args.write).write_text(as_page(figures, points, known), encoding="utf-8")
+    with_curves = args.curves or (args.what == "all" and bool(args.write) and not args.figures)
+    figures: list[Figure] = []
+    points: list[Point] = []
+    whole = False
+    try:
+        lines = (json_lines if args.json else text_lines)(
+            _kept(measure(settings, names, _note), figures),
+            _kept(curves(settings, args.what, quick=args.quick, note=_note) if with_curves else (), points),
+            known,
+        )
+        for line in lines:
+            print(line, flush=True)
+        whole = True
+    finally:
+        if args.write and (figures or points):
+            Path(args.write).write_text(as_page(figures, points, known, whole=whole), encoding="utf-8")
     return 0
+
+
+def _kept(items: Iterable[T], into: list[T]) -> Iterator[T]:
+    """The items, each also put into a list."""
+    for item in items:
+        into.append(item)
+        yield item
 
 
 def _settings(args: argparse.Namespace) -> Settings:
