@@ -198,6 +198,66 @@ def test_verl_policy_loss_with_token_advantages() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, logp)[0], rtol=1e-5, atol=1e-7)
 
 
+# What TRL 1.12's PPOTrainer made of `_waves`: TRL 1.13 dropped it, so its own lines were run once and are not at hand.
+TRL_RETURNS = _double(
+    0.830477, 0.8607802, 0.9245325, 0.9791813, 0.9547066, 0.9935711, 0.0724449, 0.0609089, 0.0522639, 0.0809724, 0.0,
+    0.9219037, 0.9641054, 1.0,
+)  # fmt: skip
+TRL_ADVANTAGES = _double(
+    0.2204782, 0.5888506, 0.1938613, 0.999432, 0.0730724, 1.1852824, -1.7023991, -0.4306373, -1.8287094, -0.3322064,
+    -0.2204973, 1.2534726,
+)  # fmt: skip
+TRL_POLICY_LOSS, TRL_VALUE_LOSS = 0.0635924, 0.2546342
+TRL_POLICY_GRADIENT = _double(
+    -0.0125199, -0.0394746, 0.0, 0.0, -0.0057754, -0.0665276, 0.1195356, 0.048347, 0.2141808, 0.0249257, 0.0255774, 0.0
+)
+TRL_VALUE_GRADIENT = _double(
+    0.0, 0.0, 0.0113316, -0.0398827, -0.0291916, -0.0894448, 0.0, -0.0131368, 0.0652832, 0.02934, 0.0999803, 0.0011863,
+    -0.0798146, -0.0460647,
+)  # fmt: skip
+
+
+def _waves(frequency: float, *keep: int) -> Tensor:
+    """The first `keep` numbers of each row of six of sin(frequency·k), k = 1, 2, …"""
+    rows = torch.sin(frequency * torch.arange(1, 19, dtype=torch.double)).reshape(3, 6)
+    return torch.cat([row[:number] for row, number in zip(rows, keep, strict=True)])
+
+
+def test_trl_ppo() -> None:
+    """Oracle: TRL's k1 reward, GAE, whitening, value loss and policy loss, and both gradients, to 1e-6: completions of
+    6, 4 and 2 tokens of at most 6, scores 1, 0, 1, kl_coef 0.05, γ 0.99, λ 0.95, both clips 0.2.
+
+    TRL pays the reward one position after the last token where there is room and trains a value there; such a row is
+    one of ours with a token more, which has no KL and is left out of whitening.
+    """
+    row = replace(PPO, name="row", kl_coef=0.05, gamma=0.99)
+    filled, longer = (6, 4, 2), (6, 5, 3)
+    offsets = offsets_of(torch.tensor(longer))
+    tokens = torch.ones(14, dtype=torch.bool)
+    tokens[[10, 13]] = False
+    kl = torch.where(tokens, 0.5 * (_waves(1.0, *longer) - _waves(2.0, *longer)), 0.0)
+    values = 0.5 + 0.4 * _waves(3.0, *longer)
+    rewards = token_rewards(_double(1, 0, 1), offsets, row.kl_coef * kl)
+    ours = judge(row, rewards, values, offsets=offsets, mask=tokens)
+    close = {"rtol": 0.0, "atol": 1e-6}
+    torch.testing.assert_close(ours.returns, TRL_RETURNS, **close)
+    torch.testing.assert_close(ours.advantage[tokens], TRL_ADVANTAGES, **close)
+
+    moved = (values + 0.5 * _waves(7.0, *longer)).requires_grad_()
+    loss = value_loss(moved, values, ours.returns, torch.full_like(values, 1 / 14), 0.2)
+    assert float(loss.detach()) == pytest.approx(TRL_VALUE_LOSS, abs=1e-6)
+    torch.testing.assert_close(torch.autograd.grad(loss, moved)[0], TRL_VALUE_GRADIENT, **close)
+
+    old = -1 + 0.5 * _waves(1.0, *filled)
+    batch = pack(row, [make_group([1, 0, 1], lengths=filled)], max_new_tokens=MAX_TOKENS).batch
+    batch = replace(
+        batch, old_logp=old, logp=old + 0.4 * _waves(5.0, *filled), token_advantage=ours.advantage[tokens], value=old
+    )
+    policy_loss, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
+    assert policy_loss == pytest.approx(TRL_POLICY_LOSS, abs=1e-6)
+    torch.testing.assert_close(gradient, TRL_POLICY_GRADIENT, **close)
+
+
 def test_value_gradient_by_finite_differences() -> None:
     """Oracle: (f(v + h) − f(v − h))/2h in double precision at every token, on both sides of the clip."""
     values, old, returns = (part.double() for part in _value_case(8))
