@@ -170,12 +170,12 @@ def test_a_checkpoint_without_its_critic_is_refused(run: Run) -> None:
 
 
 def test_settings_of_the_critic() -> None:
-    """Hand values: twice lr for a model, 1e-3 for a head, what is asked for otherwise; all follow the schedule."""
+    """Hand values: ten times lr for a model, 1e-3 for a head, what is asked for otherwise; all follow the schedule."""
     base = Run(lr=1e-5)
-    assert critic_rate(base, 1e-5) == pytest.approx(2e-5)
-    assert critic_rate(base, 0.5e-5) == pytest.approx(1e-5)
+    assert critic_rate(base, 1e-5) == pytest.approx(1e-4)
+    assert critic_rate(base, 0.5e-5) == pytest.approx(5e-5)
     assert critic_rate(replace(base, critic="head"), 0.5e-5) == pytest.approx(5e-4)
-    assert critic_rate(replace(base, critic_lr=1e-4), 1e-5) == pytest.approx(1e-4)
+    assert critic_rate(replace(base, critic_lr=3e-4), 1e-5) == pytest.approx(3e-4)
     with pytest.raises(ConfigError, match=r"critic_warmup=50: must be less than iterations=40"):
         Run(algorithm=ALGORITHMS["vapo"], iterations=40)
     with pytest.raises(ConfigError, match=r"critic='mode'.*model, head"):

@@ -61,7 +61,7 @@ class Run:
     on_exhausted: str = _cell("train", "refill limit reached: train (smaller batch), carry (skip update), stop")
     lr: float = _cell(1e-5, "peak learning rate of AdamW")
     critic: str = _cell("model", "rows with a critic: model (a second model) or head (a layer on the policy, detached)")
-    critic_lr: float = _cell(0.0, "peak learning rate of the critic; 0 takes twice lr for a model, 1e-3 for a head")
+    critic_lr: float = _cell(0.0, "peak learning rate of the critic; 0 takes ten times lr for a model, 1e-3 for a head")
     schedule: str = _cell("constant", "learning rate after warm-up: constant, linear (to 0) or cosine (to 0)")
     warmup: int = _cell(0, "iterations over which the learning rate rises linearly")
     weight_decay: float = _cell(0.0, "AdamW's decoupled decay")

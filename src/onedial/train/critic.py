@@ -22,16 +22,16 @@ from onedial.train.packing import Rows, by_pieces, micro_batches, optimiser_step
 from onedial.train.policy import Policy, load_trainable
 from onedial.train.weights import Weights
 
-TWICE_LR, HEAD_LR = 2.0, 1e-3
+TIMES_LR, HEAD_LR = 10.0, 1e-3
 
 
 def critic_rate(run: Run, lr: float) -> float:
     """The critic's learning rate where the policy's stands at `lr`: both follow one schedule.
 
-    Unless the run says otherwise, twice the policy's (VAPO's 1e-6 and 2e-6), and 1e-3 for a head alone, which is one
-    linear layer.
+    Unless the run says otherwise, ten times the policy's (verl's defaults are 1e-5 and 1e-6; VAPO's 2e-6 and 1e-6 are
+    for many more steps than a small machine makes), and 1e-3 for a head alone, which is one linear layer.
     """
-    peak = run.critic_lr or (TWICE_LR * run.lr if run.critic == "model" else HEAD_LR)
+    peak = run.critic_lr or (TIMES_LR * run.lr if run.critic == "model" else HEAD_LR)
     return peak * lr / run.lr
 
 
