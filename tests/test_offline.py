@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from maths_batches import make_group
 from onedial import cli, logs
 from onedial.algorithms import ALGORITHMS
-from onedial.config import Run, make_run, merge, read_toml
+from onedial.config import Run, make_run, read_toml
 from onedial.errors import ConfigError, DataError
 from onedial.lm.text import Text
 from onedial.logs.run_log import read_json_lines
@@ -418,21 +418,3 @@ def test_a_run_that_cannot_be_learned_from(warm: Path, tmp_path: Path, capsys: p
     words = ["train", "dpo", "--from", str(warm), "--out", str(tmp_path / "other"), "--task.wording", "Say {question}"]
     # the pairs keep the prompts of the run that they come from
     assert cli.main([*words, "--iterations", "1", "--eval_prompts", "0"]) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("row", "iterations", "at_least"), [("sft", 40, 0.5), ("rft", 10, 0.35), ("online_rft", 10, 0.55)]
-)
-def test_the_default_model_learns_by_the_readmes_commands(
-    row: str, iterations: int, at_least: float, smollm2: Path, tmp_path: Path
-) -> None:
-    """Held-out avg@4 of the real model on `examples/arithmetic.toml`, with the row in place of the file's.
-
-    Oracle: README's measured curves, with room for another machine's rounding.
-    """
-    settings = read_toml(Path(__file__).parents[1] / "examples" / "arithmetic.toml")
-    given = {"algorithm": {"row": row}, "iterations": iterations, "eval_every": 0, "model": str(smollm2)}
-    result = train(make_run(merge(settings, {**given, "out": str(tmp_path / "run")})))
-    assert result.before is not None and result.after is not None
-    assert result.before.avg.value < 0.15 and result.after.avg.value >= at_least
