@@ -2,7 +2,7 @@
 
 Memory is static: places are written in place, nothing is concatenated token by token. It grows by doubling when a
 longer prompt, a longer completion or more rows arrive. Letters: S group slots, R row places, P prompt capacity,
-L completion capacity, K key heads, D head size.
+L completion capacity, K key heads, D head size. Key heads come first: the rows of a prompt then lie beside one another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SHORT_KEYS = 512  # up to so many keys a CPU attends by plain products, beyond b
 
 
 class KeyValueMemory:
-    """Per layer: prompt keys and values (S, K, P, D) and own keys and values (R, K, L, D), made on first writing."""
+    """Per layer: prompt keys and values (K, S, P, D) and own keys and values (K, R, L, D), made on first writing."""
 
     def __init__(self, num_layers: int) -> None:
         self.prompt: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
@@ -24,53 +24,51 @@ class KeyValueMemory:
 
     def write_prompts(self, layer: int, slots: Tensor, num_slots: int, key: Tensor, value: Tensor) -> None:
         """Stores (n, P, K, D) padded prompt keys and values in the group slots given, of `num_slots` in use."""
-        pair = _room(self.prompt[layer], num_slots, key, value)
+        pair = self.prompt[layer] = _room(self.prompt[layer], num_slots, key.shape[1], key, key.dtype)
         for memory, new in zip(pair, (key, value), strict=True):
-            memory[slots, :, : key.shape[1]] = new.transpose(1, 2)
-        self.prompt[layer] = pair
+            memory[:, slots, : key.shape[1]] = new.permute(2, 0, 1, 3)
 
     def write_own(
-        self, layer: int, places: Tensor | int, length: int, key: Tensor, value: Tensor
+        self, layer: int, places: Tensor | int, length: int, key: Tensor, value: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """Stores (B, K, D) of the newest token of rows 0…B−1 at `places`, (B,) or one number for all.
 
-        Returns own keys and values, (B, K, length, D) each.
+        Returns own keys and values, (K, B, length, D) each; all that is stored has the type asked for.
         """
         rows = key.shape[0]
-        pair = self.own[layer]
-        if pair is None or pair[0].shape[0] < rows or pair[0].shape[2] < length:
-            wide = [part[:, None].expand(rows, length, *part.shape[1:]) for part in (key, value)]
-            pair = _room(pair, rows, *wide)
-            self.own[layer] = pair
-        index: Tensor | slice = slice(rows) if isinstance(places, int) else torch.arange(rows, device=key.device)
-        pair[0][index, :, places] = key
-        pair[1][index, :, places] = value
-        return pair[0][:rows, :, :length], pair[1][:rows, :, :length]
+        pair = self.own[layer] = _room(self.own[layer], rows, length, key, dtype)
+        for memory, new in zip(pair, (key, value), strict=True):
+            if isinstance(places, int):
+                memory[:, :rows, places] = new.transpose(0, 1)
+            else:
+                memory[:, torch.arange(rows, device=key.device), places] = new.transpose(0, 1).to(dtype)
+        return pair[0][:, :rows, :length], pair[1][:, :rows, :length]
 
     def move_rows(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copies the first `length` own places of rows `source` over rows `target`."""
         for pair in self.own:
             for memory in pair or ():
-                memory[target, :, :length] = memory[source, :, :length]
+                memory[:, target, :length] = memory[:, source, :length]
 
 
-def _room(pair: tuple[Tensor, Tensor] | None, count: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory with room for `count` slots of (·, length, K, D) keys and values, the old content kept."""
-    length = key.shape[1]
-    if pair is not None and pair[0].shape[0] >= count and pair[0].shape[2] >= length:
+def _room(
+    pair: tuple[Tensor, Tensor] | None, count: int, length: int, like: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Memory of a type with room for `count` slots of `length` keys and values like (…, K, D), the old content kept."""
+    had = (pair[0].shape[1], pair[0].shape[2]) if pair else (0, 0)
+    if pair is not None and had[0] >= count and had[1] >= length and pair[0].dtype == dtype:
         return pair
-    old_count, old_length = (pair[0].shape[0], pair[0].shape[2]) if pair else (0, 0)
-    new_count = max(count, old_count * 2) if count > old_count else old_count
-    new_length = max(length, old_length * 2, 16) if length > old_length else old_length
+    new_count = max(count, had[0] * 2) if count > had[0] else had[0]
+    new_length = max(length, had[1] * 2, 16) if length > had[1] else had[1]
 
-    def grown(old: Tensor | None, like: Tensor) -> Tensor:
-        new = like.new_zeros(new_count, like.shape[2], new_length, like.shape[3])
+    def grown(old: Tensor | None) -> Tensor:
+        new = like.new_zeros(like.shape[-2], new_count, new_length, like.shape[-1], dtype=dtype)
         if old is not None:
-            new[:old_count, :, :old_length] = old
+            new[:, : had[0], : had[1]] = old
         return new
 
     old_key, old_value = pair if pair else (None, None)
-    return grown(old_key, key), grown(old_value, value)
+    return grown(old_key), grown(old_value)
 
 
 class PrefillLayout:
@@ -115,7 +113,9 @@ class DecodeLayout:
         self.prompt_capacity = int(self.prompt_length.max())
         place = torch.arange(self.prompt_capacity, device=device)
         self.dtype = dtype
-        self.prompt_mask = additive(place < lengths[:, None], dtype)[:, None, None]
+        inside = place < lengths[:, None]  # (S, P)
+        # nothing to mask where all prompts in use are equally long
+        self.prompt_mask = None if bool(inside.all()) else additive(inside, dtype)[:, None]  # (S, 1, P)
         # rows sorted by slot fill a (S, n) block; the rest of the block repeats row 0 and is never read
         counts = torch.bincount(slot, minlength=self.num_slots)
         self.per_slot = int(counts.max())
@@ -138,67 +138,77 @@ class DecodeLayout:
         ragged = int(own.min()) + 1 < self.length
         self.own: Tensor | int = own if ragged else self.length - 1
         place = torch.arange(self.length, device=own.device)
-        self.own_mask = additive(place <= own[:, None], self.dtype)[:, None, None] if ragged else None
+        self.own_mask = additive(place <= own[:, None], self.dtype)[:, None] if ragged else None  # (B, 1, L)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        own = self.memory.write_own(layer, self.own, self.length, key, value)
         short = query.device.type == "cpu" and self.longest <= SHORT_KEYS
+        # for plain products the past is kept in fp32, so that no step converts it anew
+        dtype = torch.float32 if short else key.dtype
+        own = self.memory.write_own(layer, self.own, self.length, key, value, dtype)
         return (self._by_products if short else self._by_kernels)(layer, query, own, scale)
 
     def _by_products(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
         """One softmax in fp32 over prompt and own past, each multiplied where it lies."""
-        own_key, own_value = (part.float().flatten(0, 1) for part in own)  # (B·K, length, D)
-        prompt_key, prompt_value = self._exact_prompts(layer)  # (S·K, P, D)
-        rows, kv_heads = len(query), own[0].shape[1]
-        folded = (query.float() * scale).view(rows, kv_heads, -1, query.shape[2])  # (B, K, H/K, D)
+        own_key, own_value = (part.flatten(0, 1) for part in own)  # (K·B, length, D)
+        prompt_key, prompt_value = self._exact_prompts(layer)  # (K·S, P, D)
+        kv_heads, rows, capacity = own[0].shape[0], len(query), self.prompt_capacity
+        by_head = query.view(rows, kv_heads, -1, query.shape[2]).transpose(0, 1)
+        folded = by_head.to(torch.float32, memory_format=torch.contiguous_format) * scale  # (K, B, H/K, D)
         own_score = torch.bmm(folded.flatten(0, 1), own_key.transpose(1, 2))
         if self.own_mask is not None:
             own_score.view(*folded.shape[:3], -1).add_(self.own_mask)
         score = torch.bmm(self._per_prompt(folded), prompt_key.transpose(1, 2))
-        score.view(self.num_slots, 1, -1, self.prompt_capacity).add_(self.prompt_mask)
+        if self.prompt_mask is not None:
+            score.view(kv_heads, self.num_slots, -1, capacity).add_(self.prompt_mask)
         share = torch.cat([self._per_row(score, kv_heads), own_score], dim=2).softmax(2)
-        of_prompt = share[:, :, : self.prompt_capacity].view(rows, kv_heads, -1, self.prompt_capacity)
+        of_prompt = share[:, :, :capacity].unflatten(0, (kv_heads, rows))
         out = self._per_row(torch.bmm(self._per_prompt(of_prompt), prompt_value), kv_heads)
-        out = torch.baddbmm(out, share[:, :, self.prompt_capacity :], own_value)
-        return out.view_as(query).to(query.dtype)
+        out = torch.baddbmm(out, share[:, :, capacity:], own_value).view_as(folded).transpose(0, 1)
+        return out.to(query.dtype, memory_format=torch.contiguous_format).reshape(query.shape)
 
     def _exact_prompts(self, layer: int) -> tuple[Tensor, Tensor]:
         if layer not in self._prompts:
             pair = self.memory.prompt[layer]
             assert pair is not None, "a prompt is prefilled before its rows decode"
-            key, value = (part[: self.num_slots, :, : self.prompt_capacity].float().flatten(0, 1) for part in pair)
+            key, value = (part[:, : self.num_slots, : self.prompt_capacity].float().flatten(0, 1) for part in pair)
             self._prompts[layer] = key, value
         return self._prompts[layer]
 
     def _per_prompt(self, rows: Tensor) -> Tensor:
-        """(B, K, r, X) → (S·K, n·r, X): rows beside one another under their prompt."""
-        block = rows if self.in_order else rows.index_select(0, self.to_block)
-        parts = block.view(self.num_slots, self.per_slot, *rows.shape[1:]).transpose(1, 2)
-        return parts.reshape(self.num_slots * rows.shape[1], -1, rows.shape[3])
+        """(K, B, r, X) → (K·S, n·r, X): rows beside one another under their prompt; a view where rows lie so."""
+        block = rows if self.in_order else rows.index_select(1, self.to_block)
+        heads, _, shared, size = block.shape
+        return block.reshape(heads * self.num_slots, self.per_slot * shared, size)
 
     def _per_row(self, prompts: Tensor, kv_heads: int) -> Tensor:
-        """(S·K, n·r, X) → (B·K, r, X), the inverse of `_per_prompt`."""
-        parts = prompts.view(self.num_slots, kv_heads, self.per_slot, -1, prompts.shape[2]).transpose(1, 2)
-        block = parts.reshape(self.num_slots * self.per_slot, kv_heads, -1, prompts.shape[2])
-        return (block if self.in_order else block.index_select(0, self.to_row)).flatten(0, 1)
+        """(K·S, n·r, X) → (K·B, r, X), the inverse of `_per_prompt`."""
+        block = prompts.view(kv_heads, self.num_slots * self.per_slot, -1, prompts.shape[2])
+        return (block if self.in_order else block.index_select(1, self.to_row)).flatten(0, 1)
 
     def _by_kernels(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
         """Two partial attentions, merged by their log-normalisers, which is exact."""
-        kv_heads = own[0].shape[1]
+        kv_heads = own[0].shape[0]
         folded = fold_heads(query[:, None], kv_heads)  # (B, K, H/K, D)
-        own_out, own_norm = partial_attention(folded, *own, self.own_mask, scale)
+        own_key, own_value = (part.transpose(0, 1) for part in own)
+        own_out, own_norm = partial_attention(folded, own_key, own_value, _of_heads(self.own_mask), scale)
 
         pair = self.memory.prompt[layer]
         assert pair is not None, "a prompt is prefilled before its rows decode"
-        prompt_key, prompt_value = (part[: self.num_slots, :, : self.prompt_capacity] for part in pair)
+        key, value = (part[:, : self.num_slots, : self.prompt_capacity].transpose(0, 1) for part in pair)
         block = query.index_select(0, self.to_block).view(self.num_slots, self.per_slot, *query.shape[1:])
-        out, norm = partial_attention(fold_heads(block, kv_heads), prompt_key, prompt_value, self.prompt_mask, scale)
+        folded, mask = fold_heads(block, kv_heads), _of_heads(self.prompt_mask)
+        out, norm = partial_attention(folded, key, value, mask, scale)
         prompt_out = unfold_heads(out, self.per_slot).flatten(0, 1).index_select(0, self.to_row)
         prompt_norm = unfold_heads(norm.unsqueeze(-1), self.per_slot).flatten(0, 1).index_select(0, self.to_row)
 
         own_out, own_norm = unfold_heads(own_out, 1).squeeze(1), unfold_heads(own_norm.unsqueeze(-1), 1).squeeze(1)
         share = torch.sigmoid(prompt_norm - own_norm)  # e^a / (e^a + e^b)
         return torch.lerp(own_out, prompt_out.to(own_out.dtype), share.to(own_out.dtype))
+
+
+def _of_heads(mask: Tensor | None) -> Tensor | None:
+    """(n, 1, keys) → (n, 1, 1, keys)."""
+    return None if mask is None else mask[:, None]
 
 
 def partial_attention(
