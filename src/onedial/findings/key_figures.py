@@ -26,7 +26,7 @@ import polars as pl
 
 from onedial.findings.intervals import clustered_wilson, wilson
 from onedial.logs.groups import KINDS, Scale, reward_of, scale
-from onedial.logs.runs import lean_groups, scale_and_groups
+from onedial.logs.runs import lean_groups, repeated, scale_and_groups
 from onedial.logs.schema import Log
 
 SILENT = ("right", "wrong", "other")
@@ -111,8 +111,12 @@ def _sums(groups: pl.DataFrame) -> Figures:
         "shaped_n": shaped_n,
         "tokens": int(groups.get_column("tokens").sum()),
         "blank": int(groups.get_column("blank").sum()) if "blank" in have else 0,
-        "prompts": groups.get_column("p").n_unique() if "p" in have else None,
+        "prompts": _distinct(groups.get_column("p")) if "p" in have else None,
     }
+
+
+def _distinct(ids: pl.Series) -> int:
+    return len(ids) - len(repeated(ids)) - max(0, ids.null_count() - 1)
 
 
 def _totals(log: Log) -> Figures:
@@ -133,7 +137,8 @@ def _table(groups: pl.DataFrame) -> pl.DataFrame:
     """Groups counted by kind, size, n and c, with token sums and what the interval of the mean needs."""
     total, n = pl.col("total"), pl.col("n")
     return (
-        groups.group_by("kind", "size", "n", "c")
+        groups.lazy()
+        .group_by("kind", "size", "n", "c")
         .agg(
             pl.len().cast(pl.Int64).alias("groups"),
             pl.col("tokens").sum(),
@@ -142,6 +147,7 @@ def _table(groups: pl.DataFrame) -> pl.DataFrame:
             (total * n).sum().alias("tn"),
         )
         .sort("size", "n", "c", "kind")
+        .collect(engine="streaming")
     )
 
 

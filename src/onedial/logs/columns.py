@@ -16,6 +16,7 @@ from onedial.logs.lines import WORDS, frame_of, frames
 from onedial.logs.store import CHUNK_ROWS, Store
 
 FILE = "__file"
+CSV_ROWS = 100_000
 
 
 def raw_table(
@@ -28,8 +29,9 @@ def raw_table(
 ) -> pl.LazyFrame:
     """The wanted columns of all files, with a column `__file`; columns that no file has are absent.
 
-    Text formats are parsed into `wanted`'s types; parquet and arrow keep their own. `hashed` columns come as 64-bit
-    hashes of their text: enough to group by, and nothing to store.
+    Lines of JSON are parsed into `wanted`'s types, csv into numbers and truths where these are wanted and every value
+    is one, else into text; parquet and arrow keep their own types. `hashed` columns come as 64-bit hashes of their
+    text: enough to group by, and nothing to store.
     """
     store, lazies, any_lines = Store(), [], False
     inner = {name: name.split(".", 1) for name in wanted if "." in name}
@@ -49,9 +51,9 @@ def raw_table(
             for frame in parts:
                 frame = frame.with_columns(_inside(inner)).drop(name for name in outer if name not in wanted)
                 keys = [pl.col(name).hash() for name in hashed if name in frame.columns]
-                store.add(frame.with_columns(pl.lit(str(sample.file)).alias(FILE), *keys))
+                store.add(frame.with_columns(pl.lit(str(sample.file)).cast(pl.Categorical).alias(FILE), *keys))
         else:
-            lazy = _scan(sample, trouble)
+            lazy = _scan(sample, wanted, trouble)
             if lazy is not None:
                 types = lazy.collect_schema()
                 fields = {name: path for name, path in inner.items() if name not in types}
@@ -65,7 +67,7 @@ def raw_table(
                 keys = [text_of(name, types[name]).hash().alias(name) for name in hashed if name in have]
                 lazies.append(lazy.select(*have, pl.lit(str(sample.file)).alias(FILE)).with_columns(keys))
     if any_lines:
-        lazies.append(store.scan())
+        lazies.append(store.scan().with_columns(pl.col(FILE).cast(pl.String)))
     return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
 
 
@@ -89,12 +91,12 @@ def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
     ]
 
 
-def _scan(sample: Sample, trouble: Trouble) -> pl.LazyFrame | None:
+def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: Trouble) -> pl.LazyFrame | None:
     if sample.kind == "parquet":
         return pl.scan_parquet(sample.file, glob=False)
     if sample.kind == "arrow":
         return _scan_arrow(sample.file)
-    return _scan_csv(sample, trouble)
+    return _scan_csv(sample, wanted, trouble)
 
 
 def _scan_arrow(file: Path) -> pl.LazyFrame:
@@ -112,17 +114,34 @@ def _scan_arrow(file: Path) -> pl.LazyFrame:
     return store.scan()
 
 
-def _scan_csv(sample: Sample, trouble: Trouble) -> pl.LazyFrame:
-    """Every column as text. Files with a ragged row are read row by row, so that it can be located."""
+def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: Trouble) -> pl.LazyFrame:
+    """The wanted columns, parsed once; files with a ragged row are read row by row, so that it can be located."""
     file, separator = plain_copy(sample.file, trouble), "\t" if sample.kind == "tsv" else ","
     names = list(sample.schema)
-    lazy = pl.scan_csv(file, separator=separator, infer_schema=False, glob=False)
-    try:
-        whole = lazy.collect_schema().names() == names
-        suspect = lazy.select(pl.col(names[-1]).is_null().any()).collect(engine="streaming").item() if whole else True
-    except pl.exceptions.PolarsError:
-        suspect = True
-    return lazy if not suspect else _csv_rows(file, separator, trouble)
+    typed = {name: wanted[name] for name in names if wanted.get(name) in (pl.Float64, pl.Boolean)}
+    for types in (typed, dict[str, pl.DataType]()) if typed else (typed,):
+        lazy = pl.scan_csv(file, separator=separator, infer_schema=False, schema_overrides=types, glob=False)
+        try:
+            if lazy.collect_schema().names() != names:
+                break
+            columns = [name for name in names[:-1] if name in wanted]
+            store = _unless_ragged(lazy.select(*columns, names[-1]))
+        except pl.exceptions.PolarsError:  # a ragged row, or text where the sample had numbers
+            continue
+        if store is not None:
+            return store.scan()
+        break
+    return _csv_rows(file, separator, trouble)
+
+
+def _unless_ragged(table: pl.LazyFrame) -> Store | None:
+    """All rows, or None once the last field of a row is empty: it may have been left out."""
+    store = Store()
+    for batch in table.collect_batches(chunk_size=CSV_ROWS, maintain_order=True, engine="streaming"):
+        if batch.get_column(batch.columns[-1]).null_count():
+            return None
+        store.add(batch)
+    return store
 
 
 def _csv_rows(file: Path, separator: str, trouble: Trouble) -> pl.LazyFrame:

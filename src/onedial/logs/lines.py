@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.logs.files import Trouble, blocks
+from onedial.logs.files import Trouble, blocks, side_by_side
 
 BOM = b"\xef\xbb\xbf"
 
@@ -52,8 +52,12 @@ def frames(
     A String column takes any value (as JSON text where it is not a string). A line with none of the `essential`
     columns is no rollout and is noted as broken.
     """
-    for first, block in blocks(path, trouble):
-        frame = _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
+
+    def parse(item: tuple[int, bytes]) -> tuple[int, bytes, pl.DataFrame | None]:
+        first, block = item
+        return first, block, _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
+
+    for first, block, frame in side_by_side(parse, blocks(path, trouble)):
         if frame is None:
             frame = frame_of(path, _rows_of_block(path, first, block, trouble), schema, essential, trouble)
         yield frame
@@ -61,13 +65,13 @@ def frames(
 
 def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[str]) -> pl.DataFrame | None:
     """The block by polars' parser, or None when any line of it needs a closer look."""
-    if not block.strip():
+    if not block or block.isspace():
         return pl.DataFrame(schema=dict(schema))
     try:
         frame = pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
-    if not essential:
+    if not essential or not all(frame.get_column(name).null_count() for name in essential):
         return frame
     foreign = frame.select(pl.all_horizontal(pl.col(name).is_null() for name in essential).any()).item()
     return None if foreign else frame
@@ -80,7 +84,11 @@ def frame_of(
     essential: Sequence[str],
     trouble: Trouble,
 ) -> pl.DataFrame:
-    """Numbered rows as a frame of `schema`; rows and values that do not fit are noted with their number."""
+    """Numbered rows as a frame of `schema`; rows and values that do not fit are noted with their number.
+
+    Truths come as numbers: one that is not 0 or 1 may stand among them.
+    """
+    schema = {name: pl.Float64() if dtype == pl.Boolean else dtype for name, dtype in schema.items()}
     columns: dict[str, list[Any]] = {name: [] for name in schema}
     for number, row in rows:
         if not isinstance(row, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
@@ -102,16 +103,29 @@ def _choose_identity(found: dict[str, str], columns: set[str], options: Options)
 
 
 def _types(samples: Sequence[Sample], found: dict[str, str]) -> dict[str, pl.DataType]:
-    """Types for text formats: numbers where every sampled value is one, text (which takes anything) elsewhere."""
+    """Types for text formats: numbers or truths where every sampled value is one, text (which takes anything) else."""
     types: dict[str, pl.DataType] = {}
     for ours, theirs in found.items():
-        values = [value for sample in samples for value in sample.values(theirs)]
+        values = [_value(value, sample) for sample in samples for value in sample.values(theirs) if value != ""]
+        marks = bool(values) and all(isinstance(v, bool) for v in values)
         numeric = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        asked = ours in (*NUMBERS, *WHOLES, "correct") or ours.startswith(REWARD_PART)
-        types[theirs] = pl.Float64() if numeric and asked else pl.String()
+        asked = ours in (*NUMBERS, *WHOLES, "correct", "truncated") or ours.startswith(REWARD_PART)
+        types[theirs] = pl.Float64() if numeric and asked else pl.Boolean() if marks and asked else pl.String()
         if values and all(isinstance(value, list) for value in values) and ours == "completion_tokens":
             types[theirs] = pl.List(pl.Int64())
     return types
+
+
+def _value(value: Any, sample: Sample) -> Any:
+    """A sampled value; of a csv file, where all is text, the number or the truth that the text spells."""
+    if sample.kind not in ("csv", "tsv") or not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], trouble: Trouble) -> None:
