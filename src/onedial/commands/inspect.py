@@ -277,6 +277,8 @@ class _Terminal:
                 f"{figures['unusable']:,} rollouts are unusable (timeout, error, or no reward): in no figure above",
                 hang=2,
             )
+        if figures.get("rollouts_without_group"):
+            self.line(f"{figures['rollouts_without_group']:,} rollouts name no prompt or group: they stand in no group")
         if figures["kind"] == "rollouts" and figures.get("right_means") and mean is not None:
             self.line(f"right: {figures['right_means']}", hang=2)
 

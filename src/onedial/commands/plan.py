@@ -32,6 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tries", type=int, metavar="N", help="tries behind each rate, if the table does not say")
     parser.add_argument("--survivors-only", action="store_true", help="silent groups were dropped before logging")
     parser.add_argument("--format", metavar="NAME", help="format of the log; default: detected")
+    parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help="name columns, as in inspect")
+    parser.add_argument("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--export",
@@ -50,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
     from onedial.budget.export import export, parse_target
     from onedial.budget.heldout import held_out
     from onedial.budget.planner import plan
+    from onedial.commands.inspect import parse_map
     from onedial.findings.counts import prompt_counts, prompt_rows
     from onedial.findings.evidence import collect
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
-    log = logs.read(Path(args.log), args.format, tries=args.tries)
+    log = logs.read(Path(args.log), args.format, columns=parse_map(args.map), outcome=args.outcome, tries=args.tries)
     evidence = collect(log)
     counts = prompt_counts(evidence, survivors_only=True if args.survivors_only else None)
     made = plan(

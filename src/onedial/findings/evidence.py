@@ -79,6 +79,8 @@ def _from_rollouts(log: Log) -> Evidence:
     marks = scale(log)
     unit = "tokens" if log.has("completion_tokens") else "characters" if log.has("completion_chars") else ""
     groups = group_frame(log, marks=marks, extra=_extra(log, marks, unit)).collect(engine="streaming")
+    if log.has("group_id"):  # rows that name no prompt stand in no group
+        groups = groups.filter(pl.col("group_id").is_not_null())
     if "prompt_id" not in groups.columns:
         groups = groups.with_columns(pl.col("group_id").alias("prompt_id"))
     groups = groups.with_columns(pl.col("prompt_id").cast(pl.String), pl.col("group_id").cast(pl.String))

@@ -116,7 +116,7 @@ def _sums(groups: pl.DataFrame) -> Figures:
 
 
 def _distinct(ids: pl.Series) -> int:
-    return len(ids) - len(repeated(ids)) - max(0, ids.null_count() - 1)
+    return len(ids) - ids.null_count() - len(repeated(ids))
 
 
 def _totals(log: Log) -> Figures:
@@ -169,7 +169,9 @@ def _group_figures(
         return dict.fromkeys(("groups", "group_sizes", "groups_of_one", "groups_in_shares", *SHARES))
     sizes = table.group_by("size").agg(pl.col("groups").sum()).sort("size")
     base = _count(table, "mixed", *SILENT)
+    alone = int(groups.filter(pl.col("group_id").is_null()).get_column("size").sum())
     figures: Figures = {
+        **({"rollouts_without_group": alone} if alone else {}),
         "groups": int(table.get_column("groups").sum()),
         "group_sizes": {str(size): number for size, number in sizes.iter_rows()},
         "groups_of_one": _count(table, "one", "empty"),

@@ -50,7 +50,7 @@ def raw_table(
                 parts = iter([frame_of(sample.file, enumerate(document, start=1), asked, needed, trouble)])
             for frame in parts:
                 frame = frame.with_columns(_inside(inner)).drop(name for name in outer if name not in wanted)
-                keys = [pl.col(name).hash() for name in hashed if name in frame.columns]
+                keys = [key_of(name).alias(name) for name in hashed if name in frame.columns]
                 store.add(frame.with_columns(pl.lit(str(sample.file)).cast(pl.Categorical).alias(FILE), *keys))
         else:
             lazy = _scan(sample, wanted, trouble)
@@ -64,8 +64,10 @@ def raw_table(
                 )
                 have = [name for name in wanted if name in lazy.collect_schema()]
                 types = lazy.collect_schema()
-                keys = [text_of(name, types[name]).hash().alias(name) for name in hashed if name in have]
-                lazies.append(lazy.select(*have, pl.lit(str(sample.file)).alias(FILE)).with_columns(keys))
+                texts = [text_of(name, types[name]) for name in hashed if name in have]
+                keys = [key_of(name).alias(name) for name in hashed if name in have]
+                whole = lazy.select(*have, pl.lit(str(sample.file)).alias(FILE))
+                lazies.append(whole.with_columns(texts).with_columns(keys))
     if any_lines:
         lazies.append(store.scan().with_columns(pl.col(FILE).cast(pl.String)))
     return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
@@ -116,7 +118,7 @@ def _scan_arrow(file: Path) -> pl.LazyFrame:
 
 def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: Trouble) -> pl.LazyFrame:
     """The wanted columns, parsed once; files with a ragged row are read row by row, so that it can be located."""
-    file, separator = plain_copy(sample.file, trouble), "\t" if sample.kind == "tsv" else ","
+    file, separator = plain_copy(sample.file, trouble), sample.separator
     names = list(sample.schema)
     typed = {name: wanted[name] for name in names if wanted.get(name) in (pl.Float64, pl.Boolean)}
     for types in (typed, dict[str, pl.DataType]()) if typed else (typed,):
@@ -231,5 +233,6 @@ def truth_of(name: str, dtype: Any) -> pl.Expr:
 
 
 def key_of(*names: str) -> pl.Expr:
-    """A 64-bit hash of one or several columns: a key to compare for equality."""
-    return pl.col(names[0]).hash() if len(names) == 1 else pl.struct(names).hash()
+    """A 64-bit hash of one or several columns: a key to compare for equality. Null where the last of them is null."""
+    last = pl.col(names[-1])
+    return pl.when(last.is_not_null()).then(last.hash() if len(names) == 1 else pl.struct(names).hash())

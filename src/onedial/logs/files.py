@@ -38,10 +38,13 @@ SUFFIXES: dict[str, FileKind] = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }
-COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 BLOCK_BYTES = 4 << 20
 READ_BYTES = 1 << 18
 NEWLINE = 10
+BLANK = b"\xef\xbb\xbf \t\r\n"
 MAX_LINE_BYTES = 256 << 20
 
 
@@ -88,18 +91,33 @@ def file_kind(path: Path) -> FileKind | None:
     return SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
-def kind_by_content(path: Path) -> FileKind | None:
-    """What a file holds, by its first bytes: for names that do not tell, and for .json files with one object a line."""
+def kind_of(path: Path) -> FileKind | None:
+    """What a file holds: by its first bytes where they tell, whatever its name says, else by its name.
+
+    Raises ValueError for text that is not UTF-8 by its first bytes.
+    """
+    named = file_kind(path)
     with open_bytes(path) as stream:
-        head, _ = _read(stream)
-    if head[:4] == b"PAR1":
-        return "parquet"
-    if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
-        return "arrow"
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if start[:1] not in (b"{", b"["):
-        return None
+        head, _ = _read(stream, 64)
+        if head[:4] == b"PAR1":
+            return "parquet"
+        if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
+            return "arrow"
+        if head[:2] in UTF16:
+            raise ValueError("UTF-16 text; save it as UTF-8: iconv -f utf-16 -t utf-8")
+        if head.lstrip(BLANK)[:1] not in (b"{", b"["):
+            return named
+        start = (head + _read(stream)[0]).lstrip(BLANK)
+    if named == "jsonl":
+        return "json" if _is_document(start) else "jsonl"
     return "jsonl" if _one_object_a_line(start) else "json"
+
+
+def _is_document(start: bytes) -> bool:
+    """Whether a file named as lines is one JSON document: a lone array, or written over several lines."""
+    first, _, rest = start.partition(b"\n")
+    first = first.strip()
+    return first in (b"{", b"[") or (first[:1] == b"[" and (first.endswith(b",") or not rest.strip()))
 
 
 def _one_object_a_line(start: bytes) -> bool:
@@ -108,19 +126,21 @@ def _one_object_a_line(start: bytes) -> bool:
     return whole and bool(newline) and (not rest.strip() or rest.lstrip()[:1] == b"{")
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether the name says that the file is compressed."""
-    return path.suffix.lower() in COMPRESSED
+def compression(path: Path) -> str | None:
+    """How a file is compressed, by its first bytes; None when it is not."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, decompressed as the name says, with a leading byte order mark left in place.
+    """The file's bytes, decompressed whatever its name says, with a leading byte order mark left in place.
 
     Raises DataError when the compression is broken at the start; a stream that breaks later raises OSError on read.
     """
-    if not is_compressed(path):
+    method = compression(path)
+    if method is None:
         return path.open("rb")
-    method = COMPRESSED[path.suffix.lower()]
     if method == "gzip":
         return cast(IO[bytes], gzip.open(path, "rb"))
     try:
@@ -160,13 +180,13 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
         yield line, rest
 
 
-def _read(stream: IO[bytes]) -> tuple[bytes, str]:
-    """(about a block, why no more can be had); small reads, so that a broken stream loses little."""
+def _read(stream: IO[bytes], limit: int = BLOCK_BYTES) -> tuple[bytes, str]:
+    """(about `limit` bytes, why no more can be had); small reads, so that a broken stream loses little."""
     parts: list[bytes] = []
     size = 0
     try:
-        while size < BLOCK_BYTES:
-            part = getattr(stream, "read1", stream.read)(READ_BYTES)
+        while size < limit:
+            part = getattr(stream, "read1", stream.read)(min(READ_BYTES, limit))
             if not part:
                 break
             parts.append(part)
@@ -196,9 +216,9 @@ def workspace() -> Path:
 
 def plain_copy(path: Path, trouble: Trouble) -> Path:
     """`path` itself, or a decompressed temporary copy for readers that need a real file."""
-    if not is_compressed(path):
+    if compression(path) is None:
         return path
-    target = workspace() / path.with_suffix("").name
+    target = workspace() / path.name
     with open_bytes(path) as source, target.open("wb") as sink:
         while True:
             chunk, broke = _read(source)

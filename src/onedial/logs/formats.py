@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.logs.files import FileKind, Trouble, file_kind, kind_by_content, load_json, open_bytes, plain_copy
+from onedial.logs.files import FileKind, Trouble, file_kind, kind_of, load_json, open_bytes, plain_copy
 from onedial.logs.lines import clean, json_rows
 from onedial.logs.schema import Log
 
@@ -40,7 +40,8 @@ class Sample:
     """A file and its beginning.
 
     `rows` holds up to SAMPLE_ROWS objects, `document` a whole JSON file. `place` is the file as seen from just above
-    what the person named, so that folders further up (…/test_runs/…) say nothing about split and step.
+    what the person named, so that folders further up (…/test_runs/…) say nothing about split and step. `separator`
+    stands between the fields of csv.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class Sample:
     schema: Mapping[str, Any] = field(default_factory=dict)
     document: Any = None
     place: Path = Path()
+    separator: str = ","
 
     @property
     def columns(self) -> set[str]:
@@ -100,16 +102,15 @@ def take_sample(file: Path, trouble: Trouble, root: Path | None = None) -> Sampl
         trouble.add(file, 0, "the file is empty")
         return None
     kind = file_kind(file)
-    if kind in (None, "json"):
-        kind = kind_by_content(file) or kind
-    if kind is None:
-        return None
     try:
+        kind = kind_of(file)
+        if kind is None:
+            return None
         sample = SAMPLERS[kind](file, kind, trouble)
         return None if sample is None else replace(sample, place=place_of(file, root or file))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
-        trouble.add(file, 0, f"not a readable {kind} file: {reason}")
+        trouble.add(file, 0, f"not a readable {kind or 'data'} file: {reason}")
         return None
 
 
@@ -139,11 +140,18 @@ def _sample_document(file: Path, kind: FileKind, trouble: Trouble) -> Sample | N
 
 
 def tabular(document: Any) -> list[Any]:
-    """The rows of a JSON document: a list, the one list of objects in it, columns, or {name: row}; else nothing."""
+    """The rows of a JSON document: a list, the one list of objects in it, columns, columns and data, or {name: row}."""
     if isinstance(document, list):
         return document
     if not isinstance(document, dict) or not document or isinstance(document.get("eval"), dict):
         return []
+    names, data = document.get("columns"), document.get("data")
+    if isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
+        return [dict(zip(map(str, names), row, strict=False)) for row in data]  # a table of wandb, or pandas' split
+    results = document.get("results")
+    if "name" in document and isinstance(results, list) and all(map(_is_run, results)):  # one problem of MultiPL-E
+        shared = {"task_id": document["name"], "prompt": document.get("prompt")}
+        return [{**shared, "completion": r.get("program"), "passed": r["status"] == "OK"} for r in results]
     lists = [value for value in document.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1:
         return lists[0]
@@ -164,6 +172,10 @@ def tabular(document: Any) -> list[Any]:
     ):
         return [{"task_id": name, **value} for name, value in document.items()]
     return []
+
+
+def _is_run(result: Any) -> bool:
+    return isinstance(result, dict) and {"status", "exit_code"} <= set(result)
 
 
 def _series(document: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -225,10 +237,17 @@ def _sample_arrow(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None
 def _sample_csv(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
     with open_bytes(file) as stream:
         text = stream.read(1 << 20).decode("utf-8-sig", errors="replace")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == "tsv" else ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(text, kind))
     rows = tuple({name: value for name, value in row.items() if name} for row in islice(reader, SAMPLE_ROWS))
     names = [name for name in reader.fieldnames or [] if name]
-    return Sample(file, kind, rows, schema=dict.fromkeys(names, pl.String()))
+    return Sample(file, kind, rows, schema=dict.fromkeys(names, pl.String()), separator=reader.reader.dialect.delimiter)
+
+
+def _separator(text: str, kind: FileKind) -> str:
+    """What stands between the fields of the header: as the name says, or where it holds none of these, another."""
+    usual = "\t" if kind == "tsv" else ","
+    fields = {mark: len(next(csv.reader(io.StringIO(text, newline=""), delimiter=mark), [])) for mark in ",\t;|"}
+    return usual if fields[usual] > 1 else max(fields, key=lambda mark: (fields[mark], mark == usual))
 
 
 SAMPLERS: dict[FileKind, Callable[[Path, FileKind, Trouble], Sample | None]] = {

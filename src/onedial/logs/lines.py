@@ -11,6 +11,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def clean(text: str) -> str:
 
 def to_float(value: Any) -> float | None:
     """A number from a number, a boolean or their text; None from anything else. NaN and infinities pass through."""
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float | Decimal):
         try:
             return float(value)
         except OverflowError:

@@ -159,7 +159,7 @@ def _numbered(runs: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """Keys and prompts as 64-bit numbers: group_id from the keys, p from prompt_id."""
     types = runs.schema
     if len(keys) > 1:
-        group: pl.Expr = pl.struct(keys).hash()
+        group: pl.Expr = pl.when(pl.col(keys[0]).is_not_null()).then(pl.struct(keys).hash())
     else:
         group = _number(keys[0], types[keys[0]])
     extra = [_number("prompt_id", types["prompt_id"]).alias("p")] if "prompt_id" in types else []

@@ -116,7 +116,8 @@ class Log:
     broken      the first `MAX_BROKEN` broken places; `broken_lines` counts all of them
     ignored     columns of the source that were not read
     group_parts columns that are equal exactly where group_id is, where it is made from them: long logs are grouped
-                by them, which spares a hash of every row; () = group_id itself
+                by them, which spares a hash of every row; rows where the first is null have no group; () = group_id
+                itself
     right       reward at which a rollout is right and `wrong` its opposite, where the format defines them;
                 None = see onedial.logs.groups.scale
     """

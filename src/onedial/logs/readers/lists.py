@@ -24,11 +24,20 @@ def detect(sample: Sample) -> bool:
 
 
 def marks_of(value: Any) -> list[float | None] | None:
-    """A list of verdicts as 1, 0 or a graded reward (None where an entry is null); None when it is no such list."""
+    """A list of verdicts as 1, 0 or a graded reward (None where an entry is null); None when it is no such list.
+
+    An entry may be the list of a program's tests (APPS: true, false, -1 and -2 for errors): right when all are true.
+    """
     if not isinstance(value, list) or not value:
         return None
-    marks = [to_float(item) for item in value]
+    marks = [_all_passed(item) if isinstance(item, list) else to_float(item) for item in value]
     return marks if all(mark is not None or item is None for mark, item in zip(marks, value, strict=True)) else None
+
+
+def _all_passed(tests: list[Any]) -> float | None:
+    if not tests or not all(isinstance(test, bool) or test in (-1, -2) for test in tests):
+        return None
+    return float(all(test is True for test in tests))
 
 
 def mark_column(sample: Sample) -> str | None:

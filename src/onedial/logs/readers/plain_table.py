@@ -176,7 +176,7 @@ def _frame(
             out[ours] = text_of(found[ours], have[found[ours]])
     if "completion" in found:
         out["completion_chars"] = text_of(found["completion"], have[found["completion"]]).str.len_chars().cast(pl.Int64)
-    identity_words = _groups(raw, found, have, out, notes)
+    identity_words = _groups(samples, found, have, out, notes)
     return raw.select(**out), identity_words
 
 
@@ -206,7 +206,7 @@ def _reward_is(found: dict[str, str]) -> str:
 
 
 def _groups(
-    raw: pl.LazyFrame, found: dict[str, str], have: pl.Schema, out: dict[str, pl.Expr], notes: list[str]
+    samples: Sequence[Sample], found: dict[str, str], have: pl.Schema, out: dict[str, pl.Expr], notes: list[str]
 ) -> GroupIdentity:
     """Adds prompt_id and group_id to `out`; returns how groups are known."""
     words: GroupIdentity
@@ -217,7 +217,8 @@ def _groups(
         words = "given"
     elif "prompt" in found:
         dtype = have[found["prompt"]]
-        prompt_id = pl.col(found["prompt"]) if dtype == pl.UInt64 else text_of(found["prompt"], dtype).hash()
+        text = text_of(found["prompt"], dtype)
+        prompt_id = pl.col(found["prompt"]) if dtype == pl.UInt64 else pl.when(text.is_not_null()).then(text.hash())
         words = "inferred from the prompt text"
     else:
         prompt_id, words = None, "given"
@@ -233,11 +234,13 @@ def _groups(
         notes.append("No column tells which rows answer the same prompt: everything about groups is withheld.")
         return "none"
     if within:
-        out["group_id"] = pl.struct(*(expr.alias(f"k{i}") for i, expr in enumerate([*within, own]))).hash()
+        whole = pl.struct(*(expr.alias(f"k{i}") for i, expr in enumerate([*within, own]))).hash()
+        out["group_id"] = pl.when(own.is_not_null()).then(whole)
     else:
         out["group_id"] = own
     if words != "given":
-        notes.append("The table names no groups: rows with the same prompt text are taken as one group.")
+        several = f", whichever of the {len(samples)} files they stand in" if len(samples) > 1 and not within else ""
+        notes.append(f"The table names no groups: rows with the same prompt text are taken as one group{several}.")
     return words
 
 

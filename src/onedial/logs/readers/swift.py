@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onedial.logs.files import Trouble
+from onedial.logs.files import Trouble, file_kind
 from onedial.logs.formats import Format, Options, Sample
 from onedial.logs.lines import json_rows
 from onedial.logs.readers.common import count_of, finish, split_of_path
@@ -25,7 +25,8 @@ KNOWN = ("step", "gen_step", "prompt", "completion", "advantages", "advantage", 
 
 def detect(sample: Sample) -> bool:
     if sample.kind != "jsonl" or not sample.rows:
-        return False
+        lone = sample.kind == "json" and file_kind(sample.file) == "jsonl" and isinstance(sample.document, list)
+        return lone and sample.has("prompt", "completion", "gen_step")  # a single flush, which is one array
     first = next((row for row in sample.rows if isinstance(row, dict)), None)
     if first is not None:
         lists = isinstance(first.get("prompt"), list) and isinstance(first.get("completion"), list)

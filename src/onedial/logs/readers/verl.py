@@ -38,10 +38,11 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     by_file = {str(sample.file): step_of_path(sample.file.name) for sample in samples}
     steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
     raw = raw.with_columns(
-        prompt_id=text_of("input", have["input"]).hash() if options.text else pl.col("input"),
+        text_of("input", have["input"]) if options.text else pl.col("input"),
         __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
         __split=per_file(samples, {str(s.file): split_of_path(s.place.parent) for s in samples}, pl.String()),
     )
+    raw = raw.with_columns(prompt_id=key_of("input") if options.text else pl.col("input"))
     notes: list[str] = []
     raw = _with_groups(raw, v1, notes)
     score = number_of("score", have["score"])
@@ -57,7 +58,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: Trouble) -> Log:
     if v1:
         columns["rollout_index"] = pl.col("uid").str.extract(UID, 2).cast(pl.Int64, strict=False)
     if options.text:
-        columns["prompt"] = text_of("input", have["input"])
+        columns["prompt"] = pl.col("input")
     if "output" in have:
         columns["completion"] = pl.col("output")
         columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)

@@ -1,0 +1,162 @@
+"""Files that are not what they seem: another name, compression, separator or type. Oracle: dict loops over the rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from logs_data import make
+from onedial.cli import main
+from onedial.errors import DataError
+from onedial.findings import collect
+from onedial.findings.key_figures import key_figures
+from onedial.logs import read
+
+Rows = list[dict[str, Any]]
+SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share")
+
+
+def dump(rows: Rows) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(rows: Rows) -> bytes:
+    import io
+
+    out = io.BytesIO()
+    pl.DataFrame(rows).write_parquet(out)
+    return out.getvalue()
+
+
+SEEMING: dict[str, tuple[str, Callable[[Rows], bytes]]] = {
+    "lines named json": ("a.json", dump),
+    "lines named txt": ("a.txt", dump),
+    "lines named csv": ("a.csv", dump),
+    "lines named parquet": ("a.parquet", dump),
+    "parquet named jsonl": ("a.jsonl", parquet),
+    "parquet named csv": ("a.csv", parquet),
+    "array named jsonl": ("a.jsonl", lambda rows: json.dumps(rows).encode()),
+    "indented array named jsonl": ("a.jsonl", lambda rows: json.dumps(rows, indent=1).encode()),
+    "array by lines named jsonl": ("a.jsonl", lambda rows: b"[" + dump(rows).replace(b"}\n", b"},\n")[:-2] + b"]"),
+    "gzip without gz": ("a.jsonl", lambda rows: gzip.compress(dump(rows))),
+    "gz without gzip": ("a.jsonl.gz", dump),
+    "zst without zst": ("a", lambda rows: pa.Codec("zstd").compress(dump(rows), asbytes=True)),
+    "gzip of parquet": ("a.parquet.gz", lambda rows: gzip.compress(parquet(rows))),
+    "byte order mark": ("a.csv", lambda rows: b"\xef\xbb\xbf" + pl.DataFrame(rows).write_csv().encode()),
+    "line ends of windows": ("a.csv", lambda rows: pl.DataFrame(rows).write_csv(line_terminator="\r\n").encode()),
+    "table of wandb": ("a.table.json", lambda rows: json.dumps(split(rows)).encode()),
+    **{
+        f"{mark!r} in {name}": (name, lambda rows, mark=mark: pl.DataFrame(rows).write_csv(separator=mark).encode())  # type: ignore[misc]
+        for mark, name in ((";", "a.csv"), ("\t", "a.csv"), ("|", "a.csv"), (",", "a.tsv"))
+    },
+}
+
+
+def split(rows: Rows) -> dict[str, Any]:
+    return {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+
+
+@pytest.mark.parametrize("case", SEEMING)
+def test_the_content_tells_what_a_file_is(case: str, tmp_path: Path) -> None:
+    rows = make.rollouts(4)
+    name, write = SEEMING[case]
+    path = tmp_path / name
+    path.write_bytes(write(make.table(rows)))
+    log, oracle = read(path), make.expected(rows)
+    figures = key_figures(log)
+    assert (log.format, figures["broken_lines"]) == ("table", 0)
+    assert (figures["rollouts"], figures["groups"]) == (len(rows), oracle["groups"])
+    assert {share: figures[share] for share in SHARES} == {share: oracle[share] for share in SHARES}
+    assert figures["pass_at_k"] == pytest.approx(oracle["pass_at_k"], abs=1e-12)
+
+
+def test_a_broken_first_line_does_not_make_lines_a_document(tmp_path: Path) -> None:
+    for first in ('{"prompt": "a", "rew', "[1, 2", '["x"]'):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(first.encode() + b"\n" + dump([{"prompt": "a", "reward": i % 2} for i in range(4)]))
+        figures = key_figures(read(path))
+        assert (figures["rollouts"], figures["broken_lines"], figures["broken"][0]["line"]) == (4, 1, 1), first
+
+
+def test_utf16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(dump([{"prompt": "a", "reward": 1}]).decode().encode("utf-16"))
+    with pytest.raises(DataError, match="UTF-16"):
+        read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("common", "late", "reward", "broken"),
+    [
+        ("1.0", "oops", None, 1),
+        ("1.0", "True", 1.0, 0),
+        ("true", "0.5", 0.5, 0),
+        ("true", "no", 0.0, 0),
+        ("true", "maybe", None, 1),
+        ("1", "1e400", float("inf"), 0),
+    ],
+)
+def test_a_late_value_of_another_type(
+    kind: str, common: str, late: str, reward: float | None, broken: int, tmp_path: Path
+) -> None:
+    """The first rows decide how a column is parsed; what comes later is kept all the same."""
+    values = [common] * 400 + [late]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        path.write_text("prompt,correct\n" + "".join(f"p{i // 4},{v}\n" for i, v in enumerate(values)))
+    else:
+        bare = [v if v in ("1.0", "true", "1", "0.5", "1e400") else json.dumps(v) for v in values]
+        path.write_text("".join(f'{{"prompt": "p{i // 4}", "correct": {v}}}\n' for i, v in enumerate(bare)))
+    log = read(path)
+    got = log.frame.select("outcome_reward").collect().to_series().to_list()
+    assert got == [1.0] * 400 + [reward] and log.broken_lines == broken
+
+
+def test_decimal_rewards_are_numbers(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"prompt": ["a", "a", "b", "b"], "reward": [1.0, 0.0, 1.0, 1.0]})
+    rows.with_columns(pl.col("reward").cast(pl.Decimal(10, 2))).write_parquet(tmp_path / "a.parquet")
+    figures = key_figures(read(tmp_path / "a.parquet"))
+    assert (figures["mixed_share"], figures["mean_reward"]) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("step", [False, True])
+@pytest.mark.parametrize("text", [False, True])
+def test_rows_without_a_prompt_are_in_no_group(text: bool, step: bool, tmp_path: Path) -> None:
+    rows: Rows = [{"prompt": p, "reward": r} for p in (None, "a") for r in (1, 0, 1, 1)]
+    path = make.lines(tmp_path / "a.jsonl", [{**row, "step": 3} for row in rows] if step else rows)
+    log = read(path, text=text)
+    figures = key_figures(log)
+    assert (figures["groups"], figures["rollouts"], figures["rollouts_without_group"]) == (1, 8, 4)
+    assert (figures["prompts"], len(collect(log).groups)) == (1, 1)
+
+
+def test_programs_judged_test_by_test(tmp_path: Path) -> None:
+    """APPS: true, false, −1 (run time) and −2 (compile time) per test; MultiPL-E: a file per problem."""
+    apps = {"0": [[True, True], [True, False]], "1": [[-2], [False, -1]], "2": [[True], [True]]}
+    (tmp_path / "apps.json").write_text(json.dumps(apps))
+    figures = key_figures(read(tmp_path / "apps.json"))
+    assert [figures[share] for share in SHARES] == [1 / 3] * 3 and figures["pass_at_k"]["1"] == 0.5
+    for task, codes in (("a", (0, 0, 1)), ("b", (1, 1, 1))):
+        results = [{"program": "x", "exit_code": code, "status": "Exception" if code else "OK"} for code in codes]
+        document = {"name": f"HumanEval_{task}", "language": "lua", "stop_tokens": ["\n"], "results": results}
+        (tmp_path / "lua").mkdir(exist_ok=True)
+        (tmp_path / "lua" / f"{task}.results.json").write_text(json.dumps(document))
+    figures = key_figures(read(tmp_path / "lua"))
+    assert (figures["rollouts"], figures["groups"], figures["pass_at_k"]["1"]) == (6, 2, pytest.approx(1 / 3))
+
+
+def test_plan_reads_what_inspect_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"q": f"p{i}", "r": {"ok": (i + j) % (2 + i % 3) == 0}} for i in range(30) for j in range(8)]
+    path = make.lines(tmp_path / "a.jsonl", rows)
+    names = ["--map", "prompt=q,outcome_reward=r.ok"]
+    assert main(["inspect", str(path), "--json", *names]) == 0
+    assert json.loads(capsys.readouterr().out)["groups"] == 30
+    assert main(["plan", str(path), "--budget", "2000", *names]) == 0
+    assert "of 30 prompts" in capsys.readouterr().out
