@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from onedial.errors import ConfigError, nearest
 
-BaselineFunction = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor  # the table itself needs no torch, which takes a second to load
+
+BaselineFunction = Callable[["Tensor"], "Tensor"]
 """(N, G) rewards of N groups of one size → (N, 1) or (N, G) baselines; called once per group size."""
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -9,6 +9,7 @@ bootstrapped over prompts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,14 +94,12 @@ def bootstrap(
     first pooled at random into that many blocks, which leaves the interval valid and the cost bounded. NaN where
     there are fewer than two clusters.
     """
-    rng = np.random.default_rng(seed)
     sums = np.asarray(sums, dtype=np.float64)
+    if len(sums) > 1:
+        block, draws = _draws(len(sums), replicates, seed)
     if len(sums) > BLOCKS:
-        block = rng.permutation(len(sums)) % BLOCKS
         sums = np.stack([np.bincount(block, weights=column, minlength=BLOCKS) for column in sums.T], axis=1)
-    clusters = len(sums)
-    draws = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=replicates) if clusters > 1 else None
-    if draws is None:
+    if len(sums) < 2:
         nothing = np.full_like(statistic(sums.sum(axis=0, keepdims=True))[0], np.nan, dtype=np.float64)
         return np.asarray(nothing), np.asarray(nothing)
     # a draw may miss every cluster with a denominator; it is left out, unless all draws do
@@ -110,6 +109,15 @@ def bootstrap(
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
     return np.asarray(low), np.asarray(high)
+
+
+@lru_cache(maxsize=2)
+def _draws(clusters: int, replicates: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """Each cluster's block, and how often a replicate draws each block: alike for all figures over these clusters."""
+    rng = np.random.default_rng(seed)
+    block = rng.permutation(clusters) % BLOCKS if clusters > BLOCKS else np.arange(clusters)
+    of = min(clusters, BLOCKS)
+    return block, rng.multinomial(of, np.full(of, 1 / of), size=replicates).astype(np.uint16)
 
 
 def discoveries(chances: NDArray[np.float64], rate: float, tried: int | None = None) -> NDArray[np.bool_]:

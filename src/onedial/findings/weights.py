@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from onedial.algorithms import ALGORITHMS
 from onedial.findings.difficulty import UNJUDGED
 from onedial.findings.evidence import Evidence
 from onedial.findings.finding import Finding, Plot, Series, Table, Value, percent, withheld
@@ -116,8 +117,6 @@ def replay_rows() -> dict[str, Cells]:
 
     Rows whose baseline is not the group's (none, or a function) have no such coefficient and are left out.
     """
-    from onedial.algorithms import ALGORITHMS  # the table needs torch, which a reader of logs may never load
-
     names: dict[Cells, list[str]] = {}
     for row in ALGORITHMS.values():
         if row.baseline in ("group_mean", "leave_one_out") and row.scale_over == "group":
