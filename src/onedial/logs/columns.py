@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,14 @@ def raw_table(
             needed = list(
                 dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
             )
+            then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.file)
             if sample.kind == "jsonl":
-                parts = frames(sample.file, asked, needed, trouble)
+                parts = frames(sample.file, asked, needed, trouble, then=then)
             else:
                 document = sample.document if isinstance(sample.document, list) else []
-                parts = iter([frame_of(sample.file, enumerate(document, start=1), asked, needed, trouble)])
+                parts = iter([then(frame_of(sample.file, enumerate(document, start=1), asked, needed, trouble))])
             for frame in parts:
-                frame = frame.with_columns(_inside(inner)).drop(name for name in outer if name not in wanted)
-                keys = [key_of(name).alias(name) for name in hashed if name in frame.columns]
-                store.add(frame.with_columns(pl.lit(str(sample.file)).cast(pl.Categorical).alias(FILE), *keys))
+                store.add(frame)
         else:
             lazy = _scan(sample, wanted, trouble)
             if lazy is not None:
@@ -73,9 +73,20 @@ def raw_table(
     return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
 
 
-def _inside(inner: Mapping[str, list[str]]) -> list[pl.Expr]:
-    """Fields of objects that were read as JSON text: numbers and texts as text."""
-    return [pl.col(outer).str.json_path_match(f"$.{name}").alias(whole) for whole, (outer, name) in inner.items()]
+def _finished(
+    frame: pl.DataFrame,
+    *,
+    wanted: Mapping[str, pl.DataType],
+    inner: Mapping[str, list[str]],
+    hashed: Collection[str],
+    file: Path,
+) -> pl.DataFrame:
+    """Parsed lines with fields of objects taken out of their JSON text, keys hashed, and the file's name."""
+    if inner:
+        fields = {whole: pl.col(outer).str.json_path_match(f"$.{name}") for whole, (outer, name) in inner.items()}
+        frame = frame.with_columns(**fields).drop({outer for outer, _ in inner.values()} - set(wanted), strict=False)
+    keys = [key_of(name).alias(name) for name in hashed if name in frame.columns]
+    return frame.with_columns(pl.lit(str(file)).cast(pl.Categorical).alias(FILE), *keys)
 
 
 def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gzip
+import io
 import re
 import shutil
 import tempfile
@@ -170,7 +171,7 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
                     )
                     return
             else:
-                block, rest = rest + chunk[:cut], chunk[cut:]
+                block, rest = b"".join((rest, memoryview(chunk)[:cut])), chunk[cut:]
                 yield line, block
                 line += int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == NEWLINE))
             if broke:
@@ -183,10 +184,10 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
 def _read(stream: IO[bytes], limit: int = BLOCK_BYTES) -> tuple[bytes, str]:
     """(about `limit` bytes, why no more can be had); small reads, so that a broken stream loses little."""
     parts: list[bytes] = []
-    size = 0
+    size, step = 0, limit if isinstance(stream, io.BufferedReader) else min(READ_BYTES, limit)
     try:
         while size < limit:
-            part = getattr(stream, "read1", stream.read)(min(READ_BYTES, limit))
+            part = stream.read(step) if step == limit else getattr(stream, "read1", stream.read)(step)
             if not part:
                 break
             parts.append(part)

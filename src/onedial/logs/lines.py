@@ -7,10 +7,9 @@ its file and line number, and everything else of the block is kept.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -46,9 +45,14 @@ def _rows_of_block(path: Path, first: int, block: bytes, trouble: Trouble) -> It
 
 
 def frames(
-    path: Path, schema: Mapping[str, pl.DataType], essential: Sequence[str], trouble: Trouble
+    path: Path,
+    schema: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    trouble: Trouble,
+    *,
+    then: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
 ) -> Iterator[pl.DataFrame]:
-    """The columns of `schema` of every line, one data frame a block.
+    """The columns of `schema` of every line, one data frame a block, as `then` leaves it.
 
     A String column takes any value (as JSON text where it is not a string). A line with none of the `essential`
     columns is no rollout and is noted as broken.
@@ -56,11 +60,12 @@ def frames(
 
     def parse(item: tuple[int, bytes]) -> tuple[int, bytes, pl.DataFrame | None]:
         first, block = item
-        return first, block, _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
+        frame = _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
+        return first, block, None if frame is None else then(frame)
 
     for first, block, frame in side_by_side(parse, blocks(path, trouble)):
         if frame is None:
-            frame = frame_of(path, _rows_of_block(path, first, block, trouble), schema, essential, trouble)
+            frame = then(frame_of(path, _rows_of_block(path, first, block, trouble), schema, essential, trouble))
         yield frame
 
 
@@ -69,7 +74,7 @@ def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[s
     if not block or block.isspace():
         return pl.DataFrame(schema=dict(schema))
     try:
-        frame = pl.read_ndjson(io.BytesIO(block), schema=dict(schema))
+        frame = pl.read_ndjson(block, schema=dict(schema))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     if not essential or not all(frame.get_column(name).null_count() for name in essential):
