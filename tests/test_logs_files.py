@@ -15,7 +15,7 @@ import pytest
 from logs_data import make
 from onedial.cli import main
 from onedial.errors import DataError
-from onedial.findings import collect
+from onedial.findings import all_findings, collect
 from onedial.findings.key_figures import key_figures
 from onedial.logs import read
 
@@ -160,3 +160,12 @@ def test_plan_reads_what_inspect_reads(tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["groups"] == 30
     assert main(["plan", str(path), "--budget", "2000", *names]) == 0
     assert "of 30 prompts" in capsys.readouterr().out
+
+
+def test_one_try_per_prompt_tells_no_distribution(tmp_path: Path) -> None:
+    """Of one try each, all p at the mean and half at 0, half at 1 are equally likely: nothing but the mean is told."""
+    rows = [{"messages": [{"role": "user", "content": f"q{i}"}, {"content": "a"}], "reward": i % 2} for i in range(40)]
+    log = read(make.lines(tmp_path / "a.jsonl", rows))
+    found = {finding.name: finding for finding in all_findings(log)}
+    assert "single try" in found["solve_rates"].withheld and "single try" in found["expected_silence"].withheld
+    assert "--map" in key_figures(log)["withheld"]["silent_share"] and key_figures(log)["mean_reward"] == 0.5

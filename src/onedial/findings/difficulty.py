@@ -217,6 +217,8 @@ def _no_rates(evidence: Evidence) -> str:
         return UNJUDGED
     if evidence.log.coverage.group_identity == "none":
         return "the log does not tell which rollouts belong to one prompt"
+    if np.median(evidence.counts.get_column("n").to_numpy()) < 2:
+        return "most prompts have a single try: their difficulty cannot be told from luck"
     return ""
 
 

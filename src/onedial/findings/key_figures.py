@@ -182,6 +182,8 @@ def _group_figures(
         reason = "the log holds only groups that survived filtering, so silent groups cannot be counted"
     elif not base:
         reason = "no group has two or more usable rollouts"
+        if log.coverage.group_identity == "inferred from the prompt text":
+            reason += " (if the prompt's column holds the answer too, name another with --map prompt=COLUMN)"
     if reason:
         withheld |= dict.fromkeys(SHARES, reason)
         return {**figures, **dict.fromkeys(SHARES)}
