@@ -169,3 +169,21 @@ def test_one_try_per_prompt_tells_no_distribution(tmp_path: Path) -> None:
     found = {finding.name: finding for finding in all_findings(log)}
     assert "single try" in found["solve_rates"].withheld and "single try" in found["expected_silence"].withheld
     assert "--map" in key_figures(log)["withheld"]["silent_share"] and key_figures(log)["mean_reward"] == 0.5
+
+
+@pytest.mark.parametrize("column", [["50%", "100 %", "0%", "12.5%"], ["4/8", "8/8", "0/8", "1/8"]])
+def test_rates_written_as_percentages_and_fractions(column: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;solve_rate\n" + "".join(f"{i};{rate}\n" for i, rate in enumerate(column)))
+    figures = key_figures(read(path))
+    assert (figures["mean_reward"], figures["mixed_share"], figures["broken_lines"]) == (0.40625, 0.5, 0)
+
+
+def test_of_several_lists_of_verdicts_the_fullest_is_read(tmp_path: Path) -> None:
+    """OpenR1-Math: a second judge was asked about few prompts only."""
+    rows = [
+        {"problem": f"q{i}", "correctness_math_verify": [True, i % 2 == 0], "correctness_llama": [True] if i else None}
+        for i in range(2)
+    ]
+    figures = key_figures(read(make.lines(tmp_path / "a.jsonl", rows)))
+    assert (figures["rollouts"], figures["groups"], figures["mixed_share"]) == (4, 2, 0.5)

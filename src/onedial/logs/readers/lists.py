@@ -41,14 +41,14 @@ def _all_passed(tests: list[Any]) -> float | None:
 
 
 def mark_column(sample: Sample) -> str | None:
-    """The column that holds lists of verdicts, the most telling name first."""
-    found = []
+    """The column that holds lists of verdicts: the most telling name, and of several the one that is filled in most."""
+    found: dict[str, int] = {}
     for name in sorted(name for name in sample.columns if "." not in name):
         lists = [value for value in sample.values(name) if value != []]
         if lists and MARK_LISTS.search(norm(name)) and all(marks_of(value) is not None for value in lists):
-            found.append(name)
+            found[name] = len(lists)
     rank = {name: next((i for i, word in enumerate(ORDER) if word in norm(name)), len(ORDER)) for name in found}
-    return min(found, key=lambda name: (rank[name], name)) if found else None
+    return min(found, key=lambda name: (rank[name], -found[name], name)) if found else None
 
 
 def by_task(sample: Sample) -> tuple[str | None, str | None] | None:

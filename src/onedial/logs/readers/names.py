@@ -16,7 +16,7 @@ STRONG_IDS = (
 WEAK_IDS = ("id", "index", "idx", "_id", "uid", "key", "sample_id")
 TEXTS = (
     "prompt", "question", "problem", "input", "instruction", "query", "prompt_text", "problem_statement",
-    "question_content", "messages", "input_text", "prompts",
+    "question_content", "messages", "input_text", "prompts", "inputs",
 )  # fmt: skip
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +31,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "completion": (
         "completion", "response", "output", "generation", "sample", "model_output", "generated_text", "solution_text",
         "generated", "model_response", "output_text", "completions", "responses", "generated_answer", "code",
+        "outputs",
     ),
     "answer": (
         "answer", "ground_truth", "reference", "gts", "target", "gold", "reference_answer", "gold_answer", "label",
@@ -79,7 +80,8 @@ RIGHT_COUNTS = ("k", "n_correct", "num_correct", "correct_count", "correctness_c
                 "correct_num")  # fmt: skip
 TRY_COUNTS = ("n", "num_samples", "n_samples", "n_rollouts", "num_rollouts", "rollouts", "attempts", "num_attempts",
               "n_attempts", "n_generations", "num_generations", "trials", "num_trials", "tries", "num_tries", "total",
-              "total_samples", "num_responses", "sample_count")  # fmt: skip
+              "total_samples", "num_responses", "sample_count", "n_total", "num_total", "n_tries",
+              "n_trials")  # fmt: skip
 MARK_LISTS = re.compile(
     r"(correct|graded|passed|pass_list|accs?$|is_right|success|reward|score|verif|judg|label|result)", re.I
 )

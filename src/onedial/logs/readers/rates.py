@@ -36,6 +36,7 @@ from onedial.logs.schema import RATE_COLUMNS, Coverage, Log, conform
 
 MAX_TRIES = 1024
 FRACTION = re.compile(r"^\s*(\d+)\s*/\s*(\d+)\s*$")
+PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def _unit(values: Sequence[object]) -> bool:
 def _rate(value: object) -> float | None:
     if isinstance(value, str) and (parts := FRACTION.match(value)):
         return int(parts[1]) / max(1, int(parts[2]))
+    if isinstance(value, str) and (part := PERCENT.match(value)):
+        return float(part[1]) / 100
     return to_float(value) if not isinstance(value, bool) else None
 
 
@@ -200,7 +203,8 @@ def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFra
     rate = number_of(found.rate, have[found.rate])
     if have[found.rate] == pl.String:
         parts = [pl.col(found.rate).str.extract(FRACTION.pattern, i).cast(pl.Float64) for i in (1, 2)]
-        rate = pl.coalesce(rate, parts[0] / parts[1])
+        percent = pl.col(found.rate).str.extract(PERCENT.pattern, 1).cast(pl.Float64)
+        rate = pl.coalesce(rate, parts[0] / parts[1], percent / 100)
     raw = raw.with_columns(rate=rate)
     top = raw.select(pl.col("rate").max()).collect(engine="streaming").item()
     if top is not None and 2 <= top <= 100:
