@@ -187,3 +187,11 @@ def test_of_several_lists_of_verdicts_the_fullest_is_read(tmp_path: Path) -> Non
     ]
     figures = key_figures(read(make.lines(tmp_path / "a.jsonl", rows)))
     assert (figures["rollouts"], figures["groups"], figures["mixed_share"]) == (4, 2, 0.5)
+
+
+def test_a_table_whose_compression_breaks_off_keeps_what_came_before(tmp_path: Path) -> None:
+    table = "prompt,reward\n" + "".join(f"p{i // 4},{i * 7919 % 3 % 2}\n" for i in range(40_000))
+    packed = gzip.compress(table.encode())
+    (tmp_path / "a.csv.gz").write_bytes(packed[: len(packed) // 2])
+    log = read(tmp_path / "a.csv.gz")
+    assert 1000 < key_figures(log)["rollouts"] < 40_000 and log.broken_lines >= 1

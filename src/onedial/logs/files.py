@@ -99,7 +99,7 @@ def kind_of(path: Path) -> FileKind | None:
     """
     named = file_kind(path)
     with open_bytes(path) as stream:
-        head, _ = _read(stream, 64)
+        head, _ = read_some(stream, 64)
         if head[:4] == b"PAR1":
             return "parquet"
         if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
@@ -108,7 +108,7 @@ def kind_of(path: Path) -> FileKind | None:
             raise ValueError("UTF-16 text; save it as UTF-8: iconv -f utf-16 -t utf-8")
         if head.lstrip(BLANK)[:1] not in (b"{", b"["):
             return named
-        start = (head + _read(stream)[0]).lstrip(BLANK)
+        start = (head + read_some(stream)[0]).lstrip(BLANK)
     if named == "jsonl":
         return "json" if _is_document(start) else "jsonl"
     return "jsonl" if _one_object_a_line(start) else "json"
@@ -159,9 +159,11 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
     line, rest = 1, b""
     with open_bytes(path) as stream:
         while True:
-            chunk, broke = _read(stream)
+            chunk, broke = read_some(stream)
             if not chunk and not broke:
                 break
+            if isinstance(stream, io.BufferedReader):
+                chunk += stream.readline(MAX_LINE_BYTES)  # whole lines, so that nothing is copied below
             cut = chunk.rfind(b"\n") + 1
             if not cut:
                 rest += chunk
@@ -171,9 +173,9 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
                     )
                     return
             else:
-                block, rest = b"".join((rest, memoryview(chunk)[:cut])), chunk[cut:]
+                block, rest = rest + chunk[:cut], chunk[cut:]
                 yield line, block
-                line += int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == NEWLINE))
+                line += _lines(block)
             if broke:
                 trouble.add(path, line, f"the compressed data breaks off: {broke}")
                 break
@@ -181,7 +183,13 @@ def blocks(path: Path, trouble: Trouble) -> Iterator[tuple[int, bytes]]:
         yield line, rest
 
 
-def _read(stream: IO[bytes], limit: int = BLOCK_BYTES) -> tuple[bytes, str]:
+def _lines(block: bytes) -> int:
+    """Line ends of a block; by pieces that stay in the cache, several times faster than `bytes.count`."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    return sum(int(np.count_nonzero(data[at : at + 65536] == NEWLINE)) for at in range(0, len(data), 65536))
+
+
+def read_some(stream: IO[bytes], limit: int = BLOCK_BYTES) -> tuple[bytes, str]:
     """(about `limit` bytes, why no more can be had); small reads, so that a broken stream loses little."""
     parts: list[bytes] = []
     size, step = 0, limit if isinstance(stream, io.BufferedReader) else min(READ_BYTES, limit)
@@ -222,7 +230,7 @@ def plain_copy(path: Path, trouble: Trouble) -> Path:
     target = workspace() / path.name
     with open_bytes(path) as source, target.open("wb") as sink:
         while True:
-            chunk, broke = _read(source)
+            chunk, broke = read_some(source)
             sink.write(chunk)
             if broke:
                 trouble.add(path, 0, f"the compressed data breaks off: {broke}")
@@ -237,7 +245,7 @@ def load_json(path: Path, trouble: Trouble) -> Any:
     with open_bytes(path) as stream:
         parts: list[bytes] = []
         while True:
-            chunk, broke = _read(stream)
+            chunk, broke = read_some(stream)
             parts.append(chunk)
             if broke:
                 trouble.add(path, 0, f"the compressed data breaks off: {broke}")

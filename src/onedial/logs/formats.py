@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.logs.files import FileKind, Trouble, file_kind, kind_of, load_json, open_bytes, plain_copy
+from onedial.logs.files import FileKind, Trouble, file_kind, kind_of, load_json, open_bytes, plain_copy, read_some
 from onedial.logs.lines import clean, json_rows
 from onedial.logs.schema import Log
 
@@ -236,7 +236,7 @@ def _sample_arrow(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None
 
 def _sample_csv(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None:
     with open_bytes(file) as stream:
-        text = stream.read(1 << 20).decode("utf-8-sig", errors="replace")
+        text = read_some(stream, 1 << 20)[0].decode("utf-8-sig", errors="replace")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(text, kind))
     rows = tuple({name: value for name, value in row.items() if name} for row in islice(reader, SAMPLE_ROWS))
     names = [name for name in reader.fieldnames or [] if name]
