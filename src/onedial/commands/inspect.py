@@ -83,22 +83,18 @@ def run(args: argparse.Namespace) -> int:
 
 def inspect(args: argparse.Namespace) -> None:
     """Read, measure, print, and write the page if one is asked for."""
-    from onedial.findings.key_figures import key_figures
-    from onedial.logs import read
-    from onedial.logs.splits import split_counts, with_split
+    from onedial.logs import with_log
 
     needs_text = bool(args.output or args.findings or not args.json)
-    log = read(
-        args.log, args.format, columns=parse_map(args.map), outcome=args.outcome, tries=args.tries, text=needs_text
+    log, figures, findings, written = with_log(
+        lambda log: _measure(log, args, needs_text),
+        args.log,
+        args.format,
+        columns=parse_map(args.map),
+        outcome=args.outcome,
+        tries=args.tries,
+        text=needs_text,
     )
-    splits = split_counts(log)
-    log = with_split(log, args.split)
-    figures = {"log": str(args.log), **key_figures(log), "splits": splits}
-    findings = _findings(log, args) if needs_text else []
-    if args.output:
-        from onedial.report import write_html
-
-        written = write_html(args.output, log, findings or None, title=Path(args.log).resolve().name)
     if args.json:
         if args.findings:
             figures["findings"] = [finding.to_json() for finding in findings]
@@ -107,6 +103,24 @@ def inspect(args: argparse.Namespace) -> None:
     _Terminal.here().summary(args.log, figures, findings, log)
     if args.output:
         print(f"\nPage: {written}")
+
+
+def _measure(
+    log: Log, args: argparse.Namespace, needs_text: bool
+) -> tuple[Log, dict[str, Any], list[Finding], Path | None]:
+    """(log of the wanted split, key figures, findings, page)."""
+    from onedial.findings.key_figures import key_figures
+    from onedial.logs.splits import split_counts, with_split
+
+    splits = split_counts(log)
+    log = with_split(log, args.split)
+    figures = {"log": str(args.log), **key_figures(log), "splits": splits}
+    findings = _findings(log, args) if needs_text else []
+    if not args.output:
+        return log, figures, findings, None
+    from onedial.report import write_html
+
+    return log, figures, findings, write_html(args.output, log, findings or None, title=Path(args.log).resolve().name)
 
 
 def parse_map(words: Sequence[str]) -> dict[str, str]:

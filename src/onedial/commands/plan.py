@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 HELP = """Group size, tries and weight per prompt for a budget, from a log or a table of solve rates.
@@ -57,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from onedial.findings.evidence import collect
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
-    log = logs.read(Path(args.log), args.format, columns=parse_map(args.map), outcome=args.outcome, tries=args.tries)
-    evidence = collect(log)
+    evidence = logs.with_log(
+        collect, args.log, args.format, columns=parse_map(args.map), outcome=args.outcome, tries=args.tries
+    )
     counts = prompt_counts(evidence, survivors_only=True if args.survivors_only else None)
     made = plan(
         counts,

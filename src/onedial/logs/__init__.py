@@ -7,7 +7,7 @@ log.coverage.notes                           # what this log cannot show, in wor
 
 from __future__ import annotations
 
-from onedial.logs.detect import ALIASES, FORMATS, read
+from onedial.logs.detect import ALIASES, FORMATS, read, with_log
 from onedial.logs.formats import Format
 from onedial.logs.groups import Scale, group_frame, right_of, scale
 from onedial.logs.readers.onedial_run import without_rollouts
@@ -27,5 +27,6 @@ __all__ = [
     "read",
     "right_of",
     "scale",
+    "with_log",
     "without_rollouts",
 ]

@@ -14,6 +14,7 @@ import polars as pl
 from onedial.logs.files import Trouble, open_bytes, plain_copy
 from onedial.logs.formats import Sample
 from onedial.logs.lines import WORDS, frame_of, frames
+from onedial.logs.repair import repaired, stream_batches
 from onedial.logs.store import CHUNK_ROWS, Store
 
 FILE = "__file"
@@ -105,26 +106,18 @@ def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
 
 
 def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: Trouble) -> pl.LazyFrame | None:
-    if sample.kind == "parquet":
-        return pl.scan_parquet(sample.file, glob=False)
-    if sample.kind == "arrow":
-        return _scan_arrow(sample.file)
+    if sample.kind in ("parquet", "arrow"):
+        with sample.file.open("rb") as stream:
+            is_stream = sample.kind == "arrow" and stream.read(6) != b"ARROW1"
+        if is_stream:
+            store = Store()
+            for frame in stream_batches(sample.file, trouble):
+                store.add(frame)
+            return store.scan()
+        if sample.repair:
+            return repaired(sample.file, sample.kind, {*wanted, *(name.split(".")[0] for name in wanted)}, trouble)
+        return pl.scan_ipc(sample.file) if sample.kind == "arrow" else pl.scan_parquet(sample.file, glob=False)
     return _scan_csv(sample, wanted, trouble)
-
-
-def _scan_arrow(file: Path) -> pl.LazyFrame:
-    with file.open("rb") as stream:
-        if stream.read(6) == b"ARROW1":
-            return pl.scan_ipc(file)
-    import pyarrow.ipc as ipc
-
-    store = Store()
-    with file.open("rb") as stream:
-        for batch in ipc.open_stream(stream):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            store.add(frame)
-    return store.scan()
 
 
 def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: Trouble) -> pl.LazyFrame:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from onedial.errors import DataError, nearest
 from onedial.logs.files import Trouble, data_files
@@ -28,8 +29,11 @@ from onedial.logs.readers import (
 )  # fmt: skip
 from onedial.logs.readers.common import count_of, listed
 from onedial.logs.readers.onedial_run import without_rollouts
+from onedial.logs.repair import DAMAGE, reason_of
 from onedial.logs.runs import lean_groups
 from onedial.logs.schema import Log
+
+T = TypeVar("T")
 
 FORMATS: Mapping[str, Format] = {
     form.name: form
@@ -86,12 +90,14 @@ def read(
     outcome: str | None = None,
     tries: int | None = None,
     text: bool = True,
+    repair: bool = False,
 ) -> Log:
     """Read a rollout log or a rate table: a file, or a folder of files.
 
     `format` is a name of `FORMATS`, detected when None. `columns` maps our names to the file's
     ({"prompt": "question"}); `outcome` names the reward component to take as outcome, or "total"; `tries` is the
-    number of rollouts behind each solve rate; `text=False` leaves prompts and completions out.
+    number of rollouts behind each solve rate; `text=False` leaves prompts and completions out; `repair` reads parquet
+    and arrow files part by part and leaves damaged parts out (`with_log` does so where it is needed).
     Raises DataError when nothing there can be read as a log; broken lines are counted in the result instead.
     """
     options, trouble = Options(dict(columns or {}), outcome, tries, text), Trouble()
@@ -100,7 +106,7 @@ def read(
         raise DataError(f"{why} (onedial report {path} draws its curves)")
     files = data_files(path)
     form, samples, unread = choose(path, files, format, options, trouble)
-    log = form.read(samples, options, trouble)
+    log = form.read([replace(sample, repair=repair) for sample in samples], options, trouble)
     notes = log.coverage.notes
     models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
     unread = [file for file in unread if not COMPANIONS.search(file.name) and file.parent not in models]
@@ -115,6 +121,21 @@ def read(
         coverage=replace(log.coverage, notes=notes),
     )
     return _tell_survivors(log)
+
+
+def with_log(then: Callable[[Log], T], path: str | Path, format: str | None = None, **options: Any) -> T:
+    """What `then` makes of the log at `path`; `format` and `options` as in `read`.
+
+    Columns of parquet and arrow files are read when they are needed. Where one turns out to be damaged only then, all
+    is done again without the damaged parts, which are counted. Raises DataError where that does not help either.
+    """
+    try:
+        return then(read(path, format, **options))
+    except DAMAGE:
+        try:
+            return then(read(path, format, repair=True, **options))
+        except DAMAGE as problem:
+            raise DataError(f"{path}: cannot be read: {reason_of(problem)}") from problem
 
 
 def choose(

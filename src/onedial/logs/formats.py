@@ -14,6 +14,7 @@ import polars as pl
 
 from onedial.logs.files import FileKind, Trouble, file_kind, kind_of, load_json, open_bytes, plain_copy, read_some
 from onedial.logs.lines import clean, json_rows
+from onedial.logs.repair import reason_of
 from onedial.logs.schema import Log
 
 SAMPLE_ROWS = 50
@@ -41,7 +42,8 @@ class Sample:
 
     `rows` holds up to SAMPLE_ROWS objects, `document` a whole JSON file. `place` is the file as seen from just above
     what the person named, so that folders further up (…/test_runs/…) say nothing about split and step. `separator`
-    stands between the fields of csv.
+    stands between the fields of csv; with `repair` damaged parts of parquet and arrow files are looked for, and left
+    out.
     """
 
     file: Path
@@ -51,6 +53,7 @@ class Sample:
     document: Any = None
     place: Path = Path()
     separator: str = ","
+    repair: bool = False
 
     @property
     def columns(self) -> set[str]:
@@ -109,8 +112,7 @@ def take_sample(file: Path, trouble: Trouble, root: Path | None = None) -> Sampl
         sample = SAMPLERS[kind](file, kind, trouble)
         return None if sample is None else replace(sample, place=place_of(file, root or file))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as problem:
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
-        trouble.add(file, 0, f"not a readable {kind or 'data'} file: {reason}")
+        trouble.add(file, 0, f"not a readable {kind or 'data'} file: {reason_of(problem)}")
         return None
 
 
@@ -224,10 +226,12 @@ def _sample_arrow(file: Path, kind: FileKind, trouble: Trouble) -> Sample | None
         with file.open("rb") as stream:
             is_file = stream.read(6) == b"ARROW1"
         if is_file:
-            frame = pl.from_arrow(ipc.open_file(str(file)).get_batch(0))
+            batch = ipc.open_file(str(file)).get_batch(0)
         else:
             with file.open("rb") as stream:
-                frame = pl.from_arrow(ipc.open_stream(stream).read_next_batch())
+                batch = ipc.open_stream(stream).read_next_batch()
+        batch.validate(full=True)  # a damaged batch would crash the process when it is looked at
+        frame = pl.from_arrow(batch)
     except (pa.ArrowInvalid, StopIteration) as problem:
         raise ValueError(str(problem) or "no data") from problem
     assert isinstance(frame, pl.DataFrame)
