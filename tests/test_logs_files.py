@@ -17,7 +17,7 @@ from onedial.cli import main
 from onedial.errors import DataError
 from onedial.findings import all_findings, collect
 from onedial.findings.key_figures import key_figures
-from onedial.logs import read
+from onedial.logs import lines, read
 
 Rows = list[dict[str, Any]]
 SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share")
@@ -222,3 +222,27 @@ def test_what_is_sound_of_a_damaged_file_is_read(kind: str, tmp_path: Path, caps
     assert main(["plan", str(path), "--budget", "2000"]) == 0
     assert main(["inspect", str(path)]) == 0
     assert "broken place" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", [0, 1, 777, 1500, 2999])
+@pytest.mark.parametrize(
+    "bad", ["{broken", '{"prompt": NaN}', "[1]", '{"other": 1}', '{"prompt": "x", "reward": "1"}', None]
+)
+def test_a_line_that_polars_refuses_costs_no_other(
+    bad: str | None, where: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is read by polars' scan before it stops, every other line comes once, in order, blank lines or not."""
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 2000)  # the scan gives many small frames before it stops
+    rows = [json.dumps({"prompt": f"p{i // 4}", "reward": 0.5 + i % 2, "step": i}) for i in range(3000)]
+    text = [line for i, row in enumerate(rows) for line in ([row, " ", ""] if i % 500 == 3 else [row])]
+    at = text.index(rows[where])
+    if bad is not None:
+        text.insert(at, bad)
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(text))
+    log = read(path, columns={"completion_tokens": "step"})
+    steps = log.frame.select("completion_tokens").collect().to_series().to_list()
+    assert [step for step in steps if step is not None] == list(range(3000))
+    fits = bad is None or "NaN" in bad or '"1"' in bad
+    assert (len(steps), log.broken_lines) == (3000 + (bad is not None and fits), 0 if fits else 1)
+    assert [place.line for place in log.broken] == ([] if fits else [at + 1])

@@ -37,13 +37,16 @@ def run(args: argparse.Namespace) -> int:
         path = write_curves(target, title=source.resolve().name, curves=curves, notes=[why, *notes])
         print(f"{why}\nwrote {path}: its curves")
         return 0
-    log = logs.read(source, args.format)
-    evidence = collect(log)
-    curves, notes = run_curves(source) if source.is_dir() else ([], [])
-    seconds = generation_seconds(source) if source.is_dir() else None
-    findings = findings_of(evidence, price=args.price, seconds=seconds)
-    target = args.output or default_output(source)
-    path = write_html(target, log, findings, evidence=evidence, title=source.resolve().name, curves=curves, notes=notes)
+
+    def page(log: logs.Log) -> Path:
+        evidence = collect(log)
+        curves, notes = run_curves(source) if source.is_dir() else ([], [])
+        seconds = generation_seconds(source) if source.is_dir() else None
+        findings = findings_of(evidence, price=args.price, seconds=seconds)
+        target, title = args.output or default_output(source), source.resolve().name
+        return write_html(target, log, findings, evidence=evidence, title=title, curves=curves, notes=notes)
+
+    path = logs.with_log(page, source, args.format)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if args.open:
         import webbrowser

@@ -13,7 +13,7 @@ import polars as pl
 
 from onedial.logs.files import Trouble, open_bytes, plain_copy
 from onedial.logs.formats import Sample
-from onedial.logs.lines import WORDS, frame_of, frames
+from onedial.logs.lines import WORDS, frame_of, frames, scanned
 from onedial.logs.repair import repaired, stream_batches
 from onedial.logs.store import CHUNK_ROWS, Store
 
@@ -46,6 +46,10 @@ def raw_table(
                 dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
             )
             then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.file)
+            clean = Store()
+            if sample.kind == "jsonl" and scanned(sample.file, asked, needed, then=then, add=clean.add):
+                store.extend(clean)
+                continue
             if sample.kind == "jsonl":
                 parts = frames(sample.file, asked, needed, trouble, then=then)
             else:

@@ -1,8 +1,9 @@
-"""JSON lines: fast where a block is clean, line by line where it is not, nothing dropped in silence.
+"""JSON lines: fast where a file is clean, line by line where it is not, nothing dropped in silence.
 
-A block of whole lines goes through polars' parser with the needed columns only. Where that parser refuses (a broken
-line, a NaN literal, a value of another type), the block is read again line by line; what cannot be read is noted with
-its file and line number, and everything else of the block is kept.
+A plain file goes through polars' own scan with the needed columns only (`scanned`). Where that refuses (a broken line,
+a NaN literal, a value of another type), and in compressed files, blocks of whole lines go through polars' parser one by
+one, and a block that it refuses is read line by line; what cannot be read is noted with its file and line number, and
+everything else of the block is kept (`frames`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.logs.files import Trouble, blocks, side_by_side
+from onedial.logs.files import BLOCK_BYTES, Trouble, blocks, compression, side_by_side
 
 BOM = b"\xef\xbb\xbf"
 
@@ -69,6 +70,45 @@ def frames(
         yield frame
 
 
+def scanned(
+    path: Path,
+    schema: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    *,
+    then: Callable[[pl.DataFrame], pl.DataFrame],
+    add: Callable[[pl.DataFrame], None],
+) -> bool:
+    """Gives `add` the frames that `frames` would give, by polars' own scan of a plain file.
+
+    False where some line needs a closer look; what was added is then of no use: polars may give rows that come after
+    the one it refuses.
+    """
+    if compression(path) is not None or set("*?[") & set(str(path)):  # polars would look for files by that pattern
+        return False
+    size, waiting = 0, list[pl.DataFrame]()
+    try:
+        scan = pl.scan_ndjson(path.absolute(), schema=dict(schema))
+        for batch in scan.collect_batches(maintain_order=True, engine="streaming"):
+            if _foreign(batch, essential):
+                return False
+            waiting.append(batch)
+            size += int(batch.estimated_size())
+            if size >= BLOCK_BYTES:
+                add(then(pl.concat(waiting)))
+                size, waiting = 0, []
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
+    add(then(pl.concat(waiting) if waiting else pl.DataFrame(schema=dict(schema))))
+    return True
+
+
+def _foreign(frame: pl.DataFrame, essential: Sequence[str]) -> bool:
+    """Whether some row has none of the essential columns."""
+    if not essential or not all(frame.get_column(name).null_count() for name in essential):
+        return False
+    return bool(frame.select(pl.all_horizontal(pl.col(name).is_null() for name in essential).any()).item())
+
+
 def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[str]) -> pl.DataFrame | None:
     """The block by polars' parser, or None when any line of it needs a closer look."""
     if not block or block.isspace():
@@ -77,10 +117,7 @@ def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[s
         frame = pl.read_ndjson(block, schema=dict(schema))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
-    if not essential or not all(frame.get_column(name).null_count() for name in essential):
-        return frame
-    foreign = frame.select(pl.all_horizontal(pl.col(name).is_null() for name in essential).any()).item()
-    return None if foreign else frame
+    return None if _foreign(frame, essential) else frame
 
 
 def frame_of(

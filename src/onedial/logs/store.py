@@ -38,9 +38,17 @@ class Store:
         if self._bytes > MEMORY_BYTES:
             self._flush()
 
+    def extend(self, other: Store) -> None:
+        """Append the rows of another store, which is not to be used any more."""
+        if other._parts and self._waiting:
+            self._flush()
+        self._parts += other._parts
+        for frame in other._waiting:
+            self.add(frame)
+
     def _flush(self) -> None:
         self._folder = self._folder or workspace()
-        part = self._folder / f"{len(self._parts):06d}.parquet"
+        part = self._folder / f"{len(list(self._folder.iterdir())):06d}.parquet"
         pl.concat(self._waiting, how="diagonal_relaxed").write_parquet(part, compression="lz4", row_group_size=250_000)
         self._parts.append(part)
         self._waiting, self._bytes = [], 0
