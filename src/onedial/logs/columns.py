@@ -13,12 +13,11 @@ import polars as pl
 
 from onedial.logs.files import Trouble, open_bytes, plain_copy
 from onedial.logs.formats import Sample
-from onedial.logs.lines import WORDS, frame_of, frames, scanned
+from onedial.logs.lines import WORDS, frame_of, frames, gathered, scanned
 from onedial.logs.repair import repaired, stream_batches
 from onedial.logs.store import CHUNK_ROWS, Store
 
 FILE = "__file"
-CSV_ROWS = 100_000
 
 
 def raw_table(
@@ -147,7 +146,7 @@ def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: Troubl
 def _unless_ragged(table: pl.LazyFrame) -> Store | None:
     """All rows, or None once the last field of a row is empty: it may have been left out."""
     store = Store()
-    for batch in table.collect_batches(chunk_size=CSV_ROWS, maintain_order=True, engine="streaming"):
+    for batch in gathered(table):
         if batch.get_column(batch.columns[-1]).null_count():
             return None
         store.add(batch)

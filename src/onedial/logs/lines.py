@@ -85,21 +85,28 @@ def scanned(
     """
     if compression(path) is not None or set("*?[") & set(str(path)):  # polars would look for files by that pattern
         return False
-    size, waiting = 0, list[pl.DataFrame]()
+    add(then(pl.DataFrame(schema=dict(schema))))
     try:
-        scan = pl.scan_ndjson(path.absolute(), schema=dict(schema))
-        for batch in scan.collect_batches(maintain_order=True, engine="streaming"):
-            if _foreign(batch, essential):
+        for frame in gathered(pl.scan_ndjson(path.absolute(), schema=dict(schema))):
+            if _foreign(frame, essential):
                 return False
-            waiting.append(batch)
-            size += int(batch.estimated_size())
-            if size >= BLOCK_BYTES:
-                add(then(pl.concat(waiting)))
-                size, waiting = 0, []
+            add(then(frame))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False
-    add(then(pl.concat(waiting) if waiting else pl.DataFrame(schema=dict(schema))))
     return True
+
+
+def gathered(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The rows in order, in frames of about `BLOCK_BYTES`: polars' own batches may hold a few hundred rows."""
+    size, waiting = 0, list[pl.DataFrame]()
+    for batch in table.collect_batches(maintain_order=True, engine="streaming"):
+        waiting.append(batch)
+        size += int(batch.estimated_size())
+        if size >= BLOCK_BYTES:
+            yield pl.concat(waiting)
+            size, waiting = 0, []
+    if waiting:
+        yield pl.concat(waiting)
 
 
 def _foreign(frame: pl.DataFrame, essential: Sequence[str]) -> bool:
