@@ -17,7 +17,7 @@ from onedial.cli import main
 from onedial.errors import DataError
 from onedial.findings import all_findings, collect
 from onedial.findings.key_figures import key_figures
-from onedial.logs import lines, read
+from onedial.logs import lines, read, store
 
 Rows = list[dict[str, Any]]
 SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share")
@@ -246,3 +246,19 @@ def test_a_line_that_polars_refuses_costs_no_other(
     fits = bad is None or "NaN" in bad or '"1"' in bad
     assert (len(steps), log.broken_lines) == (3000 + (bad is not None and fits), 0 if fits else 1)
     assert [place.line for place in log.broken] == ([] if fits else [at + 1])
+
+
+@pytest.mark.parametrize("limit", [1, 40_000, 1 << 30])
+def test_rows_keep_their_order_when_memory_is_short(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several files, one with a broken line, from memory and from the store's own files."""
+    monkeypatch.setattr(store, "MEMORY_BYTES", limit)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 5000)
+    for number in range(4):
+        rows = [{"prompt": f"p{i // 4}", "reward": i % 2, "tokens": 1000 * number + i} for i in range(900)]
+        text = [json.dumps(row) for row in rows] + (["{broken"] if number == 1 else [])
+        (tmp_path / f"part_{number}.jsonl").write_text("\n".join(text))
+    log = read(tmp_path)
+    got = log.frame.select("completion_tokens").collect().to_series().to_list()
+    assert got == [1000 * number + i for number in range(4) for i in range(900)] and log.broken_lines == 1

@@ -15,7 +15,7 @@ from onedial.logs.files import workspace
 from onedial.logs.lines import clean, to_float
 from onedial.logs.schema import REWARD_PART, ROLLOUT_COLUMNS
 
-MEMORY_BYTES = 192 << 20
+MEMORY_BYTES = 512 << 20
 CHUNK_ROWS = 20_000
 MAX_PARTS = 64
 
