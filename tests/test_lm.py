@@ -16,7 +16,7 @@ from onedial.errors import DataError
 from onedial.lm import head
 from onedial.lm.attention import PrefixLayout, additive, causal_attention, own_past, use_packed_attention, using
 from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, lay_together, make_decoder
-from onedial.lm.frugal import gated_unit, make_frugal, rms_norm
+from onedial.lm.frugal import gated_unit, make_frugal, projections, rms_norm, rotated
 from onedial.lm.head import token_logps
 from onedial.lm.linear import packable
 from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
@@ -139,11 +139,22 @@ def test_frugal_blocks_equal_the_librarys(name: str) -> None:
 def test_frugal_gradients_are_the_derivatives() -> None:
     """Identity: finite differences, in double; the norm's fp32 inside bounds how close."""
     rng = torch.Generator().manual_seed(0)
-    hidden, up = (torch.randn(3, 8, generator=rng, dtype=torch.double).requires_grad_() for _ in range(2))
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=rng, dtype=torch.double).requires_grad_()
+
+    torch.autograd.gradcheck(gated_unit, (drawn(3, 16),))
+    torch.autograd.gradcheck(gated_unit, (drawn(3, 16), drawn(5, 8)))
+    angles = torch.rand(3, 1, 2, generator=rng, dtype=torch.double).repeat(1, 1, 2)
+    torch.autograd.gradcheck(lambda values: rotated(values, angles.cos(), angles.sin()), (drawn(3, 2, 4),))
+    for bias in (False, True):
+        layers: list[torch.nn.Module] = [torch.nn.Linear(8, size, bias=bias, dtype=torch.double) for size in (6, 2)]
+        weights = [weight for layer in layers for weight in layer.parameters()]
+        rows = drawn(3, 8)
+        torch.testing.assert_close(projections(rows, layers), torch.cat([layer(rows) for layer in layers], dim=-1))
+        torch.autograd.gradcheck(lambda rows, *_, layers=layers: projections(rows, layers), (rows, *weights))
+    hidden = drawn(3, 8)
     weight = torch.rand(8, generator=rng, dtype=torch.double).requires_grad_()
-    torch.autograd.gradcheck(gated_unit, (hidden, up))
-    down = torch.randn(5, 8, generator=rng, dtype=torch.double).requires_grad_()
-    torch.autograd.gradcheck(gated_unit, (hidden, up, down))
     pull = torch.randn(3, 8, generator=rng, dtype=torch.double)
     ours = torch.autograd.grad((rms_norm(hidden, weight, 1e-5) * pull).sum(), (hidden, weight))
     plain = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + 1e-5) * weight

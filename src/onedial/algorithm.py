@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from onedial.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from torch import Tensor  # the table itself needs no torch, which takes a second to load
+    from torch import Tensor
 
-BaselineFunction = Callable[["Tensor"], "Tensor"]
+    BaselineFunction = Callable[[Tensor], Tensor]
+else:
+    BaselineFunction = Callable  # the table itself needs no torch, which takes a second to load
 """(N, G) rewards of N groups of one size → (N, 1) or (N, G) baselines; called once per group size."""
 
 CHOICES: dict[str, tuple[str, ...]] = {

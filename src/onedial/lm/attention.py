@@ -58,14 +58,19 @@ def using(layout: Layout) -> Iterator[None]:
         _layouts.pop()
 
 
+def layout_in_use() -> Layout:
+    """The layout of the innermost `with using(layout)`."""
+    if not _layouts:
+        raise RuntimeError("a model with onedial's attention was called outside `with using(layout)`")
+    return _layouts[-1]
+
+
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The function Hugging Face models call: (1, H, T, D), (1, K, T, D), (1, K, T, D) → (1, T, H, D)."""
-    if not _layouts:
-        raise RuntimeError("a model with onedial's attention was called outside `with using(layout)`")
-    layout = _layouts[-1]
+    layout = layout_in_use()
     window = options.get("sliding_window")
     unsupported = [name for name in ("softcap", "s_aux") if options.get(name) is not None]
     if window is not None and layout.longest > window:
@@ -158,20 +163,14 @@ class _Pad(torch.autograd.Function):
     """Flat rows to padded places; backward reads the places of the tokens and adds nothing up."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, to_padded: Tensor, to_flat: Tensor, start: int) -> Tensor:
+    def forward(ctx: Any, flat: Tensor, to_padded: Tensor, to_flat: Tensor) -> Tensor:
         ctx.save_for_backward(to_flat)
-        ctx.start, ctx.total = start, len(flat)
         return flat.index_select(0, to_padded)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (to_flat,) = ctx.saved_tensors
-        own = grads[0].index_select(0, to_flat)
-        if len(own) == ctx.total:
-            return own, None, None, None
-        grad = grads[0].new_zeros(ctx.total, *grads[0].shape[1:])
-        grad[ctx.start : ctx.start + len(own)] = own
-        return grad, None, None, None
+        return grads[0].index_select(0, to_flat), None, None
 
 
 class _Unpad(torch.autograd.Function):
@@ -196,24 +195,23 @@ class Padding:
 
     to_padded: Tensor  # (n·L,) flat index of each padded place; pads repeat the segment's first token
     to_flat: Tensor  # (T,) padded place of each flat token
-    start: int  # flat index of the first segment's first token
     count: int
     length: int
 
     @classmethod
-    def of(cls, offsets: Tensor, start: int = 0) -> Padding:
-        """Maps for segments with these (n+1,) offsets, the first token lying at `start` of the flat row."""
+    def of(cls, offsets: Tensor) -> Padding:
+        """Maps for segments with these (n+1,) offsets."""
         lengths = offsets[1:] - offsets[:-1]
         length = int(lengths.max()) if len(lengths) else 0
         place = torch.arange(length, device=offsets.device)
         inside = place < lengths[:, None]
         flat = offsets[:-1, None] + torch.where(inside, place, 0)
         flat = flat.clamp(max=max(int(offsets[-1]) - 1, 0))  # an empty last segment has no first token to repeat
-        return cls((flat + start).flatten(), inside.flatten().nonzero().squeeze(1), start, len(lengths), length)
+        return cls(flat.flatten(), inside.flatten().nonzero().squeeze(1), len(lengths), length)
 
     def pad(self, flat: Tensor) -> Tensor:
-        """(T_all, …) → (n, L, …). What is done with the pads must not reach the loss: their gradient is dropped."""
-        padded: Tensor = _Pad.apply(flat, self.to_padded, self.to_flat, self.start)  # type: ignore[no-untyped-call]
+        """(T, …) → (n, L, …). What is done with the pads must not reach the loss: their gradient is dropped."""
+        padded: Tensor = _Pad.apply(flat, self.to_padded, self.to_flat)  # type: ignore[no-untyped-call]
         return padded.view(self.count, self.length, *flat.shape[1:])
 
     def unpad(self, padded: Tensor) -> Tensor:
@@ -242,7 +240,7 @@ class PrefixLayout:
         self.positions = torch.cat([prompt_place, prompt_lengths[batch.group][row] + place])
         self.group = batch.group
         self.prompts = Padding.of(batch.prompt_offsets)
-        self.rows = Padding.of(batch.offsets, start=self.num_prompt_tokens)
+        self.rows = Padding.of(batch.offsets)
         self.longest = int(self.positions.max()) + 1
         # the token that predicts each completion token: the one before it, or the prompt's last
         before = torch.arange(len(batch.tokens), device=device) + self.num_prompt_tokens - 1
@@ -256,9 +254,12 @@ class PrefixLayout:
         self.prompt_past = own_past(self.prompts.length, device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        prompts, rows = self.prompts, self.rows
-        prompt_key, prompt_value = prompts.pad(key), prompts.pad(value)
-        prompt_out = causal_attention(prompts.pad(query), prompt_key, prompt_value, self.prompt_past, scale)
+        # every tensor is cut once into prompts and completions, so that backward joins it once
+        sizes = [self.num_prompt_tokens, len(self.tokens) - self.num_prompt_tokens]
+        of_prompts, of_rows = zip(*(part.split(sizes) for part in (query, key, value)), strict=True)
+        prompt_query, prompt_key, prompt_value = map(self.prompts.pad, of_prompts)
+        prompt_out = causal_attention(prompt_query, prompt_key, prompt_value, self.prompt_past, scale)
         prefix = Prefix(prompt_key.transpose(1, 2), prompt_value.transpose(1, 2), self.group)
-        row_out = causal_attention(rows.pad(query), rows.pad(key), rows.pad(value), self.allowed, scale, prefix)
-        return torch.cat([prompts.unpad(prompt_out), rows.unpad(row_out)])
+        row_query, row_key, row_value = map(self.rows.pad, of_rows)
+        row_out = causal_attention(row_query, row_key, row_value, self.allowed, scale, prefix)
+        return torch.cat([self.prompts.unpad(prompt_out), self.rows.unpad(row_out)])

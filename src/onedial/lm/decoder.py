@@ -136,7 +136,8 @@ class FusedDecoder:
         """Whether this architecture and its options are covered."""
         config: Any = base_model(model).config
         plain_mlp = not getattr(config, "mlp_bias", False) and config.hidden_act == "silu"
-        return config.model_type in FUSED_TYPES and plain_mlp and not getattr(config, "use_sliding_window", False)
+        window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+        return config.model_type in FUSED_TYPES and plain_mlp and not window
 
     @torch.no_grad()
     def load(self, model: nn.Module) -> None:
@@ -167,9 +168,9 @@ class FusedDecoder:
             if layer.norm_query is not None and layer.norm_key is not None:
                 query = F.rms_norm(query, query.shape[-1:], layer.norm_query, self.eps)
                 key = F.rms_norm(key, key.shape[-1:], layer.norm_key, self.eps)
-                turned = _rotate(torch.cat([query, key], dim=1), cos, sin)
+                turned = rotate(torch.cat([query, key], dim=1), cos, sin)
             else:
-                turned = _rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
+                turned = rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
             query, key = turned[:, : self.heads], turned[:, self.heads :]
             attended = layout.attend(index, query, key, value, scale)
             hidden = hidden + layer.out(attended.flatten(1))
@@ -196,7 +197,7 @@ class FusedDecoder:
             product.unpack()
 
 
-def _rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding, halves convention (arXiv:2104.09864, as in Hugging Face's Llama)."""
     first, second = values.chunk(2, dim=-1)
     return values * cos + torch.cat([-second, first], dim=-1) * sin

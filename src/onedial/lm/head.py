@@ -58,7 +58,9 @@ class _TokenLogps(torch.autograd.Function):
         hidden, weight, bias, targets, *kept = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        grad_weight = None
+        # the sum of two products is rounded once whichever type it is made in
+        sum_type = torch.float32 if len(hidden) > 2 * ctx.rows else weight.dtype
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None
         scale = grads[0][:, None] * ctx.inverse_temperature
         for number, start in enumerate(range(0, len(hidden), ctx.rows)):
@@ -71,8 +73,9 @@ class _TokenLogps(torch.autograd.Function):
             # a token's gradient scales its row: cheaper on hidden states than on the vocabulary
             if grad_hidden is not None:
                 grad_hidden[piece] = (pull @ weight) * scale[piece]
-            if grad_weight is not None:
-                grad_weight += pull.t() @ (hidden[piece] * scale[piece]).to(hidden.dtype)
+            if wants_weight:
+                product = pull.t() @ (hidden[piece] * scale[piece]).to(hidden.dtype)
+                grad_weight = product.to(sum_type) if grad_weight is None else grad_weight.add_(product)
             if grad_bias is not None:
                 grad_bias += (pull.float() * scale[piece]).sum(0)
         as_weight = None if grad_weight is None else grad_weight.to(weight.dtype)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 PIECE = 1 << 20  # scores made at a time: 4 MB of fp32
 KEPT_KEYS = 256  # up to so many keys the probabilities are kept for backward, beyond they are made again
+_mkldnn: Any = torch.backends.mkldnn
 
 
 class Prefix(NamedTuple):
@@ -68,7 +69,7 @@ class _Attention(torch.autograd.Function):
             probabilities = kept[number] if kept else _probabilities(query[piece], keys, _of(bias, piece), ctx.scale)
             # fp32 until the centre is subtracted: the difference is much smaller than its terms
             values = _whole(prompt_value, group, value, piece)
-            score = grad[piece].float() @ values.float().transpose(2, 3)
+            score = _exact_product(grad[piece], values)
             score = score.sub_(centre[piece]).mul_(probabilities).mul_(ctx.scale).to(query.dtype)
             _multiply(score, keys, grad_query[piece])
             _share(score.transpose(2, 3) @ query[piece], grad_key[piece], sums[0], group, piece)
@@ -107,10 +108,28 @@ def _share(grad: Tensor, own: Tensor, prompts: Tensor | None, group: Tensor | No
 
 def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
     """(n, K, M, D), (n, K, J, D), (n or 1, L, J) → (n, K, M, J) softmax of scaled scores, in the query's type."""
-    scores = (query.float() * scale) @ key.float().transpose(2, 3)
+    scores = _exact_product(query, key)
     n, heads, _, keys = scores.shape
-    scores.view(n, heads, -1, bias.shape[1], keys).add_(bias[:, None, None])
+    by_place = scores.view(n, heads, -1, bias.shape[1], keys)
+    torch.add(bias[:, None, None], by_place, alpha=scale, out=by_place)
     return scores.softmax(-1).to(query.dtype)
+
+
+def _exact_product(left: Tensor, right: Tensor) -> Tensor:
+    """(…, M, D), (…, J, D) → (…, M, J) = left·rightᵀ in fp32.
+
+    Factors that are bfloat16 numbers lose nothing when the processor multiplies them as such and adds up in fp32,
+    which is faster; only then it is allowed to.
+    """
+    halves = left.dtype == right.dtype == torch.bfloat16
+    before = _mkldnn.matmul.fp32_precision
+    if halves:
+        _mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        return left.float() @ right.float().transpose(-1, -2)
+    finally:
+        if halves:
+            _mkldnn.matmul.fp32_precision = before
 
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:

@@ -13,7 +13,7 @@ from onedial.batch import Batch
 from onedial.config import Run
 from onedial.errors import ConfigError
 from onedial.lm.attention import PrefixLayout, use_packed_attention, using
-from onedial.lm.decoder import head_of, hidden_states, lay_together
+from onedial.lm.decoder import base_model, head_of, hidden_states, lay_together
 from onedial.lm.frugal import make_frugal
 from onedial.lm.head import token_logps
 from onedial.models import load_causal_lm
@@ -55,6 +55,7 @@ class Policy:
         self.dtype = pick_dtype(run.dtype, self.device)
         self.temperature = run.temperature
         self.model, exact = load_trainable(run, model_path, self.device, self.dtype)
+        self._share_embedding_gradient()
         self.weights = Weights(self.model, exact, run)
 
     def logps(self, batch: Batch, *, reference: nn.Module | None = None) -> tuple[Tensor, PrefixLayout]:
@@ -66,6 +67,14 @@ class Policy:
         chosen = hidden.index_select(0, layout.predictors)
         logp = token_logps(chosen, head.weight, batch.tokens, bias=head.bias, temperature=self.temperature / head.scale)
         return logp, layout
+
+    def _share_embedding_gradient(self) -> None:
+        """Where the head's weight is the embedding's too, the few rows that were looked up are added to the head's
+        gradient in place; otherwise every pass would fill and add up a second table of the vocabulary."""
+        base: Any = base_model(self.model)
+        table = base.get_input_embeddings()
+        if table.weight is base.get_output_embeddings().weight and table.weight.requires_grad:
+            table.sparse = True
 
     def backward(self, loss: Tensor, layout: PrefixLayout) -> None:
         """Adds the gradient of a micro-batch's loss."""

@@ -42,7 +42,7 @@ class Weights:
         def gather(weight: Tensor) -> None:
             assert master.grad is not None and weight.grad is not None
             if id(master) in self._touched:
-                master.grad.add_(weight.grad)
+                _add(weight.grad, master.grad)
             else:  # the first gradient of a step overwrites: no pass to set the buffer to zero
                 master.grad.copy_(weight.grad)
                 self._touched.add(id(master))
@@ -73,3 +73,9 @@ class Weights:
         if self._rounded:
             weights, masters = zip(*self._rounded, strict=True)
             torch._foreach_copy_(list(weights), list(masters))
+
+
+def _add(part: Tensor, total: Tensor, piece: int = 1 << 18) -> None:
+    """Adds to an fp32 sum piece by piece: torch converts what it adds to another type first, here within the cache."""
+    for target, more in zip(total.view(-1).split(piece), part.reshape(-1).split(piece), strict=True):
+        target.add_(more)
