@@ -93,11 +93,13 @@ def processor(device: torch.device) -> str:
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package, None where there is none."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    """The installed version of a package, or of its build for CPUs; None where there is none."""
+    for name in (package, f"{package}-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def conditions(settings: Settings, model: str) -> dict[str, Any]:

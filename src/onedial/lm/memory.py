@@ -24,24 +24,24 @@ class KeyValueMemory:
 
     def write_prompts(self, layer: int, slots: Tensor, num_slots: int, key: Tensor, value: Tensor) -> None:
         """Stores (n, P, K, D) padded prompt keys and values in the group slots given, of `num_slots` in use."""
-        pair = self.prompt[layer] = _room(self.prompt[layer], num_slots, key.shape[1], key, key.dtype)
+        pair = self.prompt[layer] = _room(self.prompt[layer], num_slots, key.shape[1], key)
         for memory, new in zip(pair, (key, value), strict=True):
             memory[:, slots, : key.shape[1]] = new.permute(2, 0, 1, 3)
 
     def write_own(
-        self, layer: int, places: Tensor | int, length: int, key: Tensor, value: Tensor, dtype: torch.dtype
+        self, layer: int, places: Tensor | int, length: int, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Stores (B, K, D) of the newest token of rows 0…B−1 at `places`, (B,) or one number for all.
 
-        Returns own keys and values, (K, B, length, D) each; all that is stored has the type asked for.
+        Returns own keys and values, (K, B, length, D) each.
         """
         rows = key.shape[0]
-        pair = self.own[layer] = _room(self.own[layer], rows, length, key, dtype)
+        pair = self.own[layer] = _room(self.own[layer], rows, length, key)
         for memory, new in zip(pair, (key, value), strict=True):
             if isinstance(places, int):
                 memory[:, :rows, places] = new.transpose(0, 1)
             else:
-                memory[:, torch.arange(rows, device=key.device), places] = new.transpose(0, 1).to(dtype)
+                memory[:, torch.arange(rows, device=key.device), places] = new.transpose(0, 1)
         return pair[0][:, :rows, :length], pair[1][:, :rows, :length]
 
     def move_rows(self, source: Tensor, target: Tensor, length: int) -> None:
@@ -51,18 +51,16 @@ class KeyValueMemory:
                 memory[:, target, :length] = memory[:, source, :length]
 
 
-def _room(
-    pair: tuple[Tensor, Tensor] | None, count: int, length: int, like: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Memory of a type with room for `count` slots of `length` keys and values like (…, K, D), the old content kept."""
+def _room(pair: tuple[Tensor, Tensor] | None, count: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Memory with room for `count` slots of `length` keys and values like (…, K, D), the old content kept."""
     had = (pair[0].shape[1], pair[0].shape[2]) if pair else (0, 0)
-    if pair is not None and had[0] >= count and had[1] >= length and pair[0].dtype == dtype:
+    if pair is not None and had[0] >= count and had[1] >= length:
         return pair
     new_count = max(count, had[0] * 2) if count > had[0] else had[0]
     new_length = max(length, had[1] * 2, 16) if length > had[1] else had[1]
 
     def grown(old: Tensor | None) -> Tensor:
-        new = like.new_zeros(like.shape[-2], new_count, new_length, like.shape[-1], dtype=dtype)
+        new = like.new_zeros(like.shape[-2], new_count, new_length, like.shape[-1])
         if old is not None:
             new[:, : had[0], : had[1]] = old
         return new
@@ -142,14 +140,12 @@ class DecodeLayout:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         short = query.device.type == "cpu" and self.longest <= SHORT_KEYS
-        # for plain products the past is kept in fp32, so that no step converts it anew
-        dtype = torch.float32 if short else key.dtype
-        own = self.memory.write_own(layer, self.own, self.length, key, value, dtype)
+        own = self.memory.write_own(layer, self.own, self.length, key, value)
         return (self._by_products if short else self._by_kernels)(layer, query, own, scale)
 
     def _by_products(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
         """One softmax in fp32 over prompt and own past, each multiplied where it lies."""
-        own_key, own_value = (part.flatten(0, 1) for part in own)  # (K·B, length, D)
+        own_key, own_value = (part.float().flatten(0, 1) for part in own)  # (K·B, length, D)
         prompt_key, prompt_value = self._exact_prompts(layer)  # (K·S, P, D)
         kv_heads, rows, capacity = own[0].shape[0], len(query), self.prompt_capacity
         by_head = query.view(rows, kv_heads, -1, query.shape[2]).transpose(0, 1)
