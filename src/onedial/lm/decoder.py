@@ -173,10 +173,10 @@ class FusedDecoder:
                 turned = rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
             query, key = turned[:, : self.heads], turned[:, self.heads :]
             attended = layout.attend(index, query, key, value, scale)
-            hidden = hidden + layer.out(attended.flatten(1))
+            hidden = layer.out(attended.flatten(1)).add_(hidden)
             normed = F.rms_norm(hidden, hidden.shape[-1:], layer.norm_mlp, self.eps)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-            hidden = hidden + layer.down(F.silu(gate) * up)
+            hidden = layer.down(F.silu(gate).mul_(up)).add_(hidden)
         return F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps)
 
     def _products(self) -> list[Product]:
@@ -198,9 +198,14 @@ class FusedDecoder:
 
 
 def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, halves convention (arXiv:2104.09864, as in Hugging Face's Llama)."""
+    """Rotary embedding, halves convention (arXiv:2104.09864, as in Hugging Face's Llama): both have one angle."""
     first, second = values.chunk(2, dim=-1)
-    return values * cos + torch.cat([-second, first], dim=-1) * sin
+    sin = sin[..., : first.shape[-1]]
+    turned = values * cos
+    turned_first, turned_second = turned.chunk(2, dim=-1)
+    turned_first.addcmul_(second, sin, value=-1)
+    turned_second.addcmul_(first, sin)
+    return turned
 
 
 def effective_weight(module: nn.Module) -> Tensor:

@@ -109,15 +109,15 @@ class TorchEngine:
     @torch.inference_mode()
     def poll(self) -> list[Finished]:
         """One token for every active row, after letting waiting requests in; returns the rows that ended."""
-        self._admit()
-        if not self._owner:
+        if not self.pending:
             return []
         assert self._sampling is not None
+        if not self._prepared:
+            self.decoder.prepare(self._sampling.max_new_tokens)
+            self._prepared = True
+        self._admit()
         finished = self._sample(self._sampling)
         if self._owner:
-            if not self._prepared:
-                self.decoder.prepare(self._sampling.max_new_tokens)
-                self._prepared = True
             self._forward()
         elif not self._slots and not self._waiting:
             self._reset()  # nothing under way: give the memory back
