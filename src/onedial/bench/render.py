@@ -38,7 +38,7 @@ HEADING = f"{'figure':26}{'unit':9}{'ours':>10}{'other':>10}{'ratio':>12}  of"
 
 def as_text(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any]) -> str:
     """The whole result, at most 80 columns wide."""
-    return "\n".join(text_lines(iter(figures), iter(points), conditions))
+    return "\n".join(text_lines(figures, points, conditions))
 
 
 def text_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: Mapping[str, Any]) -> Iterator[str]:

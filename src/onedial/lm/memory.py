@@ -164,11 +164,16 @@ class DecodeLayout:
 
     def _exact_prompts(self, layer: int) -> tuple[Tensor, Tensor]:
         if layer not in self._prompts:
-            pair = self.memory.prompt[layer]
-            assert pair is not None, "a prompt is prefilled before its rows decode"
-            key, value = (part[:, : self.num_slots, : self.prompt_capacity].float().flatten(0, 1) for part in pair)
-            self._prompts[layer] = key, value
+            key, value = self._prompts_of(layer)
+            self._prompts[layer] = key.float().flatten(0, 1), value.float().flatten(0, 1)
         return self._prompts[layer]
+
+    def _prompts_of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """(K, S, P, D) keys and values of the prompts in use."""
+        pair = self.memory.prompt[layer]
+        assert pair is not None, "a prompt is prefilled before its rows decode"
+        key, value = (part[:, : self.num_slots, : self.prompt_capacity] for part in pair)
+        return key, value
 
     def _per_prompt(self, rows: Tensor) -> Tensor:
         """(K, B, r, X) → (K·S, n·r, X): rows beside one another under their prompt; a view where rows lie so."""
@@ -188,9 +193,7 @@ class DecodeLayout:
         own_key, own_value = (part.transpose(0, 1) for part in own)
         own_out, own_norm = partial_attention(folded, own_key, own_value, _of_heads(self.own_mask), scale)
 
-        pair = self.memory.prompt[layer]
-        assert pair is not None, "a prompt is prefilled before its rows decode"
-        key, value = (part[:, : self.num_slots, : self.prompt_capacity].transpose(0, 1) for part in pair)
+        key, value = (part.transpose(0, 1) for part in self._prompts_of(layer))
         block = query.index_select(0, self.to_block).view(self.num_slots, self.per_slot, *query.shape[1:])
         folded, mask = fold_heads(block, kv_heads), _of_heads(self.prompt_mask)
         out, norm = partial_attention(folded, key, value, mask, scale)

@@ -109,7 +109,7 @@ class TorchEngine:
     @torch.inference_mode()
     def poll(self) -> list[Finished]:
         """One token for every active row, after letting waiting requests in; returns the rows that ended."""
-        if not self.pending:
+        if not self._slots and not self._waiting:
             return []
         assert self._sampling is not None
         if not self._prepared:
