@@ -20,10 +20,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS, get_algorithm
-from onedial.config import read_toml
-from onedial.logs.run_log import read_json_lines
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import read_toml
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LESSON = ("--config", str(EXAMPLES / "arithmetic.toml"))
@@ -90,7 +90,7 @@ def train(row: Algorithm, out: Path) -> None:
         if not finished(runs[-1]):
             words = ["train", "--resume", words[-1]] if (runs[-1] / "run.toml").is_file() else words
             print("onedial", *words, flush=True)
-            subprocess.run([sys.executable, "-m", "onedial.cli", *words], check=True)
+            subprocess.run([sys.executable, "-m", "onedial.cli.main", *words], check=True)
     for run in runs:
         shutil.rmtree(run / "checkpoints")
 

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from onedial.logs.run_log import read_json_lines
+from onedial.core.run_log import read_json_lines
 
 BLUE, GREEN, RED, GREY = "#1f6fb2", "#3a9a5c", "#c8553d", "#8a8f98"
 

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import onedial
-from onedial.models import resolve
+from onedial.training.models import resolve
 
 ROW = onedial.ALGORITHMS["dapo"]
 GROUP_SIZE, NEW_TOKENS = 8, 8

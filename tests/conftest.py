@@ -76,6 +76,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The real default model, fetched into the user's cache if it is not there. Only for slow tests."""
-    from onedial.models import resolve
+    from onedial.training.models import resolve
 
     return Path(resolve("smollm2"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from onedial.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log, conform
+from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log, conform
 
 
 def rollout_log(rows: list[dict[str, Any]], **options: Any) -> Log:

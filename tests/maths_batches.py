@@ -9,13 +9,13 @@ from random import Random
 import torch
 from torch import Tensor
 
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.maths.loss import policy_loss, with_logp
-from onedial.train.critic import valued
-from onedial.train.packing import pack
-from onedial.types import Completion, Group, Outcome, Prompt, Rollout, Verdict
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.maths.loss import policy_loss, with_logp
+from onedial.core.types import Completion, Group, Outcome, Prompt, Rollout, Verdict
+from onedial.training.trainer.critic import add_gae
+from onedial.training.trainer.packing import pack
 
 MAX_TOKENS = 12
 
@@ -78,14 +78,14 @@ def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:
 
 
 def make_batch(algorithm: Algorithm, seed: int = 0) -> Batch:
-    """Ragged groups (or as many pairs), packed and, for a critic, valued by the product's own code, with logps."""
+    """Ragged groups (or as many pairs), packed and, for a critic, add_gae by the product's own code, with logps."""
     groups = ragged_groups(seed)
     if algorithm.source == "pairs":
         groups = [make_group([1.0, 0.0], position=position, seed=seed) for position in range(len(groups))]
     rows = pack(algorithm, groups, max_new_tokens=MAX_TOKENS)
     if algorithm.needs_critic:
         values = torch.rand(len(rows.batch.tokens), generator=torch.Generator().manual_seed(seed))
-        rows = valued(algorithm, rows, values, None, iteration=1)
+        rows = add_gae(algorithm, rows, values, None, iteration=1)
     return with_logps(rows.batch, seed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onedial.types import Prompt
+from onedial.core.types import Prompt
 
 
 def early(prompt: Prompt, completion: str) -> bool:

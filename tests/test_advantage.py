@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.maths.advantage import advantages, overlong_penalty
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.maths.advantage import advantages, overlong_penalty
 
 GRPO = ALGORITHMS["naive_grpo"]
 EXACT = replace(GRPO, name="exact", eps=1e-12)

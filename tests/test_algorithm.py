@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from onedial.algorithm import CHOICES, Algorithm, contradictions
-from onedial.algorithms import ALGORITHMS, get_algorithm
-from onedial.errors import ConfigError
+from onedial.core.algorithm import CHOICES, Algorithm, contradictions
+from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.errors import ConfigError
 
 CRITIC: dict[str, Any] = {"baseline": "critic", "dial": 0.0}
 DEMONSTRATIONS = ALGORITHMS["sft"].cells() | {"name": "mine"}

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
-from onedial import cli
-from onedial.algorithm import CHOICES
-from onedial.algorithms import ALGORITHMS
-from onedial.maths.coefficient import BASELINES, KLS, RATIOS, REWARDS, SOURCES, WEIGHTS, coefficient_of
+from onedial.cli import main as cli
+from onedial.core.algorithm import CHOICES
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.maths.coefficient import BASELINES, KLS, RATIOS, REWARDS, SOURCES, WEIGHTS, coefficient_of
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:

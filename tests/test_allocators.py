@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onedial.budget.allocators import Allocation, Dynamic, Every, Fixed, fate_of
-from onedial.errors import EngineError
-from onedial.rollout.collector import Collector
-from onedial.rollout.engine import Finished, Request, Sampling
-from onedial.types import Completion, Group, Prompt, Rollout, Verdict
+from onedial.core.errors import EngineError
+from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
+from onedial.training.budget.allocators import Allocation, Dynamic, Fixed, UniformSchedule, fate_of
+from onedial.training.rollout.collector import Collector
+from onedial.training.rollout.engine import Finished, Request, Sampling
 
 KINDS = {"right": [1.0, 1.0], "wrong": [0.0, 0.0], "mixed": [1.0, 0.0], "failed": []}
 
@@ -45,7 +45,7 @@ def play(allocator: Any, kinds: Sequence[str], iterations: int) -> tuple[list[Al
 def test_fixed_takes_the_next_prompts_and_keeps_what_the_row_keeps() -> None:
     """Hand value: four prompts of every kind; keep='all' trains three, keep='mixed' one."""
     for keep_mixed, trained in ((False, {"p0", "p1", "p2"}), (True, {"p2"})):
-        (first, second), _ = play(Fixed(4, Every(2), keep_mixed), ["right", "wrong", "mixed", "failed"], 2)
+        (first, second), _ = play(Fixed(4, UniformSchedule(2), keep_mixed), ["right", "wrong", "mixed", "failed"], 2)
         assert {g.prompt.text for g in first.train} == trained
         assert {g.position for g in second.train} == {int(name[1]) + 4 for name in trained}
         assert Counter(first.fates.values())["unusable"] == 1
@@ -53,7 +53,7 @@ def test_fixed_takes_the_next_prompts_and_keeps_what_the_row_keeps() -> None:
 
 def test_dynamic_fills_the_batch_and_keeps_the_surplus() -> None:
     """Hand value: with every second group mixed, a batch of 3 asks 3, finds 2 mixed, asks on, and the surplus waits."""
-    allocator = Dynamic(3, Every(2), limit=10)
+    allocator = Dynamic(3, UniformSchedule(2), limit=10)
     (first, second), generated = play(allocator, ["mixed", "right"], 2)
     assert [g.position for g in first.train] == [0, 2, 4]
     trained = [g.position for a in (first, second) for g in a.train]
@@ -74,7 +74,7 @@ def test_no_mixed_group_is_lost_and_refilling_is_bounded(
     kinds: list[str], prompts: int, limit: float, policy: str, iterations: int
 ) -> None:
     """Invariance (verl 953, 1108; OpenRLHF 1310): trained once or waiting, never dropped; asks are bounded."""
-    allocator = Dynamic(prompts, Every(2), limit, policy)
+    allocator = Dynamic(prompts, UniformSchedule(2), limit, policy)
     allocations, generated = play(allocator, kinds, iterations)
     trained = [g.id for a in allocations for g in a.train]
     waiting = [g.id for g in allocator.carried]
@@ -89,7 +89,7 @@ def test_no_mixed_group_is_lost_and_refilling_is_bounded(
 
 def test_stopping_says_what_to_do() -> None:
     """The message counts and names the remedies."""
-    allocator = Dynamic(4, Every(2), limit=2, on_exhausted="stop")
+    allocator = Dynamic(4, UniformSchedule(2), limit=2, on_exhausted="stop")
     with pytest.raises(EngineError, match=r"8 prompts gave 0 mixed groups of the 4 wanted .*on_exhausted=train"):
         play(allocator, ["wrong"], 1)
 
@@ -97,9 +97,9 @@ def test_stopping_says_what_to_do() -> None:
 def test_state_survives_json() -> None:
     """Invariance: an allocator restored between iterations decides as the one that went on."""
     kinds = ["mixed", "right", "mixed", "mixed", "wrong", "mixed", "mixed"]
-    first = Dynamic(2, Every(2))
+    first = Dynamic(2, UniformSchedule(2))
     play(first, kinds, 3)
-    second = Dynamic(2, Every(2))
+    second = Dynamic(2, UniformSchedule(2))
     second.restore(json.loads(json.dumps(first.state())), first.carried)
     assert [[g.id for g in a.train] for a in play(first, kinds, 3)[0]] == [
         [g.id for g in a.train] for a in play(second, kinds, 3)[0]
@@ -176,7 +176,7 @@ def collector(allocator: Any, **options: Any) -> Collector:
 
 def test_rows_find_their_group_whatever_finishes_first() -> None:
     """Named bug: rows regrouped across prompts (open-instruct 1794, slime 1415). Order of finishing changes nothing."""
-    collected = collector(Fixed(5, Every(4))).collect(iteration=2)
+    collected = collector(Fixed(5, UniformSchedule(4))).collect(iteration=2)
     assert [g.position for g in collected.groups] == list(range(5))
     assert len({g.id for g in collected.groups}) == 5, "a prompt drawn twice makes two groups"
     for g in collected.groups:
@@ -195,7 +195,7 @@ def test_the_same_prompt_drawn_twice_gets_other_randomness() -> None:
             seen.extend(request.seeds)
             super().submit(request)
 
-    gatherer = collector(Fixed(6, Every(4)))
+    gatherer = collector(Fixed(6, UniformSchedule(4)))
     gatherer.engine = Recording()
     gatherer.collect(iteration=1)
     assert len(set(seen)) == 24
@@ -203,7 +203,7 @@ def test_the_same_prompt_drawn_twice_gets_other_randomness() -> None:
 
 def test_recorded_groups_are_not_asked_of_the_engine() -> None:
     """A record of some groups is used as it is; the rest is generated; the answer is the same."""
-    whole = collector(Fixed(5, Every(4))).collect(iteration=1)
+    whole = collector(Fixed(5, UniformSchedule(4))).collect(iteration=1)
     record = {g.id: g for g in whole.groups[1:4]}
-    again = collector(Fixed(5, Every(4)), recorded=record).collect(iteration=1)
+    again = collector(Fixed(5, UniformSchedule(4)), recorded=record).collect(iteration=1)
     assert again.replayed == 3 and again.groups == whole.groups

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from onedial import cli
-from onedial.algorithms import ALGORITHMS
 from onedial.bench import machine, measure, ours
-from onedial.bench.curves import AXES, shape_at
 from onedial.bench.figure import Figure, Point
 from onedial.bench.flops import Weights, decode_flops, update_flops, weights_of
+from onedial.bench.peer_process import Reply, Worker, WorkerFailed
 from onedial.bench.render import as_page, as_text, number
-from onedial.bench.settings import (
+from onedial.bench.scaling import AXES, shape_at
+from onedial.bench.workload import (
     GENERATE,
     LONG,
     STEP,
@@ -31,10 +30,11 @@ from onedial.bench.settings import (
     reward_of,
     rows_per_pass,
 )
-from onedial.bench.worker import Reply, Worker, WorkerFailed
-from onedial.errors import ConfigError
-from onedial.maths.loss import contributes
-from onedial.models import load_causal_lm, load_tokenizer
+from onedial.cli import main as cli
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.errors import ConfigError
+from onedial.core.maths.loss import contributes
+from onedial.training.models import load_causal_lm, load_tokenizer
 
 SMALL = Shape(4, 4, 20, 6)
 NAMES = [

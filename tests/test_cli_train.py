@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from onedial import cli
+from onedial.cli import main as cli
 
 SMALL = [
     "--iterations", "1", "--prompts_per_iteration", "2", "--group_size", "2", "--max_new_tokens", "3", "--dtype",

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.config import PLAIN_FIELDS, RUN_FIELDS, Run, make_run, merge, read_toml, to_toml, write_toml
-from onedial.errors import ConfigError
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.errors import ConfigError
+from onedial.core.settings import PLAIN_FIELDS, RUN_FIELDS, Run, make_run, merge, read_toml, to_toml, write_toml
 
 
 def round_trip(run: Run, folder: Path) -> Run:
@@ -79,7 +79,7 @@ def test_every_field_is_explained_and_there_are_not_too_many() -> None:
 
 
 def test_every_cell_of_a_row_is_explained() -> None:
-    from onedial.commands.algorithms import cell_meanings
+    from onedial.cli.algorithms import cell_meanings
 
     meanings = cell_meanings()
     assert [name for name, meaning in meanings.items() if not meaning] == ["name", "paper"]

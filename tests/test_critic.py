@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from maths_batches import MAX_TOKENS, loss_and_gradient, make_batch, make_group
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts, offsets_of
-from onedial.maths.critic import (
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts, offsets_of
+from onedial.core.maths.gae import (
     calibration_error,
     explained_variance,
     gae,
@@ -24,9 +24,9 @@ from onedial.maths.critic import (
     value_loss,
     whiten,
 )
-from onedial.maths.loss import contributes
-from onedial.train.critic import valued
-from onedial.train.packing import pack
+from onedial.core.maths.loss import contributes
+from onedial.training.trainer.critic import add_gae
+from onedial.training.trainer.packing import pack
 
 PPO, VAPO = ALGORITHMS["ppo"], ALGORITHMS["vapo"]
 BARE = replace(PPO, name="bare", kl_coef=0.0, kl_in="loss", whiten=False, value_clip=None)
@@ -332,7 +332,7 @@ def test_valued_rows() -> None:
     """Oracle: by hand with λ = γ = 1 and kl_coef ½: rewards 1 and 0, three and two tokens, KL 0.2 on each, V = ½."""
     row = replace(BARE, name="row", lambda_policy=1.0, lambda_critic=1.0, kl_coef=0.5, kl_in="reward")
     rows = pack(row, [make_group([1.0, 0.0], lengths=[3, 2])], max_new_tokens=MAX_TOKENS)
-    rows = valued(row, rows, torch.full((5,), 0.5), torch.full((5,), 0.2), iteration=1)
+    rows = add_gae(row, rows, torch.full((5,), 0.5), torch.full((5,), 0.2), iteration=1)
     batch = rows.batch
     returns = [0.7, 0.8, 0.9, -0.2, -0.1]
     assert batch.returns is not None and batch.token_advantage is not None
@@ -356,6 +356,6 @@ def test_critic_rows_need_no_group() -> None:
     """Oracle: the definition: a group of one has an advantage, r − V; a unanimous group too."""
     rows = pack(BARE, [make_group([1.0], lengths=[1]), make_group([0.0, 0.0], lengths=[1, 1], position=1)],
                 max_new_tokens=MAX_TOKENS)  # fmt: skip
-    batch = valued(BARE, rows, torch.full((3,), 0.25), None, iteration=1).batch
+    batch = add_gae(BARE, rows, torch.full((3,), 0.25), None, iteration=1).batch
     assert batch.advantage.tolist() == pytest.approx([0.75, -0.25, -0.25])
     assert contributes(BARE, batch).all()

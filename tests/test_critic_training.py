@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch
-from onedial.config import Run
-from onedial.errors import CheckpointError, ConfigError
-from onedial.lm.attention import PrefixLayout
-from onedial.logs.run_log import read_json_lines
-from onedial.maths.critic import explained_variance
-from onedial.train import checkpoint
-from onedial.train.critic import Critic, critic_rate
-from onedial.train.loop import train
-from onedial.train.policy import Policy
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch
+from onedial.core.errors import CheckpointError, ConfigError
+from onedial.core.maths.gae import explained_variance
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import Run
+from onedial.training.lm.attention import PrefixLayout
+from onedial.training.trainer import checkpoint
+from onedial.training.trainer.critic import Critic, critic_rate
+from onedial.training.trainer.loop import train
+from onedial.training.trainer.policy import Policy
 from test_lm import GROUPS, ragged_batch
 from test_train import rollouts, run, same, untimed, weights
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onedial.maths import dispersion
+from onedial.core.maths import dispersion
 
 RATES = np.array([0.01, 0.05, 0.2, 0.37, 0.5, 0.9, 0.999])
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from onedial.errors import DataError
-from onedial.lm.attention import use_packed_attention
-from onedial.rollout.engine import Finished, Request, Sampling, seed_of
-from onedial.rollout.sampling import filter_scores, sample
-from onedial.rollout.torch_engine import TorchEngine
+from onedial.core.errors import DataError
+from onedial.training.lm.attention import use_packed_attention
+from onedial.training.rollout.engine import Finished, Request, Sampling, seed_of
+from onedial.training.rollout.sampling import filter_scores, sample
+from onedial.training.rollout.torch_engine import TorchEngine
 from test_lm import CONFIGS, model_of, packed_logps, ragged_batch
 
 

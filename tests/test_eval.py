@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import onedial
-from onedial import cli
-from onedial.errors import DataError
+from onedial.cli import main as cli
+from onedial.core.errors import DataError
 
 SMALL = ["--max_new_tokens", "3", "--dtype", "float32", "--threads", "1"]
 

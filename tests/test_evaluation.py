@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from onedial.errors import DataError
-from onedial.maths.evaluation import (
+from onedial.core.errors import DataError
+from onedial.core.maths.estimators import (
     avg_at_k,
     best_at_k,
     by_level,

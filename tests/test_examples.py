@@ -19,8 +19,8 @@ import pytest
 import torch
 
 import onedial
-from onedial.config import make_run, merge, read_toml
-from onedial.tasks import open_task, verify
+from onedial.core.settings import make_run, merge, read_toml
+from onedial.training.tasks import open_task, verify
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -74,7 +74,7 @@ def test_settings_files_are_whole_runs(path: Path) -> None:
 
 def test_the_median_baseline_by_hand() -> None:
     row = loaded("new_algorithm").MINE
-    from onedial.maths.advantage import advantages
+    from onedial.core.maths.advantage import advantages
 
     # two groups: 0 0 1 (median 0) and 1 1 0 (median 1); dr_grpo's dial 0 divides by nothing
     rewards = torch.tensor([0.0, 0, 1, 1, 1, 0], dtype=torch.double)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
-from onedial.errors import DataError
-from onedial.findings import Finding, all_findings, collect, silent_row
-from onedial.findings.intervals import bootstrap_ratio, clustered_wilson, design_effect, discoveries, wilson
-from onedial.findings.weights import Cells, coefficient, replay_rows
-from onedial.logs.schema import Coverage, Log
+from onedial.analysis.findings import Finding, all_findings, collect, silent_row
+from onedial.analysis.findings.intervals import bootstrap_ratio, clustered_wilson, design_effect, discoveries, wilson
+from onedial.analysis.findings.replay import Cells, coefficient, replay_rows
+from onedial.analysis.logs.schema import Coverage, Log
+from onedial.core.errors import DataError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -231,7 +231,7 @@ def test_false_discoveries_are_as_many_as_said() -> None:
 
 def test_replayed_coefficients_are_numpy_advantages() -> None:
     # oracle: the gradient of a two-class score, (1/n) Σ A_i s_i with s = ±½, computed from each row's own advantages
-    from onedial.algorithms import ALGORITHMS
+    from onedial.core.algorithm_table import ALGORITHMS
 
     for label, cells in replay_rows().items():
         name = label.split(", ")[0]

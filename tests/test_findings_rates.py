@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from findings_logs import rate_log, simulated
-from onedial.findings import all_findings
-from onedial.maths import dispersion
-from onedial.maths.mixing import beta_with_ends, bootstrap, cells_of, npmle, posterior, smoothed
+from onedial.analysis.findings import all_findings
+from onedial.core.maths import dispersion
+from onedial.core.maths.mixing import beta_with_ends, bootstrap, cells_of, npmle, posterior, smoothed
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -77,7 +77,7 @@ def test_smoothed_prior_is_near_the_better_of_both_on_held_out_halves() -> None:
     path = DATA / "deepscaler_solve_rate128.jsonl"
     if not path.is_file():
         pytest.skip("shared/data/deepscaler_solve_rate128.jsonl is not here")
-    from onedial.maths.mixing import Cells, predictive_score
+    from onedial.core.maths.mixing import Cells, predictive_score
 
     total = np.array([json.loads(line)["n_correct"] for line in path.read_text(encoding="utf-8").splitlines()])
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onedial.maths.groups import group_mean, group_size, group_std, group_sum, group_unanimous, num_groups
+from onedial.core.maths.segments import group_mean, group_size, group_std, group_sum, group_unanimous, num_groups
 
 REWARDS = st.floats(-10, 10, allow_nan=False, width=32)
 RAGGED = st.lists(st.lists(REWARDS, min_size=1, max_size=9), min_size=1, max_size=9)

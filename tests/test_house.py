@@ -21,8 +21,8 @@ from packaging.utils import canonicalize_name
 from rich.cells import cell_len
 
 import onedial
-from onedial import cli
-from onedial.errors import ConfigError
+from onedial.cli import main as cli
+from onedial.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "onedial"
@@ -72,6 +72,14 @@ def test_the_changelog_starts_with_this_version() -> None:
     assert headings[0] == onedial.__version__
 
 
+def test_no_module_basename_is_used_twice() -> None:
+    seen: dict[str, Path] = {}
+    for path in FILES:
+        if not path.name.startswith("__"):
+            assert path.stem not in seen, f"{path} and {seen[path.stem]}: one name, two modules"
+            seen[path.stem] = path
+
+
 def test_public_names_are_sorted() -> None:
     assert onedial.__all__ == sorted(onedial.__all__)
 
@@ -105,8 +113,8 @@ def test_files_and_functions_are_short(path: Path) -> None:
 def test_modules_and_public_names_are_documented(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), "the module has no docstring"
-    # these two families implement an interface that is documented once: onedial.cli, onedial.logs.formats
-    told_elsewhere = {"commands": ("configure", "run"), "readers": ("detect", "read")}.get(path.parent.name, ())
+    # these two families implement an interface that is documented once: onedial.cli, onedial.analysis.logs.formats
+    told_elsewhere = {"cli": ("configure", "run"), "readers": ("detect", "read")}.get(path.parent.name, ())
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith(("_", *told_elsewhere)):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
@@ -165,7 +173,7 @@ def test_pins_satisfy_what_the_project_asks_for(requirement: Requirement) -> Non
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "onedial.cli", *words], capture_output=True, text=True, env=os.environ | environment
+        [sys.executable, "-m", "onedial.cli.main", *words], capture_output=True, text=True, env=os.environ | environment
     )
 
 
@@ -173,10 +181,10 @@ def test_help_lists_every_command_within_80_columns(capsys: pytest.CaptureFixtur
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert max(cell_len(line) for line in out.splitlines()) <= 80
-    modules = {path.stem for path in (SRC / "commands").glob("[a-z]*.py")}
+    modules = {path.stem for path in (SRC / "cli").glob("[a-z]*.py")} - {"main"}
     assert modules == set(cli.available()), "a command that COMMANDS does not list is never shown"
     for name, summary in cli.available().items():
-        assert summary, f"commands/{name}.py: HELP has no first line"
+        assert summary, f"cli/{name}.py: HELP has no first line"
         assert f"  {name} " in out
         assert summary in " ".join(out.split())
 
@@ -235,7 +243,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     """`onedial … | head -1`: the pipe is closed before anything is written."""
-    script = "import sys, time; time.sleep(0.2); from onedial.cli import main; sys.exit(main(['--help']))"
+    script = "import sys, time; time.sleep(0.2); from onedial.cli.main import main; sys.exit(main(['--help']))"
     writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert writer.stdout is not None and writer.stderr is not None
     writer.stdout.close()

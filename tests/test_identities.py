@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_group, ragged_groups
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.config import Run
-from onedial.maths.dispersion import weight
-from onedial.maths.loss import policy_loss, with_logp
-from onedial.train.packing import pack
-from onedial.train.policy import Policy
-from onedial.train.step import update
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.maths.dispersion import weight
+from onedial.core.maths.loss import policy_loss, with_logp
+from onedial.core.settings import Run
+from onedial.training.trainer.packing import pack
+from onedial.training.trainer.policy import Policy
+from onedial.training.trainer.step import update
 
 TEMPERATURE = 0.8
 

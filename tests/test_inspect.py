@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from logs_data import make
-from onedial.cli import main
-from onedial.commands.inspect import parse_map
-from onedial.errors import ConfigError
-from onedial.logs import FORMATS
+from onedial.analysis.logs import FORMATS
+from onedial.cli.inspect import parse_map
+from onedial.cli.main import main
+from onedial.core.errors import ConfigError
 
 PROMISED = [
     "format",

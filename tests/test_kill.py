@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from onedial.config import make_run, merge, read_toml
-from onedial.logs.run_log import read_json_lines
-from onedial.train.loop import train
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import make_run, merge, read_toml
+from onedial.training.trainer.loop import train
 from test_train import same, untimed, weights
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def command(model: Path, out: Path, row: str) -> list[str]:
         "eval_prompts": 0, "checkpoint_every": 3, "verifier_workers": 1,
     }  # fmt: skip
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "onedial.cli", "train", row, *flags]
+    return [sys.executable, "-m", "onedial.cli.main", "train", row, *flags]
 
 
 @pytest.mark.parametrize("row", ["dapo", "ppo"])

@@ -11,16 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from onedial.batch import Batch, offsets_of
-from onedial.errors import DataError
-from onedial.lm import head
-from onedial.lm.attention import PrefixLayout, additive, causal_attention, own_past, use_packed_attention, using
-from onedial.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, lay_together, make_decoder
-from onedial.lm.frugal import gated_unit, make_frugal, projections, rms_norm, rotated
-from onedial.lm.head import token_logps
-from onedial.lm.linear import packable
-from onedial.lm.memory import DecodeLayout, KeyValueMemory, PrefillLayout, partial_attention
-from onedial.lm.products import Prefix, product_attention
+from onedial.core.batch import Batch, offsets_of
+from onedial.core.errors import DataError
+from onedial.training.lm import head
+from onedial.training.lm.attention import (
+    PrefixLayout,
+    additive,
+    causal_attention,
+    own_past,
+    use_packed_attention,
+    using,
+)
+from onedial.training.lm.cpu_attention import Prefix, product_attention
+from onedial.training.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, lay_together, make_decoder
+from onedial.training.lm.head import token_logps
+from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout, partial_attention
+from onedial.training.lm.llama_blocks import gated_unit, patch_llama_blocks, projections, rms_norm, rotated
+from onedial.training.lm.packed_linear import packable
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,
@@ -126,7 +133,7 @@ def test_frugal_blocks_equal_the_librarys(name: str) -> None:
     for frugal in (False, True):
         model = model_of(CONFIGS[name])
         if frugal:
-            make_frugal(model)
+            patch_llama_blocks(model)
             assert any("forward" in vars(module) for module in model.modules()), "nothing was replaced"
         logp, _ = packed_logps(model, batch)
         (logp * torch.linspace(-1, 1, len(logp))).sum().backward()
@@ -189,7 +196,7 @@ def test_decoding_equals_the_training_forward(name: str, decoder_type: Any) -> N
     # slots in an order of their own, with a gap, as after retirements
     slots = torch.tensor([3, 0, 2])
     with torch.inference_mode():
-        memory = KeyValueMemory(decoder.num_layers)
+        memory = KVCache(decoder.num_layers)
         layout = PrefillLayout(memory, batch.prompt_offsets, slots, 4)
         last = decoder.hidden(batch.prompt_tokens, layout)[batch.prompt_offsets[1:] - 1]
         decode = DecodeLayout(memory)
@@ -228,7 +235,7 @@ def test_fused_decoder_merges_lora() -> None:
     hidden = []
     with torch.inference_mode():
         for decoder in (PlainDecoder(model), FusedDecoder(model)):
-            layout = PrefillLayout(KeyValueMemory(3), batch.prompt_offsets, torch.arange(3), 3)
+            layout = PrefillLayout(KVCache(3), batch.prompt_offsets, torch.arange(3), 3)
             hidden.append(decoder.hidden(batch.prompt_tokens, layout))
     torch.testing.assert_close(hidden[0], hidden[1], atol=1e-4, rtol=1e-4)
 
@@ -325,9 +332,9 @@ def test_partial_attentions_merge_exactly() -> None:
 def test_product_attention_equals_torchs(length: int, earlier: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Output and gradients against torch's own attention in doubles: blocks of queries, pieces of rows, prompts shared
     by rows, and probabilities kept for backward or made again."""
-    monkeypatch.setattr("onedial.lm.products.KEPT_KEYS", kept)
-    monkeypatch.setattr("onedial.lm.products.PIECE", 2 * 4 * length * (earlier + length))
-    monkeypatch.setattr("onedial.lm.attention.BLOCK", 32)
+    monkeypatch.setattr("onedial.training.lm.cpu_attention.KEPT_KEYS", kept)
+    monkeypatch.setattr("onedial.training.lm.cpu_attention.PIECE", 2 * 4 * length * (earlier + length))
+    monkeypatch.setattr("onedial.training.lm.attention.BLOCK", 32)
     torch.manual_seed(0)
     count, heads, kv_heads, size = 5, 4, 2, 8
     group = torch.tensor([0, 0, 1, 2, 2])

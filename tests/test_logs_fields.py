@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 
 from logs_data import make
-from onedial.errors import DataError
-from onedial.findings import all_findings
-from onedial.findings.key_figures import key_figures
-from onedial.logs import FORMATS, read
-from onedial.logs.splits import with_split
+from onedial.analysis.findings import all_findings
+from onedial.analysis.findings.key_figures import key_figures
+from onedial.analysis.logs import FORMATS, read
+from onedial.analysis.logs.splits import with_split
+from onedial.core.errors import DataError
 
 Rows = list[dict[str, Any]]
 ROWS = make.rollouts(1, iterations=2, prompts=3)

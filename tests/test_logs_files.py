@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from logs_data import make
-from onedial.cli import main
-from onedial.errors import DataError
-from onedial.findings import all_findings, collect
-from onedial.findings.key_figures import key_figures
-from onedial.logs import lines, read, store
+from onedial.analysis.findings import all_findings, collect
+from onedial.analysis.findings.key_figures import key_figures
+from onedial.analysis.logs import lines, read, store
+from onedial.cli.main import main
+from onedial.core.errors import DataError
 
 Rows = list[dict[str, Any]]
 SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share")

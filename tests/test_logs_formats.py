@@ -15,9 +15,9 @@ import pyarrow.feather as feather
 import pytest
 
 from logs_data import make
-from onedial.findings.key_figures import key_figures
-from onedial.logs import ROLLOUT_COLUMNS, read
-from onedial.logs.splits import with_split
+from onedial.analysis.findings.key_figures import key_figures
+from onedial.analysis.logs import ROLLOUT_COLUMNS, read
+from onedial.analysis.logs.splits import with_split
 
 SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share", "silent_other_share")
 COUNTS = ("rollouts", "groups", "group_sizes", "groups_of_one", "unusable")

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logs_data import make
-from onedial.errors import DataError
-from onedial.findings.key_figures import key_figures, pass_at_k, silent_at
-from onedial.logs import read, scale
-from onedial.logs.readers.rates import smallest_grid
-from onedial.logs.readers.trl import overlap_of
-from onedial.logs.runs import lean_groups, scale_and_groups
-from onedial.logs.splits import split_counts, with_split
+from onedial.analysis.findings.key_figures import key_figures, pass_at_k, silent_at
+from onedial.analysis.logs import read, scale
+from onedial.analysis.logs.readers.rates import smallest_grid
+from onedial.analysis.logs.readers.trl import overlap_of
+from onedial.analysis.logs.runs import lean_groups, scale_and_groups
+from onedial.analysis.logs.splits import split_counts, with_split
+from onedial.core.errors import DataError
 
 
 def figures_of(path: Path, **options: Any) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from maths_batches import (
     variants,
     with_logps,
 )
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.errors import ConfigError
-from onedial.maths.loss import contributes, policy_loss
-from onedial.train.packing import pack
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.errors import ConfigError
+from onedial.core.maths.loss import contributes, policy_loss
+from onedial.training.trainer.packing import pack
 
 VARIANTS = variants()
 every_variant = pytest.mark.parametrize("row", VARIANTS, ids=lambda row: row.name)

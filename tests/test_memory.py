@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from onedial.algorithms import ALGORITHMS
-from onedial.config import Run, make_run
-from onedial.lm.attention import PrefixLayout, use_packed_attention
-from onedial.lm.decoder import hidden_states
-from onedial.lm.frugal import make_frugal
-from onedial.train.memory import head_bytes, plan_memory, resident_bytes, shape_of, token_bytes
-from onedial.train.process import give_back_beyond, held_bytes, keep_freed_memory
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.settings import Run, make_run
+from onedial.training.lm.attention import PrefixLayout, use_packed_attention
+from onedial.training.lm.decoder import hidden_states
+from onedial.training.lm.llama_blocks import patch_llama_blocks
+from onedial.training.trainer.cpu import give_back_beyond, held_bytes, keep_freed_memory
+from onedial.training.trainer.memory_plan import head_bytes, plan_memory, resident_bytes, shape_of, token_bytes
 from test_lm import CONFIGS, ragged_batch
 
 
@@ -28,7 +28,7 @@ def test_a_tokens_bytes_are_what_a_forward_pass_keeps(name: str, tmp_path: Path)
     config.save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_config(config)
     use_packed_attention(model)
-    make_frugal(model)
+    patch_llama_blocks(model)
     layout = PrefixLayout(ragged_batch([(60, [60, 60, 60])]))
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from onedial import models
-from onedial.errors import DataError
-from onedial.models import SMOLLM2, fetch, load_causal_lm, load_tokenizer, resolve, stop_ids
+from onedial.core.errors import DataError
+from onedial.training import models
+from onedial.training.models import SMOLLM2, fetch, load_causal_lm, load_tokenizer, resolve, stop_ids
 
 
 @pytest.fixture

@@ -17,21 +17,28 @@ import torch
 from safetensors.torch import load_file
 
 from maths_batches import make_group
-from onedial import cli, logs
-from onedial.algorithms import ALGORITHMS
-from onedial.config import Run, make_run, read_toml
-from onedial.errors import ConfigError, DataError
-from onedial.lm.text import Text
-from onedial.logs.run_log import read_json_lines
-from onedial.tasks import open_task, verify
-from onedial.tasks.arithmetic import LEVELS
-from onedial.tasks.written import read_demonstrations, read_preferences
-from onedial.train import checkpoint
-from onedial.train.loop import train
-from onedial.train.metrics import METRICS
-from onedial.train.offline import group_of
-from onedial.train.past import PAIRS_PER_GROUP, pairs_of, past_demonstrations, past_groups, past_pairs
-from onedial.types import Prompt
+from onedial.analysis import logs
+from onedial.cli import main as cli
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.errors import ConfigError, DataError
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import Run, make_run, read_toml
+from onedial.core.types import Prompt
+from onedial.training.lm.text import Text
+from onedial.training.tasks import open_task, verify
+from onedial.training.tasks.arithmetic import LEVELS
+from onedial.training.tasks.demonstrations import read_demonstrations, read_preferences
+from onedial.training.trainer import checkpoint
+from onedial.training.trainer.loop import train
+from onedial.training.trainer.metrics import METRICS
+from onedial.training.trainer.offline import group_of
+from onedial.training.trainer.past_rollouts import (
+    PAIRS_PER_GROUP,
+    pairs_of,
+    past_demonstrations,
+    past_groups,
+    past_pairs,
+)
 from train_tasks import Early
 
 END = 0  # the tiny model's <|end|>

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maths_batches import MAX_TOKENS, make_batch, make_group, ragged_groups
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.train.packing import micro_batches, optimiser_steps, pack
-from onedial.types import Group
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.types import Group
+from onedial.training.trainer.packing import micro_batches, pack, split_minibatches
 
 ROW = ALGORITHMS["naive_grpo"]
 LENGTHS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -82,22 +82,22 @@ def test_a_large_budget_makes_one_part() -> None:
 def test_optimiser_steps_partition_the_groups(lengths: list[list[int]], updates: int, seed: int) -> None:
     """Oracle: counting. Every group is whole in exactly one step, the steps' sizes differ by one group at most."""
     batch = _batch(lengths)
-    steps = optimiser_steps(batch, updates, seed)
+    steps = split_minibatches(batch, updates, seed)
     assert len(steps) == min(updates, len(lengths))
     assert sum((_identity(step) for step in steps), Counter()) == _identity(batch)
     names = [name for step in steps for name in step.group_ids]
     assert sorted(names) == sorted(batch.group_ids)
     sizes = [len(step.group_ids) for step in steps]
     assert max(sizes) - min(sizes) <= 1
-    again = optimiser_steps(batch, updates, seed)
+    again = split_minibatches(batch, updates, seed)
     assert [step.group_ids for step in again] == [step.group_ids for step in steps]
 
 
 def test_steps_are_shuffled_by_the_seed() -> None:
     """Oracle: 9 groups in 3 steps under ten seeds cannot all be dealt alike."""
     batch = make_batch(ROW)
-    assert len({optimiser_steps(batch, 3, seed)[0].group_ids for seed in range(10)}) > 1
-    assert optimiser_steps(batch, 1, 5) == [batch]
+    assert len({split_minibatches(batch, 3, seed)[0].group_ids for seed in range(10)}) > 1
+    assert split_minibatches(batch, 1, 5) == [batch]
 
 
 def test_failed_verdicts_leave_before_any_statistic() -> None:
@@ -118,7 +118,7 @@ def test_failed_verdicts_leave_before_any_statistic() -> None:
     values = packed.by_rollout([broken, dead, whole])
     assert [index for name, index in values if name == broken.id] == [0, 2, 4]
     assert not any(name == dead.id for name, _ in values)
-    assert sum(part.num_rows for part in optimiser_steps(packed.batch, 3, 0)) == 5
+    assert sum(part.num_rows for part in split_minibatches(packed.batch, 3, 0)) == 5
 
 
 def test_nothing_usable_packs_to_nothing() -> None:

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from maths_batches import MAX_TOKENS, make_group
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.maths.loss import policy_loss
-from onedial.train.packing import pack
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.maths.loss import policy_loss
+from onedial.training.trainer.packing import pack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

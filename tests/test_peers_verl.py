@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_batch, make_group, ragged_groups
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.maths.advantage import advantages
-from onedial.maths.kl import kl
-from onedial.train.packing import pack
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.maths.advantage import advantages
+from onedial.core.maths.kl import kl
+from onedial.training.trainer.packing import pack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -14,18 +14,19 @@ import pytest
 from safetensors.torch import load_file
 
 from findings_logs import simulated
-from onedial.algorithms import ALGORITHMS
-from onedial.budget.allocators import Allocator, Dynamic, Fixed
-from onedial.budget.export import export
-from onedial.budget.planned import PlanFile, planned, read_plan
-from onedial.budget.planner import plan
-from onedial.config import Run
-from onedial.errors import ConfigError
-from onedial.findings.counts import prompt_counts, prompt_rows
-from onedial.tasks.registry import open_task
-from onedial.train import checkpoint
-from onedial.train.loop import train
-from onedial.types import Completion, Group, Rollout, Verdict
+from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
+from onedial.analysis.planning.export import export
+from onedial.analysis.planning.planner import plan
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.errors import ConfigError
+from onedial.core.plan_file import PlanFile, read_plan
+from onedial.core.settings import Run
+from onedial.core.types import Completion, Group, Rollout, Verdict
+from onedial.training.budget.allocators import Allocator, Dynamic, Fixed
+from onedial.training.budget.planned import planned
+from onedial.training.tasks.registry import open_task
+from onedial.training.trainer import checkpoint
+from onedial.training.trainer.loop import train
 from train_tasks import early
 
 TRIES = {"word 1": 2, "word 4": 5, "word 7": 3, "word 12": 4}

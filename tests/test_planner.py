@@ -11,15 +11,15 @@ import polars as pl
 import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
-from onedial.budget.export import export, parse_target, table_of
-from onedial.budget.heldout import held_out
-from onedial.budget.planner import SIZES, Plan, plan
-from onedial.budget.posterior import PromptCounts, believe, best_discount, inverse_sampling_rate
-from onedial.cli import main
-from onedial.errors import DataError
-from onedial.findings.counts import prompt_counts, prompt_rows
-from onedial.maths import dispersion
-from onedial.tasks.registry import open_task
+from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
+from onedial.analysis.planning.backtest import held_out
+from onedial.analysis.planning.export import export, parse_target, table_of
+from onedial.analysis.planning.planner import SIZES, Plan, plan
+from onedial.analysis.planning.posterior import PromptCounts, believe, best_discount, inverse_sampling_rate
+from onedial.cli.main import main
+from onedial.core.errors import DataError
+from onedial.core.maths import dispersion
+from onedial.training.tasks.registry import open_task
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

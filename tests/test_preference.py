@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_group, with_logps
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch, Counts
-from onedial.maths.loss import contributes, policy_loss
-from onedial.maths.preference import pair_margins
-from onedial.train.packing import micro_batches, pack
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch, Counts
+from onedial.core.maths.loss import contributes, policy_loss
+from onedial.core.maths.preference import pair_margins
+from onedial.training.trainer.packing import micro_batches, pack
 
 DPO = ALGORITHMS["dpo"]
 REINFORCE = ALGORITHMS["reinforce"]

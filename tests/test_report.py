@@ -14,13 +14,13 @@ import polars as pl
 import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
-from onedial import logs
-from onedial.cli import main
-from onedial.errors import DataError
-from onedial.findings import collect
-from onedial.report import inert, write_html
-from onedial.report.run import generation_seconds, read_jsonl, run_curves
-from onedial.report.samples import sample_groups
+from onedial.analysis import logs
+from onedial.analysis.findings import collect
+from onedial.analysis.page import inert, write_html
+from onedial.analysis.page.curves import generation_seconds, read_jsonl, run_curves
+from onedial.analysis.page.samples import sample_groups
+from onedial.cli.main import main
+from onedial.core.errors import DataError
 from report_runs import HOSTILE, write_run
 
 

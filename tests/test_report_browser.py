@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from findings_logs import simulated
-from onedial.cli import main
-from onedial.report import write_html
+from onedial.analysis.page import write_html
+from onedial.cli.main import main
 from report_runs import write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to drive a browser")

@@ -9,11 +9,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from onedial import cli
-from onedial.algorithm import Algorithm
-from onedial.algorithms import ALGORITHMS
-from onedial.config import Run
-from onedial.logs.run_log import read_json_lines
+from onedial.cli import main as cli
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import Run
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "rows.py"
 PRESETS = ("trl_", "verl_")  # the losses of other rows, tested for equality with the libraries' own
@@ -38,8 +38,8 @@ def test_commands_are_whole_and_alike(row: Algorithm, tmp_path: Path, monkeypatc
         return SimpleNamespace(directory=tmp_path, train_s=0.0)
 
     # by their modules: the package exports a function `train`, which hides the module of that name
-    monkeypatch.setattr(importlib.import_module("onedial.train.loop"), "train", record)
-    monkeypatch.setattr(importlib.import_module("onedial.commands.train"), "settings_from", lambda past: {"data": "x"})
+    monkeypatch.setattr(importlib.import_module("onedial.training.trainer.loop"), "train", record)
+    monkeypatch.setattr(importlib.import_module("onedial.cli.train"), "settings_from", lambda past: {"data": "x"})
     for words in _rows().commands(row, tmp_path):
         assert cli.main(words) == 0
         assert made[-1].out == words[-1]

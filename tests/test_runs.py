@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from onedial.logs import read, runs
-from onedial.logs.groups import KINDS, group_frame, scale
-from onedial.logs.runs import lean_groups
-from onedial.logs.schema import Log
+from onedial.analysis.logs import read, runs
+from onedial.analysis.logs.grouping import KINDS, group_frame, scale
+from onedial.analysis.logs.runs import lean_groups
+from onedial.analysis.logs.schema import Log
 
 EXACT = ["c", "kind", "low", "high", "n", "size", "tokens"]
 

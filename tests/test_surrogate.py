@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from onedial.algorithms import ALGORITHMS
-from onedial.maths.kl import ESTIMATORS, LOG_RATIO_BOUND, kl
-from onedial.maths.surrogate import clipped_loss, clipped_tokens, importance_weight, log_ratio
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.maths.kl import ESTIMATORS, LOG_RATIO_BOUND, kl
+from onedial.core.maths.surrogate import clipped_loss, clipped_tokens, importance_weight, log_ratio
 
 ROW = replace(ALGORITHMS["naive_grpo"], name="row", clip_low=0.2, clip_high=0.28)
 

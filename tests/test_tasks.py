@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onedial.errors import ConfigError, DataError
-from onedial.tasks import EndlessSource, TaskSource, last_word, open_task, split_of, verify
-from onedial.tasks.arithmetic import LEVELS
-from onedial.tasks.countdown import CountdownVerifier, evaluate, expression_in
-from onedial.types import Prompt, Verdict
-from onedial.verify.pool import VerifierPool
-from onedial.verify.verdict import judge
+from onedial.core.errors import ConfigError, DataError
+from onedial.core.types import Prompt, Verdict
+from onedial.training.tasks import EndlessSource, TaskSource, last_word, open_task, split_of, verify
+from onedial.training.tasks.arithmetic import LEVELS
+from onedial.training.tasks.countdown import CountdownVerifier, evaluate, expression_in
+from onedial.training.verify.pool import VerifierPool
+from onedial.training.verify.verdict import judge
 
 SOURCE = str(Path(__file__).parents[1] / "src")
 
@@ -78,7 +78,7 @@ def test_neighbouring_seeds_are_not_shifted_copies(name: str) -> None:
 def test_draw_is_the_same_in_another_process() -> None:
     """Oracle: a fresh interpreter with another hash seed."""
     code = (
-        "from onedial.tasks import open_task\n"
+        "from onedial.training.tasks import open_task\n"
         "source = open_task('arithmetic')\n"
         "print(*[source.draw('train', 1, position).id for position in range(9)])"
     )
@@ -157,7 +157,7 @@ def test_ten_line_task_in_workers_and_from_a_file(tmp_path: Path) -> None:
     """The public sketch works as is: live, by file, and judged in worker processes."""
     file = tmp_path / "reverse.py"
     file.write_text(
-        "from dataclasses import dataclass\nimport onedial\nfrom onedial.tasks import last_word\n\n"
+        "from dataclasses import dataclass\nimport onedial\nfrom onedial.training.tasks import last_word\n\n"
         "@dataclass(frozen=True)\nclass Reverse:\n    name: str = 'reverse'\n    length: int = 6\n"
         "    def prompt(self, rng):\n        word = ''.join(rng.choices('abcdefgh', k=self.length))\n"
         "        return onedial.Prompt(f'Reverse: {word}', answer=word[::-1])\n"

@@ -12,11 +12,11 @@ from typing import Any
 import polars
 import pytest
 
-from onedial.errors import ConfigError, DataError, MissingExtra
-from onedial.tasks import FiniteSource, open_task, split_of, verify
-from onedial.tasks.data import judge_for
-from onedial.types import Prompt
-from onedial.verify.pool import VerifierPool
+from onedial.core.errors import ConfigError, DataError, MissingExtra
+from onedial.core.types import Prompt
+from onedial.training.tasks import FiniteSource, open_task, split_of, verify
+from onedial.training.tasks.datasets import judge_for
+from onedial.training.verify.pool import VerifierPool
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data files are not here")
@@ -271,7 +271,7 @@ def test_hub_without_datasets_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 def test_hub_data_sets_use_their_own_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the calls that a stand-in for the hub's library receives."""
-    import onedial.tasks.files as files
+    import onedial.training.tasks.data_files as files
 
     asked: list[tuple[str, str, str | None]] = []
 

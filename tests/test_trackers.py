@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from onedial.errors import ConfigError, MissingExtra
-from onedial.train.trackers import numbers, open_trackers
+from onedial.core.errors import ConfigError, MissingExtra
+from onedial.training.trainer.trackers import numbers, open_trackers
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

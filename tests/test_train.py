@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from onedial.algorithms import ALGORITHMS
-from onedial.config import Run
-from onedial.errors import CheckpointError, EngineError, RunDirError
-from onedial.logs.run_log import read_json_lines
-from onedial.maths.loss import contributes
-from onedial.train import checkpoint
-from onedial.train import step as step_module
-from onedial.train.loop import train
-from onedial.train.metrics import METRICS
-from onedial.train.policy import Policy
-from onedial.train.step import learning_rate, update
-from onedial.train.view import View
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.errors import CheckpointError, EngineError, RunDirError
+from onedial.core.maths.loss import contributes
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import Run
+from onedial.training.trainer import checkpoint
+from onedial.training.trainer import step as step_module
+from onedial.training.trainer.live_view import View
+from onedial.training.trainer.loop import train
+from onedial.training.trainer.metrics import METRICS
+from onedial.training.trainer.policy import Policy
+from onedial.training.trainer.step import learning_rate, update
 from train_tasks import Broken, Early, Impossible
 
 
@@ -125,7 +125,7 @@ def test_paid_rollouts_are_not_generated_again(run: Run, monkeypatch: pytest.Mon
     shutil.rmtree(checkpoint.checkpoint_path(Path(run.out), 4))
     train(replace(run, iterations=2, out=run.out + "-two"))  # the state a kill in iteration 4 would have left
     shutil.copytree(checkpoint.checkpoint_path(Path(run.out + "-two"), 2), checkpoint.checkpoint_path(Path(run.out), 2))
-    from onedial.rollout.torch_engine import TorchEngine
+    from onedial.training.rollout.torch_engine import TorchEngine
 
     def refuse(self: Any, request: Any) -> None:
         raise AssertionError("generated again")

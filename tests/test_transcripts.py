@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from onedial.errors import ConfigError, MissingExtra
-from onedial.tasks import open_task, verify
-from onedial.types import Prompt
-from onedial.verify.rewards import resolve
-from onedial.verify.transcripts import align, likeness, longest_common, repeats, units_of, wer, wgpo
+from onedial.core.errors import ConfigError, MissingExtra
+from onedial.core.types import Prompt
+from onedial.training.tasks import open_task, verify
+from onedial.training.verify.rewards import resolve
+from onedial.training.verify.transcripts import align, likeness, longest_common, repeats, units_of, wer, wgpo
 
 pytest.importorskip("jiwer", reason="pip install 'onedial[transcripts]'")
 

@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onedial.types import Prompt
-from onedial.verify.answer import after_hashes, bare_number, boxed, last_number, last_word, parse_number, show_number
-from onedial.verify.maths import Math
-from onedial.verify.verdict import judge
-from onedial.verify.verifiers import Exact, Number, tagged
+from onedial.core.types import Prompt
+from onedial.training.verify.answer import (
+    after_hashes,
+    bare_number,
+    boxed,
+    last_number,
+    last_word,
+    parse_number,
+    show_number,
+)
+from onedial.training.verify.math_equal import Math
+from onedial.training.verify.verdict import judge
+from onedial.training.verify.verifiers import Exact, Number, tagged
 
 HAND_READ = {
     "The answer is 12.": Fraction(12),

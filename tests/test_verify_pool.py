@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from onedial.errors import ConfigError, DataError, VerifierError
-from onedial.types import Prompt, Verdict
-from onedial.verify.maths import Math
-from onedial.verify.pool import VerifierPool
-from onedial.verify.process import Process
-from onedial.verify.rewards import Reward
-from onedial.verify.verifiers import Number
+from onedial.core.errors import ConfigError, DataError, VerifierError
+from onedial.core.types import Prompt, Verdict
+from onedial.training.verify.math_equal import Math
+from onedial.training.verify.pool import VerifierPool
+from onedial.training.verify.process import Process
+from onedial.training.verify.rewards import Reward
+from onedial.training.verify.verifiers import Number
 
 PROMPT = Prompt("q", answer="1")
 HOSTILE = Reward((f"{Path(__file__).parent / 'hostile_verifier.py'}:hostile",))
@@ -150,8 +150,8 @@ def test_workers_die_with_the_trainer(tmp_path: Path) -> None:
     script = tmp_path / "trainer.py"
     script.write_text(
         "import os, time\n"
-        "from onedial.types import Prompt\nfrom onedial.verify.pool import VerifierPool\n"
-        "from onedial.verify.rewards import Reward\n"
+        "from onedial.core.types import Prompt\nfrom onedial.training.verify.pool import VerifierPool\n"
+        "from onedial.training.verify.rewards import Reward\n"
         "def reward(prompt, completion):\n"
         "    open(completion, 'w').write(str(os.getpid())); time.sleep(60)\n"
         f"pool = VerifierPool(Reward((reward,)), workers=1); pool.submit(0, Prompt('q'), {str(tmp_path / 'pid')!r})\n"
@@ -210,7 +210,7 @@ class _Stillborn(Process):
 
 def test_workers_that_keep_dying_do_not_hang_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not an endless wait for items that nobody will judge: the pool says so."""
-    monkeypatch.setattr("onedial.verify.pool.Process", _Stillborn)
+    monkeypatch.setattr("onedial.training.verify.pool.Process", _Stillborn)
     with VerifierPool(HOSTILE, workers=1) as pool:
         pool.submit(0, PROMPT, "right")
         with pytest.raises(VerifierError, match="workers of verifier hostile keep dying before they judge anything"):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from onedial.errors import ConfigError
-from onedial.types import Prompt, Verdict
-from onedial.verify.rewards import STATE, Reward, check_reward, load_object
-from onedial.verify.verdict import fields_of, judge, verdict_of
+from onedial.core.errors import ConfigError
+from onedial.core.types import Prompt, Verdict
+from onedial.training.verify.rewards import STATE, Reward, check_reward, load_object
+from onedial.training.verify.verdict import fields_of, judge, verdict_of
 
 CHAT = Prompt(
     messages=({"role": "user", "content": "2+2"},),

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from onedial.train.view import View, bars, sparkline, stacked
+from onedial.training.trainer.live_view import View, bars, sparkline, stacked
 
 METRICS: dict[str, Any] = {
     "iteration": 3,

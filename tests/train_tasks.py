@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from random import Random
 
-from onedial.types import Prompt, Verdict
+from onedial.core.types import Prompt, Verdict
 
 
 @dataclass(frozen=True)

@@ -30,28 +30,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ALGORITHMS": "onedial.algorithms",
-    "Algorithm": "onedial.algorithm",
-    "Batch": "onedial.batch",
-    "Completion": "onedial.types",
-    "Counts": "onedial.batch",
-    "Group": "onedial.types",
-    "Prompt": "onedial.types",
-    "Rollout": "onedial.types",
-    "Run": "onedial.config",
-    "Verdict": "onedial.types",
-    "evaluate": "onedial.train.heldout",
-    "last_word": "onedial.tasks",
-    "pack": "onedial.train.packing",
-    "policy_loss": "onedial.maths.loss",
-    "train": "onedial.train.loop",
+    "ALGORITHMS": "onedial.core.algorithm_table",
+    "Algorithm": "onedial.core.algorithm",
+    "Batch": "onedial.core.batch",
+    "Completion": "onedial.core.types",
+    "Counts": "onedial.core.batch",
+    "Group": "onedial.core.types",
+    "Prompt": "onedial.core.types",
+    "Rollout": "onedial.core.types",
+    "Run": "onedial.core.settings",
+    "Verdict": "onedial.core.types",
+    "evaluate": "onedial.training.trainer.evaluate",
+    "last_word": "onedial.training.tasks",
+    "pack": "onedial.training.trainer.packing",
+    "policy_loss": "onedial.core.maths.loss",
+    "train": "onedial.training.trainer.loop",
 }
-
-# `onedial.train` is a function here and also the name of the package that holds it. Python binds a package to
-# its parent's attribute once, when it is first imported; doing that now (the package itself is a docstring) and
-# taking the binding away leaves the name to `__getattr__` below, in whatever order the rest is imported.
-importlib.import_module("onedial.train")
-globals().pop("train")
 
 
 def __getattr__(name: str) -> Any:
@@ -68,13 +62,13 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from onedial.algorithm import Algorithm
-    from onedial.algorithms import ALGORITHMS
-    from onedial.batch import Batch, Counts
-    from onedial.config import Run
-    from onedial.maths.loss import policy_loss
-    from onedial.tasks import last_word
-    from onedial.train.heldout import evaluate
-    from onedial.train.loop import train
-    from onedial.train.packing import pack
-    from onedial.types import Completion, Group, Prompt, Rollout, Verdict
+    from onedial.core.algorithm import Algorithm
+    from onedial.core.algorithm_table import ALGORITHMS
+    from onedial.core.batch import Batch, Counts
+    from onedial.core.maths.loss import policy_loss
+    from onedial.core.settings import Run
+    from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
+    from onedial.training.tasks import last_word
+    from onedial.training.trainer.evaluate import evaluate
+    from onedial.training.trainer.loop import train
+    from onedial.training.trainer.packing import pack

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from onedial.lm.decoder import base_model
+from onedial.training.lm.decoder import base_model
 
 
 @dataclass(frozen=True)

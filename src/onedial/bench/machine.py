@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from onedial.bench.settings import Settings
+from onedial.bench.workload import Settings
 
 PACKAGES = ("onedial", "torch", "transformers", "trl", "vllm")
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Seconds that a piece of work takes, to the end of what it queued on an accelerator."""
-    synchronise(device)
+    synchronize(device)
     started = time.perf_counter()
     work()
-    synchronise(device)
+    synchronize(device)
     return time.perf_counter() - started
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits for an accelerator's queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -13,11 +13,11 @@ from onedial.bench.figure import Figure
 from onedial.bench.flops import decode_flops, update_flops, weights_of
 from onedial.bench.machine import Ceiling, interleaved, version
 from onedial.bench.ours import Generation, Update, open_policy
+from onedial.bench.peer_process import Worker, WorkerFailed
 from onedial.bench.peer_transformers import TransformersGeneration
-from onedial.bench.settings import GENERATE, LONG, MODES, STEP, Settings, Shape, rows_per_pass
-from onedial.bench.worker import Worker, WorkerFailed
-from onedial.errors import ConfigError, nearest
-from onedial.train.process import give_back_beyond, prepare_process
+from onedial.bench.workload import GENERATE, LONG, MODES, STEP, Settings, Shape, rows_per_pass
+from onedial.core.errors import ConfigError, nearest
+from onedial.training.trainer.cpu import give_back_beyond, prepare_process
 
 # sub-command → its figures
 FIGURES: dict[str, tuple[str, ...]] = {

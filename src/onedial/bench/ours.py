@@ -7,24 +7,24 @@ from dataclasses import replace
 
 import torch
 
-from onedial.algorithms import ALGORITHMS
-from onedial.batch import Batch
 from onedial.bench.machine import seconds_of
-from onedial.bench.settings import Settings, Shape, prompt_ids, prompt_texts, reward_of
-from onedial.bench.worker import Exchange
-from onedial.budget.allocators import Every, Fixed
-from onedial.config import Run
-from onedial.lm.text import Text
-from onedial.models import load_tokenizer
-from onedial.rollout.collector import Collector
-from onedial.rollout.engine import Request, Sampling, seed_of
-from onedial.rollout.torch_engine import TorchEngine
-from onedial.train.memory import plan_memory
-from onedial.train.packing import pack
-from onedial.train.policy import Policy
-from onedial.train.process import prepare_process
-from onedial.train.step import update
-from onedial.types import Completion, Group, Prompt, Rollout, Verdict
+from onedial.bench.peer_process import Exchange
+from onedial.bench.workload import Settings, Shape, prompt_ids, prompt_texts, reward_of
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch
+from onedial.core.settings import Run
+from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
+from onedial.training.budget.allocators import Fixed, UniformSchedule
+from onedial.training.lm.text import Text
+from onedial.training.models import load_tokenizer
+from onedial.training.rollout.collector import Collector
+from onedial.training.rollout.engine import Request, Sampling, seed_of
+from onedial.training.rollout.torch_engine import TorchEngine
+from onedial.training.trainer.cpu import prepare_process
+from onedial.training.trainer.memory_plan import plan_memory
+from onedial.training.trainer.packing import pack
+from onedial.training.trainer.policy import Policy
+from onedial.training.trainer.step import update
 
 # without refill exactly the shape's prompts are generated, silent groups too
 ROW = replace(ALGORITHMS["dapo"], refill=False)
@@ -161,7 +161,7 @@ class Stepper:
             self.engine,
             Text(tokenizer),
             self.judge,
-            Fixed(shape.prompts, Every(shape.group_size), keep_mixed=self.run.algorithm.keep == "mixed"),
+            Fixed(shape.prompts, UniformSchedule(shape.group_size), keep_mixed=self.run.algorithm.keep == "mixed"),
             lambda position: prompts[position % len(prompts)],
             Sampling(max_new_tokens=shape.completion_tokens),
             seed=0,

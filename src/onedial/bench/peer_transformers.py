@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from onedial.bench.machine import seconds_of
-from onedial.bench.settings import Settings, Shape, prompt_ids
-from onedial.models import load_causal_lm, load_tokenizer
+from onedial.bench.workload import Settings, Shape, prompt_ids
+from onedial.training.models import load_causal_lm, load_tokenizer
 
 
 class TransformersGeneration:

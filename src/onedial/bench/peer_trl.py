@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from onedial.bench.machine import synchronise
-from onedial.bench.settings import Settings, Shape, prompt_texts, reward_of, rows_per_pass
-from onedial.bench.worker import Exchange
-from onedial.models import load_tokenizer
+from onedial.bench.machine import synchronize
+from onedial.bench.peer_process import Exchange
+from onedial.bench.workload import Settings, Shape, prompt_texts, reward_of, rows_per_pass
+from onedial.training.models import load_tokenizer
 
 MAX_STEPS = 1000
 
@@ -46,11 +46,11 @@ def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
                 raise BrokenPipeError
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            synchronise(device)
+            synchronize(device)
             self.started = time.perf_counter()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            synchronise(device)
+            synchronize(device)
             mode[0] = exchange(time.perf_counter() - self.started)
             if mode[0] is None:
                 control.should_training_stop = True

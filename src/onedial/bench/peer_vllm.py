@@ -7,9 +7,9 @@ import os
 import torch
 
 from onedial.bench.machine import seconds_of
-from onedial.bench.settings import Settings, Shape, prompt_ids
-from onedial.bench.worker import Exchange
-from onedial.models import load_tokenizer
+from onedial.bench.peer_process import Exchange
+from onedial.bench.workload import Settings, Shape, prompt_ids
+from onedial.training.models import load_tokenizer
 
 
 def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:

@@ -1,0 +1,1 @@
+"""The analysis wing: readers of rollout logs, figures and findings, the planner and the page. It needs no torch."""

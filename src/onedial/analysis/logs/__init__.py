@@ -1,0 +1,32 @@
+"""Rollout logs and rate tables of every known writer, read into one columnar schema.
+
+log = onedial.analysis.logs.read("runs/x")            # a file or a folder; the format is detected
+log.frame                                    # polars LazyFrame, one row per rollout (schema.py)
+log.coverage.notes                           # what this log cannot show, in words
+"""
+
+from __future__ import annotations
+
+from onedial.analysis.logs.detect import ALIASES, FORMATS, read, with_log
+from onedial.analysis.logs.formats import Format
+from onedial.analysis.logs.grouping import Scale, group_frame, right_of, scale
+from onedial.analysis.logs.readers.onedial_run import without_rollouts
+from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Broken, Coverage, Log
+
+__all__ = [
+    "ALIASES",
+    "FORMATS",
+    "RATE_COLUMNS",
+    "ROLLOUT_COLUMNS",
+    "Broken",
+    "Coverage",
+    "Format",
+    "Log",
+    "Scale",
+    "group_frame",
+    "read",
+    "right_of",
+    "scale",
+    "with_log",
+    "without_rollouts",
+]

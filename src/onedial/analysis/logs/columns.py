@@ -1,0 +1,245 @@
+"""Raw tables as lazy frames, and expressions that turn a column of any type into the schema's types."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from onedial.analysis.logs.formats import Sample
+from onedial.analysis.logs.lines import WORDS, frame_of, frames, gathered, scanned
+from onedial.analysis.logs.log_files import ReadErrors, open_bytes, plain_copy
+from onedial.analysis.logs.repair import repaired, stream_batches
+from onedial.analysis.logs.store import CHUNK_ROWS, Store
+
+FILE = "__file"
+
+
+def raw_table(
+    samples: Sequence[Sample],
+    wanted: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    trouble: ReadErrors,
+    *,
+    hashed: Collection[str] = (),
+) -> pl.LazyFrame:
+    """The wanted columns of all files, with a column `__file`; columns that no file has are absent.
+
+    Lines of JSON are parsed into `wanted`'s types, csv into numbers and truths where these are wanted and every value
+    is one, else into text; parquet and arrow keep their own types. `hashed` columns come as 64-bit hashes of their
+    text: enough to group by, and nothing to store.
+    """
+    store, lazies, any_lines = Store(), [], False
+    inner = {name: name.split(".", 1) for name in wanted if "." in name}
+    for sample in samples:
+        if sample.kind in ("jsonl", "json"):
+            any_lines = True
+            outer = {name: pl.String() for name, _ in inner.values()}  # an object comes as its JSON text
+            asked = {name: dtype for name, dtype in wanted.items() if name not in inner} | outer
+            needed = list(
+                dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
+            )
+            then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.file)
+            clean = Store()
+            if sample.kind == "jsonl" and scanned(sample.file, asked, needed, then=then, add=clean.add):
+                store.extend(clean)
+                continue
+            if sample.kind == "jsonl":
+                parts = frames(sample.file, asked, needed, trouble, then=then)
+            else:
+                document = sample.document if isinstance(sample.document, list) else []
+                parts = iter([then(frame_of(sample.file, enumerate(document, start=1), asked, needed, trouble))])
+            for frame in parts:
+                store.add(frame)
+        else:
+            lazy = _scan(sample, wanted, trouble)
+            if lazy is not None:
+                types = lazy.collect_schema()
+                fields = {name: path for name, path in inner.items() if name not in types}
+                lazy = lazy.with_columns(
+                    pl.col(outside).struct.field(name).alias(whole)
+                    for whole, (outside, name) in fields.items()
+                    if isinstance(types.get(outside), pl.Struct) and name in [f.name for f in types[outside].fields]  # type: ignore[attr-defined]
+                )
+                have = [name for name in wanted if name in lazy.collect_schema()]
+                types = lazy.collect_schema()
+                texts = [text_of(name, types[name]) for name in hashed if name in have]
+                keys = [key_of(name).alias(name) for name in hashed if name in have]
+                whole = lazy.select(*have, pl.lit(str(sample.file)).alias(FILE))
+                lazies.append(whole.with_columns(texts).with_columns(keys))
+    if any_lines:
+        lazies.append(store.scan().with_columns(pl.col(FILE).cast(pl.String)))
+    return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
+
+
+def _finished(
+    frame: pl.DataFrame,
+    *,
+    wanted: Mapping[str, pl.DataType],
+    inner: Mapping[str, list[str]],
+    hashed: Collection[str],
+    file: Path,
+) -> pl.DataFrame:
+    """Parsed lines with fields of objects taken out of their JSON text, keys hashed, and the file's name."""
+    if inner:
+        fields = {whole: pl.col(outer).str.json_path_match(f"$.{name}") for whole, (outer, name) in inner.items()}
+        frame = frame.with_columns(**fields).drop({outer for outer, _ in inner.values()} - set(wanted), strict=False)
+    keys = [key_of(name).alias(name) for name in hashed if name in frame.columns]
+    return frame.with_columns(pl.lit(str(file)).cast(pl.Categorical).alias(FILE), *keys)
+
+
+def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
+    """Files whose column types clash (text here, numbers there) with the clashing columns as text."""
+    types: dict[str, set[str]] = {}
+    for lazy in lazies:
+        for name, dtype in lazy.collect_schema().items():
+            types.setdefault(name, set()).add("number" if dtype.is_numeric() or dtype == pl.Boolean else str(dtype))
+    clash = [name for name, kinds in types.items() if len(kinds - {"Null"}) > 1]
+    if not clash:
+        return lazies
+    return [
+        lazy.with_columns(text_of(name, lazy.collect_schema()[name]) for name in clash if name in lazy.collect_schema())
+        for lazy in lazies
+    ]
+
+
+def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: ReadErrors) -> pl.LazyFrame | None:
+    if sample.kind in ("parquet", "arrow"):
+        with sample.file.open("rb") as stream:
+            is_stream = sample.kind == "arrow" and stream.read(6) != b"ARROW1"
+        if is_stream:
+            store = Store()
+            for frame in stream_batches(sample.file, trouble):
+                store.add(frame)
+            return store.scan()
+        if sample.repair:
+            return repaired(sample.file, sample.kind, {*wanted, *(name.split(".")[0] for name in wanted)}, trouble)
+        return pl.scan_ipc(sample.file) if sample.kind == "arrow" else pl.scan_parquet(sample.file, glob=False)
+    return _scan_csv(sample, wanted, trouble)
+
+
+def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: ReadErrors) -> pl.LazyFrame:
+    """The wanted columns, parsed once; files with a ragged row are read row by row, so that it can be located."""
+    file, separator = plain_copy(sample.file, trouble), sample.separator
+    names = list(sample.schema)
+    typed = {name: wanted[name] for name in names if wanted.get(name) in (pl.Float64, pl.Boolean)}
+    for types in (typed, dict[str, pl.DataType]()) if typed else (typed,):
+        lazy = pl.scan_csv(file, separator=separator, infer_schema=False, schema_overrides=types, glob=False)
+        try:
+            if lazy.collect_schema().names() != names:
+                break
+            columns = [name for name in names[:-1] if name in wanted]
+            store = _unless_ragged(lazy.select(*columns, names[-1]))
+        except pl.exceptions.PolarsError:  # a ragged row, or text where the sample had numbers
+            continue
+        if store is not None:
+            return store.scan()
+        break
+    return _csv_rows(file, separator, trouble)
+
+
+def _unless_ragged(table: pl.LazyFrame) -> Store | None:
+    """All rows, or None once the last field of a row is empty: it may have been left out."""
+    store = Store()
+    for batch in gathered(table):
+        if batch.get_column(batch.columns[-1]).null_count():
+            return None
+        store.add(batch)
+    return store
+
+
+def _csv_rows(file: Path, separator: str, trouble: ReadErrors) -> pl.LazyFrame:
+    store, names, rows = Store(), list[str](), list[list[str]]()
+    with open_bytes(file) as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
+        reader = csv.reader(_without_nul(text), delimiter=separator)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as problem:
+                trouble.add(file, reader.line_num, f"not CSV: {problem}")
+                continue
+            if not names:
+                names = row
+            elif row and len(row) != len(names):
+                trouble.add(file, reader.line_num, f"{len(row)} fields where the header has {len(names)}")
+            elif row:
+                rows.append(row)
+            if len(rows) >= CHUNK_ROWS:
+                store.add(_text_frame(names, rows))
+                rows = []
+    store.add(_text_frame(names, rows))
+    return store.scan()
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    return (line.replace("\0", "") for line in lines)
+
+
+def _text_frame(names: list[str], rows: list[list[str]]) -> pl.DataFrame:
+    columns: list[tuple[str, ...]] = list(zip(*rows, strict=True)) if rows else [() for _ in names]
+    return pl.DataFrame(
+        {
+            name: pl.Series(name, list(column), dtype=pl.String)
+            for name, column in zip(names, columns, strict=True)
+            if name
+        }
+    ).with_columns(pl.all().replace("", None))
+
+
+def text_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as text: chat messages as their contents, one per line, other nested values as JSON-like text."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        return column
+    if isinstance(dtype, pl.List):
+        inner = dtype.inner
+        if isinstance(inner, pl.Struct) and any(f.name == "content" and f.dtype == pl.String for f in inner.fields):
+            return column.list.eval(pl.element().struct.field("content")).list.join("\n", ignore_nulls=True).alias(name)
+        if inner == pl.String:
+            return column.list.join("\n", ignore_nulls=True).alias(name)
+        return column.map_elements(lambda value: str(value.to_list()), return_dtype=pl.String).alias(name)
+    if isinstance(dtype, pl.Struct):
+        return column.struct.json_encode().alias(name)
+    return column.cast(pl.String, strict=False)
+
+
+def number_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as f64; text may spell numbers or right and wrong (WORDS); anything else is null."""
+    column = pl.col(name)
+    if dtype == pl.String:
+        text = column.str.strip_chars().str.to_lowercase()
+        return pl.coalesce(text.cast(pl.Float64, strict=False), text.replace_strict(dict(WORDS), default=None)).alias(
+            name
+        )
+    if isinstance(dtype, pl.List | pl.Struct | pl.Array):
+        return pl.lit(None, dtype=pl.Float64).alias(name)
+    return column.cast(pl.Float64, strict=False)
+
+
+def whole_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as i64 (its length where it is a list of tokens)."""
+    if isinstance(dtype, pl.List):
+        return pl.col(name).list.len().cast(pl.Int64)
+    return number_of(name, dtype).cast(pl.Int64, strict=False)
+
+
+def truth_of(name: str, dtype: Any) -> pl.Expr:
+    """A column as boolean: true and false, 1 and 0, or their words; any other value is null."""
+    if dtype == pl.Boolean:
+        return pl.col(name)
+    value = number_of(name, dtype)
+    return pl.when(value == 1).then(True).when(value == 0).then(False).alias(name)
+
+
+def key_of(*names: str) -> pl.Expr:
+    """A 64-bit hash of one or several columns: a key to compare for equality. Null where the last of them is null."""
+    last = pl.col(names[-1])
+    return pl.when(last.is_not_null()).then(last.hash() if len(names) == 1 else pl.struct(names).hash())

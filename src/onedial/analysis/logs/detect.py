@@ -1,0 +1,222 @@
+"""From a path to a `Log`: which files, which format, which reader. The table of formats is `FORMATS`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onedial.analysis.logs.formats import Format, Options, Sample, take_sample
+from onedial.analysis.logs.grouping import KINDS
+from onedial.analysis.logs.log_files import ReadErrors, data_files
+from onedial.analysis.logs.readers import (
+    code,
+    lists,
+    nemo,
+    onedial_run,
+    open_instruct,
+    plain_table,
+    rates,
+    swift,
+    tinker,
+    traces,
+    trl,
+    verifiers_results,
+    verl,
+)  # fmt: skip
+from onedial.analysis.logs.readers.common import count_of, listed
+from onedial.analysis.logs.readers.onedial_run import without_rollouts
+from onedial.analysis.logs.repair import DAMAGE, reason_of
+from onedial.analysis.logs.runs import lean_groups
+from onedial.analysis.logs.schema import Log
+from onedial.core.errors import DataError, nearest
+
+T = TypeVar("T")
+
+FORMATS: Mapping[str, Format] = {
+    form.name: form
+    for form in (
+        onedial_run.FORMAT,
+        traces.FORMAT,
+        verifiers_results.FORMAT,
+        open_instruct.FORMAT,
+        tinker.FORMAT,
+        nemo.FORMAT,
+        swift.FORMAT,
+        trl.FORMAT,
+        verl.FORMAT,
+        code.FORMATS["lm-eval"],
+        code.FORMATS["evalplus"],
+        lists.FORMAT,
+        code.FORMATS["humaneval"],
+        rates.FORMAT,
+        plain_table.FORMAT,
+    )
+}
+"""In the order in which they are tried: the most particular first."""
+
+ALIASES = {
+    "prime-rl": "traces",
+    "verifiers-v1": "traces",
+    "verifiers-legacy": "verifiers",
+    "livecodebench": "sample-lists",
+    "cruxeval": "sample-lists",
+    "bigcodebench": "evalplus",
+    "plain": "table",
+    "swift": "ms-swift",
+    "nemo": "nemo-rl",
+}
+
+NO_LOG = {
+    "openrlhf": "OpenRLHF 0.11 writes no rollout log: it sends one sample per step to wandb or TensorBoard and "
+    "nothing to disk. Dump prompt, completion and reward per rollout from your reward function as JSON lines; onedial "
+    "reads that as a plain table",
+}
+
+MIN_GROUPS_TO_TELL = 20
+COMPANIONS = re.compile(r"^(metrics|eval)\.jsonl$|^(metadata|config|plan)\.json$|_metadata\.jsonl$")
+"""Files that stand beside a log as a rule; nobody misses their rows."""
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""What lies beside these (a tokenizer, a configuration, a trainer's state) describes a model."""
+
+
+def read(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    outcome: str | None = None,
+    tries: int | None = None,
+    text: bool = True,
+    repair: bool = False,
+) -> Log:
+    """Read a rollout log or a rate table: a file, or a folder of files.
+
+    `format` is a name of `FORMATS`, detected when None. `columns` maps our names to the file's
+    ({"prompt": "question"}); `outcome` names the reward component to take as outcome, or "total"; `tries` is the
+    number of rollouts behind each solve rate; `text=False` leaves prompts and completions out; `repair` reads parquet
+    and arrow files part by part and leaves damaged parts out (`with_log` does so where it is needed).
+    Raises DataError when nothing there can be read as a log; broken lines are counted in the result instead.
+    """
+    options, trouble = Options(dict(columns or {}), outcome, tries, text), ReadErrors()
+    path = Path(path)
+    if why := without_rollouts(path):
+        raise DataError(f"{why} (onedial report {path} draws its curves)")
+    files = data_files(path)
+    form, samples, unread = choose(path, files, format, options, trouble)
+    log = form.read([replace(sample, repair=repair) for sample in samples], options, trouble)
+    notes = log.coverage.notes
+    models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
+    unread = [file for file in unread if not COMPANIONS.search(file.name) and file.parent not in models]
+    if unread:
+        number, names = len(unread), listed([file.name for file in unread], 4)
+        verbs = ("is", "was") if number == 1 else ("are", "were")
+        notes += (f"{count_of(number, 'file')} here {verbs[0]} not of this log and {verbs[1]} not read: {names}.",)
+    log = replace(
+        log,
+        broken=tuple(trouble.places),
+        broken_lines=trouble.count,
+        coverage=replace(log.coverage, notes=notes),
+    )
+    return _tell_survivors(log)
+
+
+def with_log(then: Callable[[Log], T], path: str | Path, format: str | None = None, **options: Any) -> T:
+    """What `then` makes of the log at `path`; `format` and `options` as in `read`.
+
+    Columns of parquet and arrow files are read when they are needed. Where one turns out to be damaged only then, all
+    is done again without the damaged parts, which are counted. Raises DataError where that does not help either.
+    """
+    try:
+        return then(read(path, format, **options))
+    except DAMAGE:
+        try:
+            return then(read(path, format, repair=True, **options))
+        except DAMAGE as problem:
+            raise DataError(f"{path}: cannot be read: {reason_of(problem)}") from problem
+
+
+def choose(
+    path: Path, files: Sequence[Path], format: str | None, options: Options, trouble: ReadErrors
+) -> tuple[Format, list[Sample], list[Path]]:
+    """(format, samples of its files, files left unread)."""
+    form = by_name(format) if format else None
+    seen: dict[str, list[Sample]] = {}
+    unread: list[Path] = []
+    samples: list[Sample] = []
+    for file in files:
+        sample = take_sample(file, trouble, path)
+        if sample is None:
+            unread.append(file)
+            continue
+        samples.append(sample)
+        name = next((name for name, known in FORMATS.items() if known.detect(sample)), None)
+        if name:
+            seen.setdefault(name, []).append(sample)
+    if form is None:
+        form = next((known for name, known in FORMATS.items() if name in seen), None)
+    if form is None and options.columns and samples:
+        form = FORMATS["rates" if {"rate", "k", "n"} & set(options.columns) else "table"]
+        return form, samples, unread
+    if form is None:
+        raise DataError(_not_recognised(path, samples, trouble))
+    chosen = seen.get(form.name) or (samples if format else [])
+    if not chosen:
+        raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognised(path, samples, trouble)}")
+    return form, chosen, unread + [sample.file for sample in samples if sample not in chosen]
+
+
+def by_name(name: str) -> Format:
+    """The format of that name or alias; DataError names the nearest."""
+    name = name.lower()
+    if name in NO_LOG:
+        raise DataError(f"--format {name}: {NO_LOG[name]}")
+    name = ALIASES.get(name, name)
+    if name not in FORMATS:
+        raise DataError(
+            f"--format {name}: not a known format{nearest(name, [*FORMATS, *ALIASES])}; "
+            f"allowed: {', '.join(FORMATS)} (onedial inspect --formats says what each is)"
+        )
+    return FORMATS[name]
+
+
+def _not_recognised(path: Path, samples: Sequence[Sample], trouble: ReadErrors) -> str:
+    if not samples:
+        why = f" ({trouble.places[0].reason})" if trouble.places else ""
+        return (
+            f"{path}: there is no readable data in it{why}. onedial reads .jsonl, .json, .csv, .tsv, .parquet, .arrow "
+            "and .feather files, compressed or not, and folders of them"
+        )
+    first = samples[0]
+    where = path if path.is_file() else path.parent / first.place  # not a decompressed copy
+    columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
+    if first.columns and not first.rows:
+        return f"{where}: a header and no rows: there is nothing to look at. Columns seen: {columns}"
+    return (
+        f"{where}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
+        "id or text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns "
+        "with --map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
+    )
+
+
+def _tell_survivors(log: Log) -> Log:
+    """Where the format allows a filter before logging, let the groups tell whether it was on."""
+    if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
+        return log
+    kinds = lean_groups(log).get_column("kind")
+    silent = int(kinds.is_in([KINDS.index(kind) for kind in ("right", "wrong", "other")]).sum())
+    mixed = int((kinds == KINDS.index("mixed")).sum())
+    if silent:
+        return replace(log, coverage=replace(log.coverage, survivors_only=False))
+    if mixed < MIN_GROUPS_TO_TELL:
+        note = (
+            f"Whether silent groups were dropped before logging cannot be told from {count_of(mixed, 'mixed group')}."
+        )
+        return replace(log, coverage=replace(log.coverage, notes=(*log.coverage.notes, note)))
+    note = (
+        f"Not one of {mixed:,} groups is silent: they were dropped before the log was written. The log holds survivors "
+        "only; silent shares, solve rates and pass@k of the run cannot be had from it."
+    )
+    return replace(log, coverage=replace(log.coverage, survivors_only=True, notes=(note, *log.coverage.notes)))

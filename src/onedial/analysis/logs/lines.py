@@ -1,0 +1,226 @@
+"""JSON lines: fast where a file is clean, line by line where it is not, nothing dropped in silence.
+
+A plain file goes through polars' own scan with the needed columns only (`scanned`). Where that refuses (a broken line,
+a NaN literal, a value of another type), and in compressed files, blocks of whole lines go through polars' parser one by
+one, and a block that it refuses is read line by line; what cannot be read is noted with its file and line number, and
+everything else of the block is kept (`frames`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from onedial.analysis.logs.log_files import BLOCK_BYTES, ReadErrors, blocks, compression, side_by_side
+
+BOM = b"\xef\xbb\xbf"
+
+
+def json_rows(path: Path, trouble: ReadErrors) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of every line that is JSON; blank lines are no lines, others are noted in `trouble`."""
+    for first, block in blocks(path, trouble):
+        yield from _rows_of_block(path, first, block, trouble)
+
+
+def _rows_of_block(path: Path, first: int, block: bytes, trouble: ReadErrors) -> Iterator[tuple[int, Any]]:
+    for number, raw in enumerate(block.split(b"\n"), start=first):
+        line = raw.removeprefix(BOM).strip() if number == 1 else raw.strip()
+        if not line:
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as problem:
+            trouble.add(path, number, f"not UTF-8 text (byte {problem.start + 1} of the line)")
+        except json.JSONDecodeError as problem:
+            trouble.add(path, number, f"not JSON: {problem.msg} (column {problem.colno})")
+        except RecursionError:
+            trouble.add(path, number, "nested too deeply to be read")
+        except ValueError as problem:  # a whole number with more digits than Python converts
+            trouble.add(path, number, f"not read: {str(problem)[:100]}")
+
+
+def frames(
+    path: Path,
+    schema: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    trouble: ReadErrors,
+    *,
+    then: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
+) -> Iterator[pl.DataFrame]:
+    """The columns of `schema` of every line, one data frame a block, as `then` leaves it.
+
+    A String column takes any value (as JSON text where it is not a string). A line with none of the `essential`
+    columns is no rollout and is noted as broken.
+    """
+
+    def parse(item: tuple[int, bytes]) -> tuple[int, bytes, pl.DataFrame | None]:
+        first, block = item
+        frame = _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
+        return first, block, None if frame is None else then(frame)
+
+    for first, block, frame in side_by_side(parse, blocks(path, trouble)):
+        if frame is None:
+            frame = then(frame_of(path, _rows_of_block(path, first, block, trouble), schema, essential, trouble))
+        yield frame
+
+
+def scanned(
+    path: Path,
+    schema: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    *,
+    then: Callable[[pl.DataFrame], pl.DataFrame],
+    add: Callable[[pl.DataFrame], None],
+) -> bool:
+    """Gives `add` the frames that `frames` would give, by polars' own scan of a plain file.
+
+    False where some line needs a closer look; what was added is then of no use: polars may give rows that come after
+    the one it refuses.
+    """
+    if compression(path) is not None or set("*?[") & set(str(path)):  # polars would look for files by that pattern
+        return False
+    add(then(pl.DataFrame(schema=dict(schema))))
+    try:
+        for frame in gathered(pl.scan_ndjson(path.absolute(), schema=dict(schema))):
+            if _foreign(frame, essential):
+                return False
+            add(then(frame))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
+    return True
+
+
+def gathered(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The rows in order, in frames of about `BLOCK_BYTES`: polars' own batches may hold a few hundred rows."""
+    size, waiting = 0, list[pl.DataFrame]()
+    for batch in table.collect_batches(maintain_order=True, engine="streaming"):
+        waiting.append(batch)
+        size += int(batch.estimated_size())
+        if size >= BLOCK_BYTES:
+            yield pl.concat(waiting)
+            size, waiting = 0, []
+    if waiting:
+        yield pl.concat(waiting)
+
+
+def _foreign(frame: pl.DataFrame, essential: Sequence[str]) -> bool:
+    """Whether some row has none of the essential columns."""
+    if not essential or not all(frame.get_column(name).null_count() for name in essential):
+        return False
+    return bool(frame.select(pl.all_horizontal(pl.col(name).is_null() for name in essential).any()).item())
+
+
+def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[str]) -> pl.DataFrame | None:
+    """The block by polars' parser, or None when any line of it needs a closer look."""
+    if not block or block.isspace():
+        return pl.DataFrame(schema=dict(schema))
+    try:
+        frame = pl.read_ndjson(block, schema=dict(schema))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    return None if _foreign(frame, essential) else frame
+
+
+def frame_of(
+    path: Path,
+    rows: Iterable[tuple[int, Any]],
+    schema: Mapping[str, pl.DataType],
+    essential: Sequence[str],
+    trouble: ReadErrors,
+) -> pl.DataFrame:
+    """Numbered rows as a frame of `schema`; rows and values that do not fit are noted with their number.
+
+    Truths come as numbers: one that is not 0 or 1 may stand among them.
+    """
+    schema = {name: pl.Float64() if dtype == pl.Boolean else dtype for name, dtype in schema.items()}
+    columns: dict[str, list[Any]] = {name: [] for name in schema}
+    for number, row in rows:
+        if not isinstance(row, dict):
+            trouble.add(path, number, f"a JSON {type(row).__name__}, not an object")
+            continue
+        if essential and all(row.get(name) is None for name in essential):
+            trouble.add(path, number, f"none of the fields {', '.join(essential)}")
+            continue
+        odd = []
+        for name, dtype in schema.items():
+            value, fits = coerce(row.get(name), dtype)
+            columns[name].append(value)
+            if not fits:
+                odd.append(f"{name} is {short(row[name])}, not {expected(dtype)}")
+        if odd:
+            trouble.add(path, number, "; ".join(odd) + "; left empty")
+    return pl.DataFrame(columns, schema=dict(schema), strict=False)
+
+
+def coerce(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
+    """(value as `dtype`, whether it could be had): null stays null, numbers may come as text or true/false."""
+    if value is None:
+        return None, True
+    if dtype == pl.String:
+        return clean(value if isinstance(value, str) else json.dumps(value)), True
+    if dtype == pl.Float64:
+        number = to_float(value)
+        return number, number is not None
+    if dtype == pl.Int64:
+        number = to_float(value)
+        if number is None or not number.is_integer() or abs(number) >= 2**63:
+            return None, False
+        return int(value if isinstance(value, int) else number), True  # not through a float, which rounds beyond 2⁵³
+    if isinstance(dtype, pl.List):
+        items = [coerce(item, dtype.inner) for item in value] if isinstance(value, list) else [(None, False)]  # type: ignore[arg-type]
+        fits = all(fit for _, fit in items)
+        return ([item for item, _ in items] if fits else None), fits
+    raise TypeError(f"no column of a log is read as {dtype}")
+
+
+def clean(text: str) -> str:
+    """`text` without lone surrogates, which JSON can spell and no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def to_float(value: Any) -> float | None:
+    """A number from a number, a boolean or their text; None from anything else. NaN and infinities pass through."""
+    if isinstance(value, bool | int | float | Decimal):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in WORDS:
+            return WORDS[text]
+        try:
+            return float(text)
+        except ValueError:
+            return None
+    return None
+
+
+WORDS: Mapping[str, float] = {
+    **dict.fromkeys(
+        ("true", "yes", "y", "correct", "right", "pass", "passed", "success", "solved", "resolved", "c"), 1.0
+    ),
+    **dict.fromkeys(
+        ("false", "no", "n", "incorrect", "wrong", "fail", "failed", "failure", "unsolved", "unresolved", "i"), 0.0
+    ),
+}
+"""What people write for right and wrong."""
+
+
+def expected(dtype: pl.DataType) -> str:
+    """A type in plain words."""
+    if dtype == pl.Float64:
+        return "a number"
+    return "a list" if isinstance(dtype, pl.List) else "text"
+
+
+def short(value: Any) -> str:
+    """At most 40 characters of a value, control characters escaped."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "…"

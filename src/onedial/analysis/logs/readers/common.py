@@ -1,0 +1,112 @@
+"""What every reader ends with, and the few questions that several of them ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from onedial.analysis.logs.formats import Sample
+from onedial.analysis.logs.schema import ROLLOUT_COLUMNS, Coverage, Log, conform
+from onedial.core.errors import DataError
+
+EVALUATION = re.compile(
+    r"^(val|valid|validation|eval|evals|evaluation)([_\-.]|\d|$)|^test([_\-](set|data|split|rollouts?).*)?(\.\w+)*$",
+    re.IGNORECASE,
+)
+TRAINING = re.compile(r"^(train|training)([_\-.]|\d|$)", re.IGNORECASE)
+OUTCOME_NAME = re.compile(
+    r"^(reward[_/])?(acc|accuracy|correct|correctness|is_correct|exact_match|correct_answer|answer_correct|math_correct)"
+    r"([_\-]?(reward|score))?([_\-]?func(tion)?)?$",
+    re.IGNORECASE,
+)
+
+
+def finish(
+    name: str,
+    title: str,
+    frame: pl.LazyFrame,
+    *,
+    coverage: Coverage,
+    samples: Sequence[Sample],
+    why: Mapping[str, str] | None = None,
+    ignored: Iterable[str] = (),
+    right: float | None = None,
+    group_parts: tuple[str, ...] = (),
+) -> Log:
+    """The log of a reader: canonical columns, and a reason for each one the frame does not have."""
+    have = set(frame.collect_schema().names())
+    reasons = why or {}
+    missing = {
+        column: reasons.get(column, f"{title} does not log it") for column in ROLLOUT_COLUMNS if column not in have
+    }
+    return Log(
+        kind="rollouts",
+        frame=conform(frame, ROLLOUT_COLUMNS),
+        format=name,
+        coverage=coverage,
+        missing=missing,
+        files=tuple(sample.file for sample in samples),
+        ignored=tuple(sorted(name for name in ignored if "." not in name)),
+        right=right,
+        group_parts=group_parts,
+    )
+
+
+def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: str) -> pl.Schema:
+    """The schema of a table that a reader cannot do without `needed` of; DataError when it lacks one of them."""
+    have = raw.collect_schema()
+    absent = [name for name in needed if name not in have]
+    if absent:
+        seen = sorted(set().union(*(sample.columns for sample in samples)))
+        raise DataError(
+            f"{samples[0].file}: {title} has {listed(needed)}, and here there is no {listed(absent)}. Columns seen: "
+            f"{listed([repr(name) for name in seen], 30) or 'none'}. Leave --format out to have the format detected, "
+            "or name your columns with --map"
+        )
+    return have
+
+
+def split_of_path(file: Path | str) -> str | None:
+    """ "train" or "eval" as the nearest of the file's name and its folders says; None when none does."""
+    for part in reversed(Path(file).parts):
+        if EVALUATION.match(part):
+            return "eval"
+        if TRAINING.match(part):
+            return "train"
+    return None
+
+
+def step_of_path(file: Path | str) -> int | None:
+    """The step in a path such as rollouts/step_12/… or 12.jsonl; None when there is none."""
+    for part in reversed(Path(file).parts):
+        found = re.match(r"^(?:global_)?(?:step|iteration|iter)[_\-]?(\d+)", part) or re.match(r"^(\d+)\.\w+", part)
+        if found:
+            return int(found.group(1))
+    return None
+
+
+def per_file(samples: Sequence[Sample], values: Mapping[str, object], dtype: pl.DataType) -> pl.Expr:
+    """A constant per file, by the column `__file`."""
+    return pl.col("__file").replace_strict(dict(values), default=None, return_dtype=dtype)
+
+
+def outcome_component(names: Sequence[str]) -> str | None:
+    """The one component whose name says that it judges correctness; None when none or several do."""
+    found = [name for name in names if OUTCOME_NAME.match(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def listed(items: Sequence[str], limit: int = 6) -> str:
+    """`a, b and c`, cut after `limit` items."""
+    shown = list(items[:limit])
+    if len(items) > limit:
+        return ", ".join(shown) + f" and {len(items) - limit} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def count_of(number: int, one: str, many: str | None = None) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

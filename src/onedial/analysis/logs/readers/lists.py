@@ -1,0 +1,159 @@
+"""One row per prompt with a list of verdicts or rewards: LiveCodeBench eval_all, CRUXEval scores, OpenR1 and others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.lines import to_float
+from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.readers.common import count_of, finish
+from onedial.analysis.logs.readers.messages import key, plain
+from onedial.analysis.logs.readers.names import LENGTH_LISTS, MARK_LISTS, TEXT_LISTS, find, mapping, norm
+from onedial.analysis.logs.readers.plain_table import identity
+from onedial.analysis.logs.readers.rows import objects
+from onedial.analysis.logs.schema import Coverage, Log
+from onedial.analysis.logs.store import store_rows
+
+ORDER = ("graded_list", "correct", "is_correct", "passed", "acc", "success", "reward", "score")
+
+
+def detect(sample: Sample) -> bool:
+    return by_task(sample) is not None or mark_column(sample) is not None
+
+
+def marks_of(value: Any) -> list[float | None] | None:
+    """A list of verdicts as 1, 0 or a graded reward (None where an entry is null); None when it is no such list.
+
+    An entry may be the list of a program's tests (APPS: true, false, -1 and -2 for errors): right when all are true.
+    """
+    if not isinstance(value, list) or not value:
+        return None
+    marks = [_all_passed(item) if isinstance(item, list) else to_float(item) for item in value]
+    return marks if all(mark is not None or item is None for mark, item in zip(marks, value, strict=True)) else None
+
+
+def _all_passed(tests: list[Any]) -> float | None:
+    if not tests or not all(isinstance(test, bool) or test in (-1, -2) for test in tests):
+        return None
+    return float(all(test is True for test in tests))
+
+
+def mark_column(sample: Sample) -> str | None:
+    """The column that holds lists of verdicts: the most telling name, and of several the one that is filled in most."""
+    found: dict[str, int] = {}
+    for name in sorted(name for name in sample.columns if "." not in name):
+        lists = [value for value in sample.values(name) if value != []]
+        if lists and MARK_LISTS.search(norm(name)) and all(marks_of(value) is not None for value in lists):
+            found[name] = len(lists)
+    rank = {name: next((i for i, word in enumerate(ORDER) if word in norm(name)), len(ORDER)) for name in found}
+    return min(found, key=lambda name: (rank[name], -found[name], name)) if found else None
+
+
+def by_task(sample: Sample) -> tuple[str | None, str | None] | None:
+    """In a JSON object: the key of {task: [verdict, …]} (None = the object itself) and of {task: [text, …]}."""
+    document = sample.document
+    if not isinstance(document, dict) or not document:
+        return None
+    if _all_lists(document, marks=True) and not any(MARK_LISTS.search(norm(str(name))) for name in document):
+        return None, None
+    inner = {name: value for name, value in document.items() if isinstance(value, dict) and value}
+    marks = [name for name, value in inner.items() if _all_lists(value, marks=True)]
+    texts = [name for name, value in inner.items() if _all_lists(value, marks=False)]
+    return (marks[0], texts[0] if texts else None) if marks else None
+
+
+def _all_lists(value: dict[Any, Any], *, marks: bool) -> bool:
+    if marks:
+        return all(marks_of(item) is not None for item in value.values())
+    return all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in value.values())
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    notes: list[str] = []
+    columns = sorted({name for name in map(mark_column, samples) if name})
+    frame = store_rows(_rows(samples, options, trouble, notes))
+    return finish(
+        "sample-lists",
+        "the table",
+        frame,
+        samples=samples,
+        coverage=Coverage(reward_is=", ".join(columns) or "the list of verdicts", notes=tuple(dict.fromkeys(notes))),
+        ignored=set().union(*(sample.columns for sample in samples)) - set(columns),
+    )
+
+
+def _rows(
+    samples: Sequence[Sample], options: Options, trouble: ReadErrors, notes: list[str]
+) -> Iterator[dict[str, Any]]:
+    for sample in samples:
+        names = by_task(sample)
+        if names is not None:
+            yield from _of_tasks(sample, names, options)
+            continue
+        column = options.columns.get("correct") or options.columns.get("outcome_reward") or mark_column(sample)
+        if column is None:
+            trouble.add(sample.file, 0, "no column with a list of verdicts")
+            continue
+        short = 0
+        for _, line, record in objects([sample], trouble):
+            marks = marks_of(record.get(column))
+            if marks is None:
+                if record.get(column) in (None, []):
+                    short += 1
+                else:
+                    trouble.add(sample.file, line, f"{column} is no list of verdicts")
+                continue
+            yield from _explode(sample, line, record, marks, options)
+        if short:
+            notes.append(f"{count_of(short, 'prompt')} have an empty or missing list and are not in any figure.")
+
+
+def _of_tasks(sample: Sample, names: tuple[str | None, str | None], options: Options) -> Iterator[dict[str, Any]]:
+    marks = sample.document[names[0]] if names[0] else sample.document
+    texts = sample.document[names[1]] if names[1] else {}
+    for number, (task, values) in enumerate(marks.items(), start=1):
+        record = {"task_id": task, "completions": texts.get(task)}
+        yield from _explode(sample, number, record, marks_of(values) or [], options)
+
+
+def _explode(
+    sample: Sample, line: int, record: dict[str, Any], marks: list[float | None], options: Options
+) -> Iterator[dict[str, Any]]:
+    columns = set(record)
+    found = mapping(columns, {k: v for k, v in options.columns.items() if v in columns})
+    own = options.columns.get("prompt_id") or identity(columns)
+    prompt = plain(record.get(found["prompt"])) if "prompt" in found else None
+    name = str(record[own]) if own and record.get(own) is not None else key(prompt) if prompt is not None else str(line)
+    text_column, length_column = find(columns, TEXT_LISTS), find(columns, LENGTH_LISTS)
+    texts = record.get(text_column) if text_column else None
+    lengths = record.get(length_column) if length_column else None
+    shared = {
+        "prompt_id": name,
+        "group_id": f"{sample.file}/{name}",
+        "source": plain(record.get(found["source"])) if "source" in found else None,
+        "level": plain(record.get(found["level"])) if "level" in found else None,
+    }
+    if options.text and prompt is not None:
+        shared["prompt"] = prompt
+    for index, mark in enumerate(marks):
+        text = texts[index] if isinstance(texts, list) and index < len(texts) else None
+        length = lengths[index] if isinstance(lengths, list) and index < len(lengths) else None
+        row = {**shared, "rollout_index": index, "outcome_reward": mark, "correct": {1.0: True, 0.0: False}.get(mark)}  # type: ignore[arg-type]
+        if isinstance(text, str):
+            row |= {"completion_chars": len(text), **({"completion": text} if options.text else {})}
+        if isinstance(length, int | float):
+            row["completion_tokens"] = length
+        yield row
+
+
+FORMAT = Format(
+    name="sample-lists",
+    title="lists of verdicts per prompt",
+    where="LiveCodeBench *_eval_all.json, CRUXEval scores, OpenR1-like parquet, {task: [true, false, …]}",
+    shows="every judged sample of a prompt, pass@k",
+    cannot="what the lists do not hold (often lengths)",
+    detect=detect,
+    read=read,
+)

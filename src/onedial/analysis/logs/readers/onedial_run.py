@@ -1,0 +1,96 @@
+"""onedial's own run folder: rollouts/000001.parquet …, one row per rollout, silent groups included."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from onedial.analysis.logs.columns import raw_table
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.readers.common import finish, require
+from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+
+SAME = (
+    "split", "iteration", "group_id", "prompt_id", "rollout_index", "policy_version", "source", "level",
+    "prompt", "completion", "answer", "parsed_answer", "outcome", "correct", "shaped_reward", "advantage",
+    "prompt_tokens", "completion_tokens", "finish_reason", "fate",
+)  # fmt: skip
+TEXT = ("prompt", "completion")
+
+
+def without_rollouts(folder: Path) -> str:
+    """Why a onedial run has no rollouts: it trained on a data set. Empty for every other folder or file."""
+    path = folder / "run.toml"
+    if not path.is_file() or any((folder / "rollouts").glob("*.parquet")):
+        return ""
+    try:
+        row = tomllib.loads(path.read_text(encoding="utf-8"))["algorithm"]
+        name, source = row.get("name", row.get("row", "")), row["source"]
+    except (tomllib.TOMLDecodeError, KeyError, OSError):
+        return ""
+    if source not in ("dataset", "pairs"):
+        return ""
+    what = "pairs" if source == "pairs" else "demonstrations"
+    return f"{folder}: {name} trained on {what} and generated no rollouts, so there are no groups to look at"
+
+
+def detect(sample: Sample) -> bool:
+    return sample.has("group_id", "rollout_index", "outcome", "fate", "reward", "policy_version")
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    wanted = dict.fromkeys((*SAME, "reward", "reward_parts", "logps"), pl.String())
+    raw = raw_table(samples, wanted, ("reward", "outcome"), trouble)
+    have = require(raw, "a run of onedial", samples, "reward")
+    exprs = [pl.col(name) for name in SAME if name in have and (options.text or name not in TEXT)]
+    exprs.append(pl.col("reward").cast(pl.Float64, strict=False).alias("outcome_reward"))
+    if "finish_reason" in have:
+        exprs.append((pl.col("finish_reason") == "length").alias("truncated"))
+    if isinstance(have.get("logps"), pl.List):
+        exprs.append(pl.col("logps").list.mean().cast(pl.Float64).alias("mean_logp"))
+    if "completion" in have:
+        exprs.append(pl.col("completion").str.len_chars().cast(pl.Int64).alias("completion_chars"))
+    exprs += _parts(samples)
+    notes = []
+    if "fate" in have:
+        notes.append("Every generated rollout is here, silent groups and unused ones included.")
+    return finish(
+        "onedial",
+        "an onedial run",
+        raw.select(exprs),
+        samples=samples,
+        coverage=Coverage(reward_is="the verifier's reward, before shaping", notes=tuple(notes)),
+        why={"entropy": "onedial logs entropy per iteration (metrics.jsonl), not per rollout"},
+        ignored={"token_ids", "logps", "detail", "schema_version"} & set().union(*(s.columns for s in samples)),
+    )
+
+
+def _parts(samples: Sequence[Sample]) -> list[pl.Expr]:
+    """One column per name in the sampled `reward_parts` (a JSON object)."""
+    names: dict[str, None] = {}
+    for text in (value for sample in samples for value in sample.values("reward_parts")):
+        try:
+            parts = json.loads(text)
+        except (TypeError, json.JSONDecodeError):
+            continue
+        names.update(dict.fromkeys(name for name in parts if name.replace("_", "").isalnum()))
+    return [
+        pl.col("reward_parts").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).alias(REWARD_PART + name)
+        for name in names
+    ]
+
+
+FORMAT = Format(
+    name="onedial",
+    title="onedial run",
+    where="RUN/rollouts/*.parquet",
+    shows="everything: every rollout generated, silent and unused ones included",
+    cannot="per-rollout entropy",
+    detect=detect,
+    read=read,
+)

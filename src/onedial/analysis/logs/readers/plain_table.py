@@ -1,0 +1,255 @@
+"""Any table with one row per rollout: a prompt (id or text) and whether, or how well, it was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, truth_of, whole_of
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.readers.common import finish, per_file, split_of_path, step_of_path
+from onedial.analysis.logs.readers.names import STRONG_IDS, WEAK_IDS, find, mapping
+from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
+from onedial.core.errors import DataError
+
+NUMBERS = ("outcome_reward", "shaped_reward", "mean_logp", "entropy", "advantage")
+WHOLES = ("completion_tokens", "prompt_tokens", "rollout_index", "iteration", "policy_version")
+WORDS = ("answer", "parsed_answer", "finish_reason", "source", "level")
+MARKS = ("correct", "outcome_reward", "outcome")
+
+
+def detect(sample: Sample) -> bool:
+    found = mapping(sample.columns, {})
+    marked = any(name in found and _is_mark(sample, found[name]) for name in MARKS)
+    return marked and ("prompt" in found or "group_id" in found or identity(sample.columns) is not None)
+
+
+def _is_mark(sample: Sample, column: str) -> bool:
+    """Whether a column's values look like verdicts or rewards (and not, say, like sentences)."""
+    from onedial.analysis.logs.lines import to_float
+
+    values = sample.values(column)
+    if not values:
+        return column in sample.schema and getattr(sample.schema[column], "is_numeric", lambda: False)()
+    return sum(to_float(value) is not None for value in values) * 2 >= len(values) or _outcomes(values)
+
+
+def _outcomes(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) and value.strip().lower() in OUTCOMES for value in values)
+
+
+OUTCOMES = ("correct", "wrong", "unparseable", "timeout", "error")
+
+
+def identity(columns: set[str]) -> str | None:
+    """The column that numbers prompts, if one says so by its name."""
+    return find(columns, STRONG_IDS) or find(columns, WEAK_IDS)
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    columns = set().union(*(sample.columns for sample in samples))
+    found = mapping(columns, options.columns)
+    if options.outcome and options.outcome in columns:
+        found["outcome_reward"] = options.outcome
+        found.pop("correct", None)
+    _choose_identity(found, columns, options)
+    if not any(name in found for name in MARKS):
+        raise DataError(f"{samples[0].file}: {needs(columns)}")
+    if not options.text:
+        found.pop("completion", None)
+    wanted = _types(samples, found)
+    essential = tuple(found[name] for name in (*MARKS, "prompt_id", "prompt", "group_id") if name in found)
+    keep_text = options.text or "prompt" not in found
+    raw = raw_table(samples, wanted, essential, trouble, hashed=() if keep_text else (found["prompt"],))
+    found = {ours: theirs for ours, theirs in found.items() if theirs in raw.collect_schema()}
+    _note_unreadable(raw, found, trouble)
+    notes: list[str] = []
+    frame, group_identity = _frame(raw, found, samples, options, notes)
+    have = frame.collect_schema()
+    made = "group_id" in have and "group_id" not in found  # from the prompt, within its split and iteration
+    return finish(
+        "table",
+        "the table",
+        frame,
+        samples=samples,
+        coverage=Coverage(group_identity=group_identity, reward_is=_reward_is(found), notes=tuple(notes)),
+        ignored=columns - set(found.values()),
+        group_parts=tuple(name for name in ("prompt_id", "iteration", "split") if name in have) if made else (),
+    )
+
+
+def needs(columns: set[str]) -> str:
+    """What a table must have, and what this one has."""
+    return (
+        f"no column says whether an answer is right. Columns seen: {', '.join(sorted(columns)[:40]) or 'none'}. "
+        "Needed: one of correct, is_correct, passed, acc, reward, score … and a prompt id or prompt text. "
+        "Name yours with --map, e.g. --map prompt=question,correct=is_ok"
+    )
+
+
+def _choose_identity(found: dict[str, str], columns: set[str], options: Options) -> None:
+    """A column named like an id of prompts; a bare `id` only where there is no prompt text to go by."""
+    if "prompt_id" in found:
+        return
+    free = columns - set(found.values())
+    strong, weak = find(free, STRONG_IDS), find(free, WEAK_IDS)
+    if strong is not None and "prompt" not in options.columns:
+        found["prompt_id"] = strong
+    elif weak is not None and "prompt" not in found and "group_id" not in found:
+        found["prompt_id"] = weak
+
+
+def _types(samples: Sequence[Sample], found: dict[str, str]) -> dict[str, pl.DataType]:
+    """Types for text formats: numbers or truths where every sampled value is one, text (which takes anything) else."""
+    types: dict[str, pl.DataType] = {}
+    for ours, theirs in found.items():
+        values = [_value(value, sample) for sample in samples for value in sample.values(theirs) if value != ""]
+        marks = bool(values) and all(isinstance(v, bool) for v in values)
+        numeric = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        asked = ours in (*NUMBERS, *WHOLES, "correct", "truncated") or ours.startswith(REWARD_PART)
+        types[theirs] = pl.Float64() if numeric and asked else pl.Boolean() if marks and asked else pl.String()
+        if values and all(isinstance(value, list) for value in values) and ours == "completion_tokens":
+            types[theirs] = pl.List(pl.Int64())
+    return types
+
+
+def _value(value: Any, sample: Sample) -> Any:
+    """A sampled value; of a csv file, where all is text, the number or the truth that the text spells."""
+    if sample.kind not in ("csv", "tsv") or not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], trouble: ReadErrors) -> None:
+    """Note verdicts and rewards that hold text nobody can read as one."""
+    have = raw.collect_schema()
+    for ours in ("correct", "outcome_reward"):
+        if ours not in found or have[found[ours]] != pl.String:
+            continue
+        bad = pl.col(found[ours]).is_not_null() & number_of(found[ours], pl.String()).is_null()
+        rows = raw.with_columns(__row=pl.int_range(1, pl.len() + 1).over(FILE)).filter(bad)
+        for file, row, value in rows.select(FILE, "__row", found[ours]).collect().iter_rows():
+            trouble.add(
+                file, row, f"row {row}: {found[ours]} is {value[:40]!r}, which says neither right nor wrong; left empty"
+            )
+
+
+def _frame(
+    raw: pl.LazyFrame, found: dict[str, str], samples: Sequence[Sample], options: Options, notes: list[str]
+) -> tuple[pl.LazyFrame, GroupIdentity]:
+    have = raw.collect_schema()
+    out: dict[str, pl.Expr] = {}
+    for ours, theirs in found.items():
+        dtype = have[theirs]
+        if ours in NUMBERS or ours.startswith(REWARD_PART):
+            out[ours] = number_of(theirs, dtype)
+        elif ours in WHOLES:
+            out[ours] = whole_of(theirs, dtype)
+        elif ours in WORDS:
+            out[ours] = text_of(theirs, dtype)
+        elif ours == "truncated":
+            out[ours] = truth_of(theirs, dtype)
+    if "iteration" not in out and any(step_of_path(s.file.name) is not None for s in samples) and len(samples) > 1:
+        by_file = {str(s.file): step_of_path(s.file.name) for s in samples}
+        out["iteration"] = per_file(samples, by_file, pl.Int64())
+        notes.append("The iteration of a row is the number in its file's name.")
+    if "split" in found:
+        word = text_of(found["split"], have[found["split"]]).str.to_lowercase()
+        out["split"] = (
+            pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
+        )
+    elif any(split_of_path(s.place) for s in samples):
+        out["split"] = per_file(samples, {str(s.file): split_of_path(s.place) for s in samples}, pl.String())
+    _rewards(out, found, have)
+    if "finish_reason" in out and "truncated" not in out:
+        out["truncated"] = pl.col(found["finish_reason"]).cast(pl.String).is_in(["length", "max_tokens", "max_length"])
+    for ours in ("prompt", "completion"):
+        if ours in found and options.text:
+            out[ours] = text_of(found[ours], have[found[ours]])
+    if "completion" in found:
+        out["completion_chars"] = text_of(found["completion"], have[found["completion"]]).str.len_chars().cast(pl.Int64)
+    identity_words = _groups(samples, found, have, out, notes)
+    return raw.select(**out), identity_words
+
+
+def _rewards(out: dict[str, pl.Expr], found: dict[str, str], have: pl.Schema) -> None:
+    """Outcome first: a verdict where there is one, the reward beside it as the one that trained."""
+    if "outcome" in found:
+        word = text_of(found["outcome"], have[found["outcome"]]).str.strip_chars().str.to_lowercase()
+        known = pl.when(word.is_in(OUTCOMES)).then(word)
+        out["outcome"] = known
+        judged = pl.when(known.is_in(["wrong", "unparseable"])).then(False).when(known == "correct").then(True)
+        if "correct" not in found and "outcome_reward" not in found:
+            passed = pl.when(word.str.starts_with("pass")).then(True).when(word.str.starts_with("fail")).then(False)
+            out["correct"] = pl.coalesce(judged, passed)
+            out["outcome_reward"] = out["correct"].cast(pl.Float64)
+    if "correct" in found:
+        theirs, dtype = found["correct"], have[found["correct"]]
+        verdict = number_of(theirs, dtype)
+        if "outcome_reward" in found:
+            out.setdefault("shaped_reward", out["outcome_reward"])
+        out["outcome_reward"], out["correct"] = verdict, truth_of(theirs, dtype)
+
+
+def _reward_is(found: dict[str, str]) -> str:
+    if "correct" in found:
+        return f"the column {found['correct']}"
+    return f"the column {found.get('outcome_reward', found.get('outcome', ''))}"
+
+
+def _groups(
+    samples: Sequence[Sample], found: dict[str, str], have: pl.Schema, out: dict[str, pl.Expr], notes: list[str]
+) -> GroupIdentity:
+    """Adds prompt_id and group_id to `out`; returns how groups are known."""
+    words: GroupIdentity
+    prompt_id: pl.Expr | None
+    if "prompt_id" in found:
+        dtype = have[found["prompt_id"]]
+        prompt_id = pl.col(found["prompt_id"]) if dtype.is_integer() else text_of(found["prompt_id"], dtype)
+        words = "given"
+    elif "prompt" in found:
+        dtype = have[found["prompt"]]
+        text = text_of(found["prompt"], dtype)
+        prompt_id = pl.col(found["prompt"]) if dtype == pl.UInt64 else pl.when(text.is_not_null()).then(text.hash())
+        words = "inferred from the prompt text"
+    else:
+        prompt_id, words = None, "given"
+    within = [out[name] for name in ("split", "iteration") if name in out]
+    if prompt_id is not None:
+        out["prompt_id"] = prompt_id
+    if "group_id" in found:
+        own = text_of(found["group_id"], have[found["group_id"]])
+        words = "given"
+    elif prompt_id is not None:
+        own = prompt_id
+    else:
+        notes.append("No column tells which rows answer the same prompt: everything about groups is withheld.")
+        return "none"
+    if within:
+        whole = pl.struct(*(expr.alias(f"k{i}") for i, expr in enumerate([*within, own]))).hash()
+        out["group_id"] = pl.when(own.is_not_null()).then(whole)
+    else:
+        out["group_id"] = own
+    if words != "given":
+        several = f", whichever of the {len(samples)} files they stand in" if len(samples) > 1 and not within else ""
+        notes.append(f"The table names no groups: rows with the same prompt text are taken as one group{several}.")
+    return words
+
+
+FORMAT = Format(
+    name="table",
+    title="plain table of rollouts",
+    where="*.jsonl, *.json, *.csv, *.tsv, *.parquet, *.arrow, *.feather",
+    shows="whatever its columns say: a prompt (id or text) and correct, passed, acc, reward or score per row",
+    cannot="what no column says",
+    detect=detect,
+    read=read,
+)

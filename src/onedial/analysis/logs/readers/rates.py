@@ -1,0 +1,327 @@
+"""Solve-rate tables: one row per prompt with the share (and perhaps the number) of right answers.
+
+A table of rates holds no groups, only how often each prompt was solved. What follows from (k, n) alone can be computed:
+the share of prompts never, always and sometimes solved in n tries, pass@k for k ≤ n, the silent share expected at any
+group size. What cannot: rewards other than right and wrong, lengths, tokens, anything about training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.lines import to_float
+from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.readers.names import (
+    RATE_NAME,
+    RIGHT_COUNTS,
+    STRONG_IDS,
+    SYNONYMS,
+    TEXTS,
+    TRY_COUNTS,
+    WEAK_IDS,
+    WEAK_RATES,
+    check_map,
+    find,
+    norm,
+)  # fmt: skip
+from onedial.analysis.logs.schema import RATE_COLUMNS, Coverage, Log, conform
+from onedial.core.errors import DataError
+
+MAX_TRIES = 1024
+FRACTION = re.compile(r"^\s*(\d+)\s*/\s*(\d+)\s*$")
+PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The columns of a rate table; `series` = the rate column is a list, one rate per epoch."""
+
+    rate: str | None = None
+    right: str | None = None
+    tries: str | None = None
+    series: bool = False
+
+
+def detect(sample: Sample) -> bool:
+    found = find_columns(sample)
+    named = find(sample.columns, (*STRONG_IDS, *TEXTS, *WEAK_IDS)) is not None
+    return named and found is not None
+
+
+def find_columns(sample: Sample) -> Found | None:
+    """The rate, right-count and try-count columns; None when the table holds no rates."""
+    columns = sample.columns
+    right = _numeric(sample, find(columns, RIGHT_COUNTS))
+    tries = _numeric(sample, find(columns, TRY_COUNTS))
+    for name in sorted(columns):
+        if not RATE_NAME.search(norm(name)) and not re.search(r"(acc|rate|solve)", norm(name)):
+            continue
+        values = sample.values(name)
+        if values and all(_is_series(value) for value in values) and _fractions([v for s in values for v in s]):
+            return Found(rate=name, series=True)
+    strong = [name for name in sorted(columns) if RATE_NAME.search(norm(name)) and _rates(sample, name)]
+    if strong:
+        return Found(rate=strong[0], right=right, tries=tries)
+    if right and tries:
+        return Found(right=right, tries=tries)
+    weak = find(columns, WEAK_RATES)
+    alone = find(columns, SYNONYMS["completion"]) is None and _distinct(sample)
+    if weak and alone and _unit(sample.values(weak)) and _fractions(sample.values(weak)):
+        return Found(rate=weak, right=right, tries=tries)
+    return None
+
+
+def _numeric(sample: Sample, name: str | None) -> str | None:
+    values = sample.values(name) if name else []
+    return name if values and all(to_float(value) is not None for value in values) else None
+
+
+def _is_series(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, int | float) and 0 <= item <= 1 for item in value)
+    )
+
+
+def _rates(sample: Sample, name: str) -> bool:
+    """Whether most sampled values can be rates, percentages allowed; the odd ones are noted when the table is read."""
+    values = sample.values(name)
+    numbers = [number for number in map(_rate, values) if number is not None]
+    common = 2 * len(values) >= len(sample.rows)  # one odd row makes no table of rates
+    return common and bool(values) and 2 * sum(0 <= number <= 100 for number in numbers) >= len(values)
+
+
+def _unit(values: Sequence[object]) -> bool:
+    """Whether all are numbers in [0, 1]: a name such as difficulty or score says nothing by itself."""
+    return bool(values) and all((number := _rate(value)) is not None and 0 <= number <= 1 for value in values)
+
+
+def _rate(value: object) -> float | None:
+    if isinstance(value, str) and (parts := FRACTION.match(value)):
+        return int(parts[1]) / max(1, int(parts[2]))
+    if isinstance(value, str) and (part := PERCENT.match(value)):
+        return float(part[1]) / 100
+    return to_float(value) if not isinstance(value, bool) else None
+
+
+def _fractions(values: Sequence[object]) -> bool:
+    return any((number := _rate(value)) is not None and number not in (0.0, 1.0) for value in values)
+
+
+def _distinct(sample: Sample) -> bool:
+    """Whether no prompt stands twice in the sample, so that rows are prompts and not rollouts."""
+    name = find(sample.columns, (*STRONG_IDS, *TEXTS, *WEAK_IDS))
+    values = [str(value) for value in sample.values(name)] if name else []
+    return len(values) > 1 and len(set(values)) == len(values)
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    columns = set().union(*(sample.columns for sample in samples))
+    given = dict(options.columns)
+    check_map(columns, given)
+    found = next((f for f in map(find_columns, samples) if f), None) or Found()
+    found = Found(given.get("rate", found.rate), given.get("k", found.right), given.get("n", found.tries), found.series)
+    if found.rate is None and not (found.right and found.tries):
+        raise DataError(
+            f"{samples[0].file}: no column holds solve rates. Columns seen: {', '.join(sorted(columns)[:40])}. Needed: "
+            "a rate such as solve_rate or pass_rate, or a count and a total; name yours with --map rate=COLUMN,n=COLUMN"
+        )
+    notes: list[str] = []
+    raw, names = _raw(samples, columns, found, given, trouble)
+    frame = _with_rates(raw, found, notes)
+    frame = _with_tries(frame, found, options, notes, trouble)
+    frame = frame.select(
+        *_identity(raw, names, found, options), "rate", "k", "n", *(["iteration"] if found.series else [])
+    )
+    have = set(frame.collect_schema().names())
+    return Log(
+        kind="rates",
+        frame=conform(frame, RATE_COLUMNS),
+        format="rates",
+        coverage=Coverage(reward_is=f"the column {found.rate or found.right}", notes=tuple(notes)),
+        missing={name: "the table does not hold it" for name in RATE_COLUMNS if name not in have},
+        files=tuple(sample.file for sample in samples),
+        ignored=tuple(
+            sorted(
+                {name for name in columns if "." not in name}
+                - {found.rate, found.right, found.tries}
+                - set(names.values())
+            )
+        ),
+        right=1.0,
+        wrong=0.0,
+    )
+
+
+def _raw(
+    samples: Sequence[Sample], columns: set[str], found: Found, given: dict[str, str], trouble: ReadErrors
+) -> tuple[pl.LazyFrame, dict[str, str]]:
+    used = {name for name in (found.rate, found.right, found.tries) if name}
+    free = columns - used
+    names = {name: given[name] for name in RATE_COLUMNS if name in given and given[name] not in used}
+    for ours in ("prompt", "answer", "source", "level"):
+        theirs = find(free, SYNONYMS[ours])
+        if ours not in names and theirs is not None:
+            names[ours] = theirs
+    strong, weak = find(free - set(names.values()), STRONG_IDS), find(free - set(names.values()), WEAK_IDS)
+    own = strong or weak
+    if own and "prompt_id" not in names:
+        names["prompt_id"] = own
+    numeric = pl.List(pl.Float64()) if found.series else pl.String()
+    wanted: dict[str, pl.DataType] = dict.fromkeys((*names.values(), *(used - {found.rate})), pl.String())
+    if found.rate:
+        wanted[found.rate] = numeric
+    raw = raw_table(samples, wanted, tuple(sorted(used)), trouble)
+    have = raw.collect_schema()
+    names = {ours: theirs for ours, theirs in names.items() if theirs in have}
+    if names.get("prompt_id") == weak and weak and "prompt" in names:
+        unique = raw.select(pl.col(weak).n_unique() == pl.len()).collect(engine="streaming").item()
+        if not unique:  # a number within a source, say: the text tells prompts apart
+            del names["prompt_id"]
+    return raw, names
+
+
+def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFrame:
+    """`rate` in [0, 1], one row per prompt (and epoch)."""
+    have = raw.collect_schema()
+    if found.series:
+        notes.append(f"{found.rate} is a series: its n-th rate is taken as iteration n.")
+        lengths = pl.int_ranges(1, pl.col(str(found.rate)).list.len() + 1)
+        raw = raw.with_columns(iteration=lengths, rate=pl.col(str(found.rate)).cast(pl.List(pl.Float64)))
+        return raw.explode("rate", "iteration")
+    if found.rate is None:
+        right, tries = str(found.right), str(found.tries)
+        return raw.with_columns(rate=number_of(right, have[right]) / number_of(tries, have[tries]))
+    rate = number_of(found.rate, have[found.rate])
+    if have[found.rate] == pl.String:
+        parts = [pl.col(found.rate).str.extract(FRACTION.pattern, i).cast(pl.Float64) for i in (1, 2)]
+        percent = pl.col(found.rate).str.extract(PERCENT.pattern, 1).cast(pl.Float64)
+        rate = pl.coalesce(rate, parts[0] / parts[1], percent / 100)
+    raw = raw.with_columns(rate=rate)
+    top = raw.select(pl.col("rate").max()).collect(engine="streaming").item()
+    if top is not None and 2 <= top <= 100:
+        notes.append(f"{found.rate} goes up to {top:g}: the values are read as percentages.")
+        raw = raw.with_columns(rate=pl.col("rate") / 100)
+    return raw
+
+
+def _with_tries(
+    frame: pl.LazyFrame, found: Found, options: Options, notes: list[str], trouble: ReadErrors
+) -> pl.LazyFrame:
+    """`k` and `n`, given or inferred; the note says which. Rates outside [0, 1] and NaN are set aside and counted."""
+    sane = pl.col("rate").is_finite() & pl.col("rate").is_between(0, 1)
+    odd = frame.filter(pl.col("rate").is_not_null() & ~sane).select(FILE, "rate").collect()
+    for file, rate in odd.iter_rows():
+        trouble.add(file, 0, f"a rate of {rate:g} is not between 0 and 1; left empty")
+    frame = frame.with_columns(rate=pl.when(sane).then(pl.col("rate")))
+    have = frame.collect_schema()
+    tries: pl.Expr = pl.lit(None, dtype=pl.Int64)
+    if found.tries:
+        tries = number_of(found.tries, have[found.tries]).round().cast(pl.Int64, strict=False)
+    elif options.tries:
+        tries = pl.lit(options.tries, dtype=pl.Int64)
+        notes.append(f"Each rate is over {options.tries} rollouts, as you said.")
+    elif found.rate and FRACTION.match(str(_first_text(frame, found.rate, have) or "")):
+        tries = pl.col(found.rate).str.extract(FRACTION.pattern, 2).cast(pl.Int64)
+    else:
+        size, note = _infer_tries(frame, found, have)
+        notes.append(note)
+        tries = pl.lit(size, dtype=pl.Int64)
+    frame = frame.with_columns(n=pl.when(pl.col("rate").is_not_null()).then(tries))
+    right = (pl.col("rate") * pl.col("n")).round().cast(pl.Int64)
+    if found.right and found.rate is None:
+        right = number_of(found.right, have[found.right]).round().cast(pl.Int64, strict=False)
+    return frame.with_columns(k=right)
+
+
+def _first_text(frame: pl.LazyFrame, name: str, have: pl.Schema) -> str | None:
+    if have[name] != pl.String:
+        return None
+    values = frame.select(pl.col(name).drop_nulls().head(1)).collect().to_series()
+    return str(values[0]) if len(values) else None
+
+
+def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[int | None, str]:
+    """n, and how it is known: a count beside the rate, a name such as avg@8, or the grid of the rates."""
+    if found.right:
+        counts = number_of(found.right, have[found.right])
+        both = frame.filter((pl.col("rate") > 0) & (counts > 0))
+        sizes = both.select((counts / pl.col("rate")).round().alias("n")).unique().collect()
+        if sizes.height == 1:
+            many = int(sizes["n"][0])
+            return many, f"{found.right} divided by {found.rate} is {many} in every row: rollouts behind a rate."
+    named = re.search(r"(?:@|_of_)(\d+)$", norm(found.rate or ""))
+    if named and int(named.group(1)) > 1:
+        return int(named.group(1)), f"The name {found.rate} says that {named.group(1)} rollouts stand behind a rate."
+    rates = frame.select(pl.col("rate").drop_nulls().unique()).collect(engine="streaming").to_series().to_numpy()
+    size = smallest_grid(rates)
+    if size is None:
+        return None, (
+            "The table does not say how many rollouts stand behind a rate, and the rates do not fall on a grid that "
+            "would tell; give it with --tries N. Figures that need the number are withheld."
+        )
+    return size, (
+        f"The number of rollouts per rate is inferred, not given: {size} is the smallest that explains every rate (the "
+        "true number may be a multiple). Say otherwise with --tries N."
+    )
+
+
+def smallest_grid(rates: np.ndarray) -> int | None:
+    """The smallest n ≤ 1024 with every rate a multiple of 1/n, allowing for rates rounded to a few decimals.
+
+    None when there is none, or when all rates are 0 or 1 (which any n explains).
+    """
+    inner = rates[(rates > 0) & (rates < 1)]
+    if not len(inner):
+        return None
+    exact = _grid(inner, MAX_TRIES, 1e-6)
+    if exact not in (100, 1000):
+        return exact
+    # A grid of 100 or 1000 may be rates that were rounded to 2 or 3 decimals: try coarser grids.
+    rounded = _grid(inner, exact // 2, 0.5 / exact + 1e-9)
+    return rounded or exact
+
+
+def _grid(rates: np.ndarray, limit: int, slack: float) -> int | None:
+    """The smallest n ≤ limit that brings every rate within `slack` of a multiple of 1/n."""
+    for size in range(1, limit + 1):
+        if np.all(np.abs(rates - np.round(rates * size) / size) <= slack):
+            return size
+    return None
+
+
+def _identity(raw: pl.LazyFrame, names: dict[str, str], found: Found, options: Options) -> list[pl.Expr]:
+    have = raw.collect_schema()
+    out = [
+        text_of(names[ours], have[names[ours]]).alias(ours)
+        for ours in ("prompt", "answer", "source", "level")
+        if ours in names and (ours != "prompt" or options.text)
+    ]
+    if "prompt_id" in names:
+        dtype = have[names["prompt_id"]]
+        own = pl.col(names["prompt_id"]) if dtype.is_integer() else text_of(names["prompt_id"], dtype)
+    elif "prompt" in names:
+        parts = [text_of(names[ours], have[names[ours]]).alias(ours) for ours in ("prompt", "answer") if ours in names]
+        own = pl.struct(parts).hash()
+    else:
+        own = pl.int_range(pl.len())
+    return [own.alias("prompt_id"), *out]
+
+
+FORMAT = Format(
+    name="rates",
+    title="solve-rate table",
+    where="Big-Math (llama8b_solve_rate), AdaRFT (solve_rate, n_correct), POLARIS (difficulty 3/8), pass_rate, avg@16",
+    shows="how often each prompt is solved (never, always, sometimes), pass@k, expected silent share at a group size",
+    cannot="groups, rewards other than right and wrong, lengths, tokens, training",
+    detect=detect,
+    read=read,
+)

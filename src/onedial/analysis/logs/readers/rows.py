@@ -1,0 +1,70 @@
+"""Row by row over any kind of file, for formats too nested for columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from onedial.analysis.logs.columns import FILE, raw_table
+from onedial.analysis.logs.formats import Sample
+from onedial.analysis.logs.lines import json_rows
+from onedial.analysis.logs.log_files import ReadErrors
+
+BATCH = 5_000
+
+
+def objects(samples: Sequence[Sample], trouble: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+    """(file, line, object) of every row of every file; a line that is no object is noted in `trouble`."""
+    for sample in samples:
+        if sample.kind == "jsonl":
+            yield from _of_lines(sample, trouble)
+        elif sample.kind == "json":
+            document = sample.document if isinstance(sample.document, list) else [sample.document]
+            for number, row in enumerate(document, start=1):
+                if isinstance(row, dict):
+                    yield sample, number, row
+                else:
+                    trouble.add(sample.file, number, f"item {number} is a JSON {type(row).__name__}, not an object")
+        else:
+            yield from _of_table(sample, trouble)
+
+
+def _of_lines(sample: Sample, trouble: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+    for line, row in json_rows(sample.file, trouble):
+        if isinstance(row, dict):
+            yield sample, line, row
+        else:
+            trouble.add(sample.file, line, f"a JSON {type(row).__name__}, not an object")
+
+
+def _of_table(sample: Sample, trouble: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+    lazy = raw_table([sample], dict.fromkeys(sample.schema, pl.String()), (), trouble).drop(FILE)
+    number = 0
+    for batch in lazy.collect_batches(chunk_size=BATCH, maintain_order=True):
+        for row in batch.iter_rows(named=True):
+            number += 1
+            yield sample, number, row
+
+
+def number(value: Any) -> float | None:
+    """A number (not a boolean) as float, or None."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, anything else as an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers of a list."""
+    return [item for item in map(number, as_list(value)) if item is not None]
+
+
+def as_float(value: Any) -> float | None:
+    """A number or a boolean as float, or None."""
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,168 @@
+"""ms-swift: completions.jsonl, per flush one object of lists (or a list of rows, with its Ray trainer).
+
+The lists come from queues as long as one generation batch, so that only the last batch before a flush is there, a batch
+may be flushed twice, and columns may have been cut to the shortest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.lines import json_rows
+from onedial.analysis.logs.log_files import ReadErrors, file_kind
+from onedial.analysis.logs.readers.common import count_of, finish, split_of_path
+from onedial.analysis.logs.readers.messages import key, plain
+from onedial.analysis.logs.readers.rows import as_float
+from onedial.analysis.logs.readers.trl import choose_outcome, overlap_of
+from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+from onedial.analysis.logs.store import store_rows
+
+KNOWN = ("step", "gen_step", "prompt", "completion", "advantages", "advantage", "entropy", "image", "images")
+
+
+def detect(sample: Sample) -> bool:
+    if sample.kind != "jsonl" or not sample.rows:
+        lone = sample.kind == "json" and file_kind(sample.file) == "jsonl" and isinstance(sample.document, list)
+        return lone and sample.has("prompt", "completion", "gen_step")  # a single flush, which is one array
+    first = next((row for row in sample.rows if isinstance(row, dict)), None)
+    if first is not None:
+        lists = isinstance(first.get("prompt"), list) and isinstance(first.get("completion"), list)
+        return lists and ("step" in first or "gen_step" in first or "advantages" in first) and "example_id" not in first
+    rows = next((row for row in sample.rows if isinstance(row, list) and row), None)
+    return rows is not None and isinstance(rows[0], dict) and {"prompt", "completion", "gen_step"} <= set(rows[0])
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    parts = _components(samples)
+    outcome, reward_is = choose_outcome(parts, options) if parts else (None, "")
+    counts = {"repeated": 0, "cut": 0}
+    frame = store_rows(_rows(samples, options, trouble, parts, outcome, counts))
+    notes = [
+        "Only the last generation batch before each flush is in the log: shares describe that sample of the run, and "
+        "totals such as tokens are not the run's.",
+        "The log names no groups: rows of one flush with the same prompt are taken as one group.",
+    ]
+    if len(parts) > 1:
+        notes.append(f"Several reward columns: outcome is {reward_is}. Choose another with --outcome NAME or total.")
+    if counts["repeated"]:
+        notes.append(f"{count_of(counts['repeated'], 'row')} repeated the flush before, and were counted once.")
+    if counts["cut"]:
+        notes.append(f"{count_of(counts['cut'], 'row')} had been cut off in some column, and were left out.")
+    return finish(
+        "ms-swift",
+        "ms-swift",
+        frame,
+        samples=samples,
+        coverage=Coverage(
+            last_batch_only=True,
+            evaluation_mixed_in=None,
+            group_identity="inferred from the prompt text",
+            reward_is=reward_is,
+            notes=tuple(notes),
+        ),
+        why=dict.fromkeys(
+            ("completion_tokens", "prompt_tokens", "truncated", "finish_reason"), "ms-swift logs text, no token counts"
+        ),
+    )
+
+
+def _components(samples: Sequence[Sample]) -> list[str]:
+    """Columns of numbers that are not ms-swift's own: its reward functions."""
+    names: dict[str, None] = {}
+    for row in (row for sample in samples for row in sample.rows):
+        for table in _tables(row):
+            for name, values in table.items():
+                known = [value for value in values if value is not None]
+                if name not in KNOWN and known and all(as_float(value) is not None for value in known):
+                    names[name] = None
+    return list(names)
+
+
+def _tables(row: Any) -> list[dict[str, list[Any]]]:
+    """A flush as a dict of lists; nothing when the line is no flush."""
+    if isinstance(row, dict) and isinstance(row.get("prompt"), list):
+        return [{name: values for name, values in row.items() if isinstance(values, list)}]
+    if isinstance(row, list) and row and all(isinstance(item, dict) for item in row):
+        return [{name: [item.get(name) for item in row] for name in dict.fromkeys(n for item in row for n in item)}]
+    if isinstance(row, dict) and isinstance(row.get("prompt"), str):
+        return [{name: [value] for name, value in row.items()}]
+    return []
+
+
+def _rows(
+    samples: Sequence[Sample],
+    options: Options,
+    trouble: ReadErrors,
+    parts: list[str],
+    outcome: str | None,
+    counts: dict[str, int],
+) -> Iterator[dict[str, Any]]:
+    for sample in samples:
+        before: list[int] = []
+        for line, value in json_rows(sample.file, trouble):
+            tables = _tables(value)
+            if not tables:
+                trouble.add(sample.file, line, "no flush of completions: prompt is not a list")
+                continue
+            table = tables[0]
+            used = [name for name in ("prompt", "completion", *parts) if name in table]
+            size = min(len(table[name]) for name in used)
+            counts["cut"] += max(len(table[name]) for name in used) - size
+            hashes = [hash(key([table[name][i] for name in used])) for i in range(size)]
+            prompts = [key(prompt) for prompt in table["prompt"][:size]]
+            repeated = overlap_of(before, hashes, prompts)
+            counts["repeated"] += repeated
+            before = hashes
+            for i in range(repeated, size):
+                yield _row(sample, line, table, i, parts, outcome, options)
+
+
+def _row(
+    sample: Sample,
+    line: int,
+    table: dict[str, list[Any]],
+    i: int,
+    parts: list[str],
+    outcome: str | None,
+    options: Options,
+) -> dict[str, Any]:
+    def at(name: str) -> Any:
+        values = table.get(name, [])
+        return values[i] if i < len(values) else None
+
+    prompt, completion = plain(at("prompt")) or "", plain(at("completion"))
+    rewards = {name: as_float(at(name)) for name in parts}
+    known = [value for value in rewards.values() if value is not None]
+    step = at("step") if at("step") is not None else at("gen_step")
+    credit = at("advantages") if at("advantages") is not None else at("advantage")
+    row: dict[str, Any] = {
+        "split": split_of_path(sample.place.name),
+        "iteration": int(step) if str(step).isdigit() else None,
+        "prompt_id": hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:16],
+        "group_id": "",
+        "outcome_reward": rewards.get(outcome) if outcome else (sum(known) if known else None),
+        "advantage": as_float(credit),
+        "entropy": as_float(at("entropy")),
+        "completion_chars": None if completion is None else len(completion),
+    }
+    row["group_id"] = f"{sample.file}/{line}/{row['prompt_id']}"
+    if len(parts) > 1:
+        row |= {REWARD_PART + name: value for name, value in rewards.items()}
+        row["shaped_reward"] = sum(known) if known else None
+    if options.text:
+        row |= {"prompt": prompt, "completion": completion}
+    return row
+
+
+FORMAT = Format(
+    name="ms-swift",
+    title="ms-swift completions",
+    where="OUTPUT_DIR/completions.jsonl",
+    shows="rewards per function, advantages, entropy where logged, text",
+    cannot="token counts, truncation; batches between flushes; evaluation is unmarked",
+    detect=detect,
+    read=read,
+)

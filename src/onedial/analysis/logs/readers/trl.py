@@ -1,0 +1,170 @@
+"""TRL (GRPOTrainer, RLOOTrainer): output_dir/completions/completions_00010.parquet.
+
+One file per logging step: step, prompt, completion, a column per reward function, extras, advantage. The trainer keeps
+the rows in a queue as long as one generation batch, so that a file holds the last batch only, a batch that trains for
+several logged steps stands in several files, and an evaluation at the same step overwrites the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.readers.common import count_of, finish, listed, outcome_component, require, split_of_path
+from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+from onedial.core.errors import DataError
+
+KNOWN = ("step", "prompt", "completion", "advantage", "advantages", "image", "images", "__index_level_0__")
+MIN_OVERLAP = 2
+
+
+def detect(sample: Sample) -> bool:
+    if not sample.has("prompt", "completion") or not (sample.columns & {"advantage", "advantages"}):
+        return False
+    return sample.kind in ("parquet", "arrow", "csv") and bool(components(sample)) and sample.has("step")
+
+
+def components(sample: Sample) -> list[str]:
+    """Columns of numbers that are not TRL's own: its reward functions (and numeric extras, which look the same)."""
+    return [
+        name
+        for name, dtype in sample.schema.items()
+        if name not in KNOWN and (dtype.is_numeric() or dtype == pl.Boolean or dtype == pl.Null)
+    ]
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    parts = list(dict.fromkeys(name for sample in samples for name in components(sample)))
+    columns = dict.fromkeys(("step", "prompt", "completion", "advantage", "advantages", *parts), pl.String())
+    raw = raw_table(samples, columns, ("prompt",), trouble)
+    have = require(raw, "TRL's log", samples, "prompt", "completion", "step")
+    if not parts:
+        raise DataError(f"{samples[0].file}: TRL's log has a number column per reward function, and here there is none")
+    raw, repeated = drop_repeats(raw, samples, columns)
+    outcome, reward_is = choose_outcome(parts, options)
+    credit = [name for name in ("advantage", "advantages") if name in have]
+    total = pl.sum_horizontal(number_of(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
+    none = pl.all_horizontal(pl.col(name).is_null() for name in parts)
+    total = pl.when(~none).then(total)
+    frame = (
+        raw.with_columns(text_of("prompt", have["prompt"]), text_of("completion", have["completion"]))
+        .with_columns(prompt_id=key_of("prompt"))
+        .select(
+            iteration=pl.col("step").cast(pl.Int64, strict=False),
+            prompt_id=pl.col("prompt_id"),
+            group_id=key_of(FILE, "step", "prompt_id"),
+            completion_chars=pl.col("completion").str.len_chars().cast(pl.Int64),
+            outcome_reward=number_of(outcome, have[outcome]) if outcome else total,
+            **({"advantage": pl.coalesce(number_of(n, have[n]) for n in credit)} if credit else {}),
+            **({"shaped_reward": total} if outcome and len(parts) > 1 else {}),
+            **({"prompt": pl.col("prompt"), "completion": pl.col("completion")} if options.text else {}),
+            **({REWARD_PART + n: number_of(n, have[n]) for n in parts} if len(parts) > 1 else {}),
+        )
+    )
+    return finish(
+        "trl",
+        "TRL",
+        frame,
+        samples=samples,
+        coverage=_coverage(parts, outcome, reward_is, repeated, samples),
+        ignored={name for sample in samples for name in sample.columns} - set(columns),
+        why=dict.fromkeys(("completion_tokens", "prompt_tokens", "truncated", "finish_reason"), NO_LENGTHS),
+    )
+
+
+NO_LENGTHS = "TRL logs no token counts and no finish reasons, only text"
+
+
+def choose_outcome(parts: Sequence[str], options: Options) -> tuple[str | None, str]:
+    """(the component that is the outcome, or None for the sum; what the reward is, in words)."""
+    if len(parts) == 1:
+        return parts[0], f"the reward function {parts[0]}"
+    if options.outcome in parts:
+        return options.outcome, f"the reward function {options.outcome} (chosen)"
+    named = outcome_component(parts) if options.outcome is None else None
+    if named:
+        return named, f"the reward function {named}, by its name the one that judges correctness"
+    return None, f"the plain sum of {listed(parts)} (the log does not hold the weights)"
+
+
+def _coverage(
+    parts: Sequence[str], outcome: str | None, reward_is: str, repeated: int, samples: Sequence[Sample]
+) -> Coverage:
+    notes = [
+        "Only the last generation batch of each logging interval is in the log: shares describe that sample of the "
+        "run, and totals such as tokens are not the run's.",
+        "The log names no groups: rows of one file with the same prompt are taken as one group. A prompt drawn twice "
+        "in a batch counts as one larger group.",
+        "An evaluation at a logged step overwrites that step's file, without a mark: some rows may be evaluation.",
+    ]
+    if len(parts) > 1:
+        notes.append(
+            f"Several number columns were found ({listed(parts)}). Outcome: {reward_is}. "
+            "Choose another with --outcome NAME, or --outcome total for the sum."
+        )
+    if repeated:
+        notes.append(
+            f"{count_of(repeated, 'row')} stood in an earlier file already (the same batch logged again) and "
+            f"{'is' if repeated == 1 else 'are'} counted once."
+        )
+    evaluation: bool | None = None
+    if any(split_of_path(sample.place.name) == "eval" for sample in samples):
+        evaluation = True
+    return Coverage(
+        last_batch_only=True,
+        evaluation_mixed_in=evaluation,
+        group_identity="inferred from the prompt text",
+        reward_is=reward_is,
+        notes=tuple(notes),
+    )
+
+
+def drop_repeats(
+    raw: pl.LazyFrame, samples: Sequence[Sample], columns: Mapping[str, pl.DataType]
+) -> tuple[pl.LazyFrame, int]:
+    """Rows that repeat an earlier file of the same folder are removed; returns the rest and their number.
+
+    The queue is first in, first out: what repeats is the end of one file and the beginning of the next, in order and
+    equal in every column but `step`. Anything less is kept, because short answers do repeat by chance.
+    """
+    cut: dict[str, int] = {}
+    before: dict[Path, list[int]] = {}
+    for sample in samples:
+        own = raw_table([sample], columns, (), ReadErrors())
+        rows = own.select(pl.exclude(FILE, "step")).collect()
+        hashes = rows.hash_rows(seed=1).to_list() if rows.height else []
+        prompts = rows.select(text_of("prompt", rows.schema["prompt"])).to_series().to_list() if rows.height else []
+        folder = sample.file.parent
+        overlap = overlap_of(before.get(folder, []), hashes, prompts)
+        if overlap:
+            cut[str(sample.file)] = overlap
+        before[folder] = hashes
+    if not cut:
+        return raw, 0
+    limit = pl.col(FILE).replace_strict(cut, default=0, return_dtype=pl.Int64)
+    kept = raw.with_columns(__row=pl.int_range(pl.len()).over(FILE)).filter(pl.col("__row") >= limit).drop("__row")
+    return kept, sum(cut.values())
+
+
+def overlap_of(before: list[int], now: list[int], prompts: list[str]) -> int:
+    """How many first rows of `now` are the last rows of `before`, cut at whole groups (0 when it proves nothing)."""
+    for size in range(min(len(before), len(now)), MIN_OVERLAP - 1, -1):
+        if before[len(before) - size :] == now[:size] and (size == len(now) or prompts[size] != prompts[size - 1]):
+            return size
+    return 0
+
+
+FORMAT = Format(
+    name="trl",
+    title="TRL completions",
+    where="OUTPUT_DIR/completions/completions_*.parquet",
+    shows="rewards per function, advantages, text",
+    cannot="token counts, truncation, reward weights; batches between logging steps; evaluation is unmarked",
+    detect=detect,
+    read=read,
+)

@@ -1,0 +1,151 @@
+"""verl: {rollout_data_dir}/{step}.jsonl with input, output, gts, score, step and, per trainer, acc … or uid.
+
+Legacy trainer: no group id; `score` includes any overlong shaping, `acc` is the outcome where the reward function gives
+it. V1 trainer: uid = {uid}_{rollout}_{output}; `acc` is gone; groups that the filter evicted are absent. Validation
+dumps have the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of
+from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.readers.common import finish, per_file, require, split_of_path, step_of_path
+from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+
+TEXTS = ("input", "output", "gts", "uid", "acc", "data_source", "pred", "request_id", "finish_reason")
+KNOWN = (*TEXTS, "score", "step", "reward")
+UID = r"^(.*)_(\d+)_(\d+)$"
+
+
+def detect(sample: Sample) -> bool:
+    return sample.has("input", "output", "score") and bool(sample.columns & {"gts", "step", "uid", "request_id"})
+
+
+def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+    extras = _numeric_extras(samples)
+    present = set().union(*(sample.columns for sample in samples))
+    texts = TEXTS if options.text else [name for name in TEXTS if name not in ("output", "gts", "pred", "request_id")]
+    wanted: dict[str, pl.DataType] = {name: pl.String() for name in texts if name in present}
+    wanted |= {name: pl.Float64() for name in ("score", "step", *extras) if name in present}
+    raw = raw_table(samples, wanted, ("score", "input"), trouble, hashed=() if options.text else ("input",))
+    have = require(raw, "verl's log", samples, "input", "score")
+    v1 = "uid" in have
+    by_file = {str(sample.file): step_of_path(sample.file.name) for sample in samples}
+    steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
+    raw = raw.with_columns(
+        text_of("input", have["input"]) if options.text else pl.col("input"),
+        __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
+        __split=per_file(samples, {str(s.file): split_of_path(s.place.parent) for s in samples}, pl.String()),
+    )
+    raw = raw.with_columns(prompt_id=key_of("input") if options.text else pl.col("input"))
+    notes: list[str] = []
+    raw = _with_groups(raw, v1, notes)
+    score = number_of("score", have["score"])
+    reward, reward_is = _outcome(raw, have, score, notes)
+    columns = {
+        "split": pl.col("__split"),
+        "iteration": pl.col("__step"),
+        "prompt_id": pl.col("prompt_id"),
+        "group_id": pl.col("__group"),
+        **reward,
+        **{REWARD_PART + name: number_of(name, have[name]) for name in extras if name in have},
+    }
+    if v1:
+        columns["rollout_index"] = pl.col("uid").str.extract(UID, 2).cast(pl.Int64, strict=False)
+    if options.text:
+        columns["prompt"] = pl.col("input")
+    if "output" in have:
+        columns["completion"] = pl.col("output")
+        columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)
+    renamed = {"answer": "gts", "parsed_answer": "pred", "source": "data_source", "finish_reason": "finish_reason"}
+    columns |= {ours: pl.col(theirs).cast(pl.String) for ours, theirs in renamed.items() if theirs in have}
+    return finish(
+        "verl",
+        "verl",
+        raw.select(**columns),
+        samples=samples,
+        coverage=Coverage(
+            survivors_only=None,
+            evaluation_mixed_in=None if not any(split_of_path(s.place.parent) for s in samples) else False,
+            group_identity="given" if v1 else "inferred from the prompt text",
+            reward_is=reward_is,
+            notes=tuple(notes),
+        ),
+        ignored=present - set(wanted),
+        why=dict.fromkeys(
+            ("completion_tokens", "prompt_tokens", "truncated"), "verl's dump holds text, no token counts"
+        ),
+    )
+
+
+def _numeric_extras(samples: Sequence[Sample]) -> list[str]:
+    """Number fields that a reward function returned beside its score."""
+    names = dict.fromkeys(
+        name for sample in samples for name in sorted(sample.columns) if name not in KNOWN and "." not in name
+    )
+    return [
+        name
+        for name in names
+        if any(sample.values(name) for sample in samples)
+        and all(isinstance(value, int | float) for sample in samples for value in sample.values(name))
+    ]
+
+
+def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> pl.LazyFrame:
+    """`__group`, and for V1 one row per rollout (its last output)."""
+    if not v1:
+        notes.append(
+            "The log names no groups: rows of one step with the same prompt are taken as one group. A prompt drawn "
+            "twice in a step counts as one larger group."
+        )
+        return raw.with_columns(__group=key_of("__split", "__step", "prompt_id"))
+    uid, parent = pl.col("uid"), pl.col(FILE).str.replace(r"[^/\\]*$", "")
+    raw = raw.with_columns(
+        __uid=pl.coalesce(uid.str.extract(UID, 1), uid),
+        __part=pl.coalesce(uid.str.extract(UID, 3).cast(pl.Int64, strict=False), pl.lit(0)),
+        __folder=parent,
+    ).with_columns(__group=key_of("__folder", "__step", "__uid"))
+    if raw.select(pl.col("__part").max()).collect(engine="streaming").item():
+        notes.append(
+            "Rollouts with several outputs (turns) are one row: the last output's score stands for the rollout."
+        )
+        rollout = pl.struct("__group", uid.str.extract(UID, 2))
+        raw = raw.filter(pl.col("__part") == pl.col("__part").max().over(rollout))
+    notes.append(
+        "With verl's group filter on, evicted groups are not in the dump; `acc` is not dumped by this trainer version."
+    )
+    return raw
+
+
+def _outcome(raw: pl.LazyFrame, have: pl.Schema, score: pl.Expr, notes: list[str]) -> tuple[dict[str, pl.Expr], str]:
+    """Reward columns: `acc` is the outcome where every scored row has a usable one, else `score`."""
+    if "acc" in have:
+        acc = number_of("acc", have["acc"])
+        gaps = raw.select((acc.is_null() & score.is_not_null()).sum()).collect(engine="streaming").item()
+        if not gaps:
+            notes.append(
+                "`acc` is the outcome; `score`, which may include shaping such as a length penalty, is kept beside it."
+            )
+            return {"outcome_reward": acc, "shaped_reward": score, "correct": truth_of("acc", have["acc"])}, "acc"
+        notes.append(f"`acc` is missing in {gaps:,} scored rows, so `score` is taken as the outcome.")
+    notes.append(
+        "`score` is taken as the outcome. If the run shaped its reward (an overlong penalty, for one), score includes "
+        "it, and silent groups are undercounted."
+    )
+    return {"outcome_reward": score}, "score (any shaping included)"
+
+
+FORMAT = Format(
+    name="verl",
+    title="verl rollout dump",
+    where="ROLLOUT_DATA_DIR/*.jsonl",
+    shows="scores, text, groups by uid (V1) or prompt",
+    cannot="token counts, truncation; groups that a filter evicted; shaping apart from the outcome without acc",
+    detect=detect,
+    read=read,
+)

@@ -1,0 +1,49 @@
+"""Training and evaluation rows of one log, told apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import polars as pl
+
+from onedial.analysis.logs.schema import Log
+from onedial.core.errors import DataError
+
+Split = Literal["train", "eval", "all"]
+
+
+def split_counts(log: Log) -> dict[str, int]:
+    """Rows marked train, eval, and unmarked (key "unmarked"); {} for a rate table or an empty log."""
+    if log.kind == "rates":
+        return {}
+    found = log.frame.group_by("split").agg(pl.len()).collect(engine="streaming")
+    return {name or "unmarked": number for name, number in sorted(found.iter_rows(), key=lambda row: str(row[0]))}
+
+
+def with_split(log: Log, want: Split | None = None) -> Log:
+    """Only the rows of one split. None: training rows where there are any (unmarked rows count as such), else all.
+
+    The rows set aside stand in the coverage notes. Raises DataError when the wanted split has no rows.
+    """
+    counts = split_counts(log)
+    if log.kind == "rates" or want == "all" or not counts:
+        return log
+    evaluation = counts.get("eval", 0)
+    training = sum(counts.values()) - evaluation
+    want = want or ("train" if training else "eval")
+    kept, aside = (training, evaluation) if want == "train" else (evaluation, training)
+    if not kept:
+        raise DataError(
+            f"--split {want}: the log has no such rows; it has {training:,} train and {evaluation:,} eval rows"
+        )
+    if not aside:
+        return log
+    is_eval = (pl.col("split") == "eval").fill_null(False)
+    other = "evaluation" if want == "train" else "training"
+    note = f"{aside:,} {other} rows are set aside; --split {'eval' if want == 'train' else 'train'} shows them."
+    return replace(
+        log,
+        frame=log.frame.filter(is_eval if want == "eval" else ~is_eval),
+        coverage=replace(log.coverage, notes=(*log.coverage.notes, note)),
+    )

@@ -1,0 +1,130 @@
+"""A plan as files: our own allocator's, a TRL data set (which `onedial train --task PATH` reads too), a verl parquet, a
+table per prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from onedial.analysis.planning.planner import Plan
+from onedial.core.errors import DataError, nearest
+from onedial.core.plan_file import PLAN_VERSION
+
+KINDS = {
+    "onedial": (".json",),
+    "trl": (".jsonl", ".parquet"),
+    "verl": (".parquet",),
+    "table": (".csv", ".jsonl", ".parquet"),
+}
+
+
+def parse_target(text: str) -> tuple[str, Path]:
+    """`"trl:next.jsonl"` → ("trl", Path("next.jsonl")). Raises DataError for an unknown kind or ending."""
+    kind, _, path = text.partition(":")
+    if kind not in KINDS or not path:
+        kinds = ", ".join(KINDS)
+        raise DataError(f"--export {text!r}: must be KIND:PATH with KIND one of {kinds}{nearest(kind, KINDS)}")
+    if Path(path).suffix not in KINDS[kind]:
+        raise DataError(f"--export {text!r}: the file of {kind} must end in {' or '.join(KINDS[kind])}")
+    return kind, Path(path)
+
+
+def export(plan: Plan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
+    """Write the plan; `prompts` has prompt_id (text), prompt, answer, source per prompt.
+
+    trl and verl get the funded prompts, one row each, with tries, weight and the believed solve rate; their trainer
+    takes one group size, `plan.group_size`. table gets every prompt by its id, whatever its fate (`table_of`), and
+    needs no texts. onedial gets the ids of the funded prompts with each one's own tries and, apart, of those to look at
+    again; texts where they are known; no weights, because its trainer would not use them. Raises DataError when the
+    texts that trl and verl need are not known.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        {"onedial": _onedial, "trl": _trl, "verl": _verl, "table": _table}[kind](plan, prompts, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def table_of(plan: Plan) -> pl.DataFrame:
+    """Per prompt: what is believed and what is planned."""
+    a, b = plan.beliefs.beta()
+    return pl.DataFrame(
+        {
+            "prompt_id": plan.beliefs.counts.ids,
+            "a": a,
+            "b": b,
+            "n": plan.beliefs.counts.n,
+            "solve_rate": plan.beliefs.mean(),
+            "mixed_probability": plan.beliefs.mixed(plan.group_size),
+            "tries": plan.tries,
+            "adaptive_tries": plan.adaptive_tries,
+            "weight": plan.weight,
+            "fate": plan.fate,
+        }
+    )
+
+
+def _onedial(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = table_of(plan).join(prompts.select("prompt_id", "prompt"), on="prompt_id", how="left", maintain_order="left")
+    asked = rows.filter(pl.col("adaptive_tries") > 0).select("prompt_id", "prompt", tries="adaptive_tries")
+    unsure = rows.filter((pl.col("adaptive_tries") == 0) & (pl.col("fate") == "revisit")).select("prompt_id", "prompt")
+    value = {
+        "onedial_plan": PLAN_VERSION,
+        "group_size": plan.group_size,
+        "audit_prompts": min(plan.audit_prompts, len(unsure)),
+        "prompts": asked.to_dicts(),
+        "revisit": unsure.to_dicts(),
+    }
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _table(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    _write(table_of(plan), path)
+
+
+def _trl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = _funded(plan, prompts).select(
+        "prompt", "answer", "source", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
+    )
+    _write(rows, path)
+
+
+def _write(rows: pl.DataFrame, path: Path) -> None:
+    writers: dict[str, Callable[[Path], object]] = {
+        ".parquet": rows.write_parquet,
+        ".jsonl": rows.write_ndjson,
+        ".csv": rows.write_csv,
+    }
+    writers[path.suffix](path)
+
+
+def _verl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+    rows = _funded(plan, prompts).with_row_index("index")
+    extra = pl.struct(
+        pl.lit("train").alias("split"), "index", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
+    )
+    message = pl.struct(pl.lit("user").alias("role"), pl.col("prompt").alias("content"))
+    rows.select(
+        pl.col("source").fill_null("").alias("data_source"),
+        pl.concat_list(message).alias("prompt"),
+        pl.col("source").fill_null("").alias("ability"),
+        pl.struct(pl.lit("rule").alias("style"), pl.col("answer").alias("ground_truth")).alias("reward_model"),
+        extra.alias("extra_info"),
+    ).write_parquet(path)
+
+
+def _funded(plan: Plan, prompts: pl.DataFrame) -> pl.DataFrame:
+    """The funded prompts with their texts, in the order of the plan."""
+    funded = table_of(plan).filter(pl.col("fate") == "fund")
+    rows = funded.join(prompts, on="prompt_id", how="left", maintain_order="left")
+    absent = rows.get_column("prompt").null_count()
+    if absent:
+        raise DataError(
+            f"the log holds no text for {absent:,} of {len(rows):,} planned prompts, so no data set can be written; "
+            "export table:PATH.csv (by prompt id), or plan from a log with prompts"
+        )
+    return rows

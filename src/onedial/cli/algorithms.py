@@ -1,0 +1,167 @@
+"""`onedial algorithms`: the table of algorithms, or one row of it in full."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+from dataclasses import asdict, fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.maths.coefficient import coefficient_of
+
+HELP = """Show the table of algorithms with their papers
+
+  onedial algorithms            the table
+  onedial algorithms dapo       every cell of a row: its meaning, and where it differs from grpo
+  onedial algorithms --json     all cells of all rows
+  onedial algorithms --coefficients    who writes, what judges, what multiplies ∇log π: the rows side by side
+
+Any cell can be changed for a run: onedial train dapo --algorithm.clip_high 0.3"""
+
+COMPARED_WITH = "grpo"
+KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
+COEFFICIENTS = (
+    "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, r̄: mean of the group, r̄₋ᵢ: of the others, "
+    "σ̂: their std · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
+    "ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
+    "m: log π(o⁺)/π_ref(o⁺) − log π(o⁻)/π_ref(o⁻) · 1[·]: 1 where it holds, else 0 · |o|: tokens of the sequence, "
+    "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
+)
+LEGEND = (
+    "α: advantage = (reward − baseline) / σ̂^α · ratio: π/π_old per token, per sequence, or none · "
+    "clip: distances below/above 1 (/dual clip) · KL: weight (r: in the reward) · critic λ: of its "
+    "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
+    "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a data set · "
+    "n: updates per iteration · G: group size, where the row fixes it"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("row", nargs="?", metavar="ROW", help="show this row in full")
+    parser.add_argument("--json", action="store_true", help="print all cells as JSON, a list of rows")
+    parser.add_argument("--coefficients", action="store_true", help="the gradient coefficient of each row")
+
+
+def run(args: argparse.Namespace) -> int:
+    rows = [get_algorithm(args.row)] if args.row else list(ALGORITHMS.values())
+    if args.coefficients:
+        return show_coefficients(rows, as_json=args.json)
+    if args.json:
+        print(json.dumps([row.cells() for row in rows], indent=1))
+        return 0
+    console = Console(highlight=False)
+    if args.row:
+        show_row(console, rows[0])
+    else:
+        show_table(console, rows)
+    return 0
+
+
+def show_table(console: Console, rows: list[Algorithm]) -> None:
+    """The main cells of each row, then their papers. What differs from grpo is bold on a terminal."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column("row", no_wrap=True)
+    main = [main_cells(row) for row in rows]
+    compared = main_cells(ALGORITHMS[COMPARED_WITH])
+    for heading in compared:
+        table.add_column(heading, no_wrap=True)
+    for row, cells in zip(rows, main, strict=True):
+        styled = [Text(value, style="" if value == compared[name] else "bold cyan") for name, value in cells.items()]
+        table.add_row(row.name, *styled)
+    console.print(table)
+    console.print(f"\n{LEGEND}", style="dim")
+    papers = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
+    papers.add_column(no_wrap=True)
+    papers.add_column()
+    for row in rows:
+        papers.add_row(row.name, row.paper)
+    console.print("\nPapers and conventions", style="bold")
+    console.print(papers)
+    console.print("\nonedial algorithms ROW shows every cell of a row.", style="dim")
+
+
+def show_coefficients(rows: list[Algorithm], *, as_json: bool) -> int:
+    """The unified view, one line a row, made from the rows' cells."""
+    lines = [asdict(coefficient_of(row)) for row in rows]
+    if as_json:
+        print(json.dumps(lines, indent=1, ensure_ascii=False))
+        return 0
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
+    for name in lines[0]:
+        table.add_column(name, no_wrap=name != "coefficient", overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line.values()))
+    console.print(table)
+    console.print(f"\n{COEFFICIENTS}", style="dim")
+    return 0
+
+
+def main_cells(row: Algorithm) -> dict[str, str]:
+    """The cells that tell algorithms apart, short enough for one line of 80 columns."""
+    clips = [bound for bound in (row.clip_low, row.clip_high, row.clip_dual) if bound is not None]
+    return {
+        "baseline": row.cells()["baseline"] + _lambda(row),
+        "α": f"{row.dial:g}",
+        "ratio": row.level,
+        "clip": "/".join(_short(bound) for bound in clips) or "–",
+        "aggregate": row.aggregate,
+        "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else "r"),
+        "keep": KEPT.get(row.source) or ("refill" if row.refill else row.keep),
+        "n": str(row.updates_per_iteration),
+        "G": "" if row.group_size is None else str(row.group_size),
+    }
+
+
+def _lambda(row: Algorithm) -> str:
+    if not row.needs_critic:
+        return ""
+    return " λ(l)" if row.lambda_length > 0 else f" λ{row.lambda_policy:g}"
+
+
+def _short(value: float) -> str:
+    """A number in as few characters as it takes: 0.0003 is 3e-4."""
+    return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def show_row(console: Console, row: Algorithm) -> None:
+    """Every cell of a row with its meaning; where it differs from grpo, grpo's value stands under it."""
+    console.print(Text.assemble((row.name, "bold"), "  ", row.paper))
+    console.print()
+    meanings, compared = cell_meanings(), ALGORITHMS[COMPARED_WITH].cells()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column("cell", no_wrap=True)
+    table.add_column("value", no_wrap=True)
+    table.add_column("meaning")
+    for name, value in row.cells().items():
+        if name in ("name", "paper"):
+            continue
+        differs = value != compared[name]
+        meaning = Text(meanings[name])
+        if differs:
+            meaning.append(f" ({COMPARED_WITH}: {_plain(compared[name])})", style="bold cyan")
+        table.add_row(Text(name, style="bold" if differs else ""), _plain(value), meaning)
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def cell_meanings() -> dict[str, str]:
+    """What each cell means: the comment beside it in `Algorithm`, so that it is written down once."""
+    source = inspect.getsource(Algorithm)
+    said = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.+)$", source, re.MULTILINE))
+    return {cell.name: said.get(cell.name, "") for cell in fields(Algorithm)}

@@ -1,0 +1,135 @@
+"""`onedial bench`: our speed and memory beside the peers' and the machine's own ceiling."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from onedial.bench.workload import Settings
+
+T = TypeVar("T")
+
+HELP = """Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling.
+
+Both sides do the same work: the same model, prompts, group size, lengths and
+type. They are measured in turn, so that a slow moment of the machine meets both.
+A ratio above 1 means that ours is better; shares of the ceiling are in per cent.
+Example: onedial bench generate --repeats 3
+"""
+
+PARTS = {
+    "generate": "generation and its decode step",
+    "update": "forward, backward and optimiser",
+    "step": "a whole training step against TRL",
+    "memory": "peak memory of a step against TRL",
+    "all": "everything",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `onedial bench`."""
+    texts = "; ".join(f"{name}: {text}" for name, text in PARTS.items())
+    parser.add_argument("what", choices=tuple(PARTS), help=texts)
+    parser.add_argument("--model", default="smollm2", help="'smollm2' (default), a folder or a Hugging Face name")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements of each side (5)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 (default): one per core")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto", help="default: auto")
+    parser.add_argument("--figures", default="", metavar="NAME,…", help="only these figures")
+    parser.add_argument(
+        "--peer-rows", type=int, default=64, metavar="N", help="rows in one pass of TRL's (64); long ones are fewer"
+    )
+    parser.add_argument("--curves", action="store_true", help="also how our cost per token scales")
+    parser.add_argument("--quick", action="store_true", help="short curves, a small matrix product, few decode steps")
+    parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    parser.add_argument(
+        "--write", metavar="FILE", help="also write a page; with all and no --figures, its curves are measured too"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print: every figure as soon as it is there, so that an interruption loses none."""
+    from onedial.bench.figure import Figure, Point
+    from onedial.bench.machine import conditions
+    from onedial.bench.measure import figures_of, measure
+    from onedial.bench.render import as_page, json_lines, text_lines
+    from onedial.bench.scaling import curves
+
+    names = figures_of(args.what, args.figures)
+    settings = _settings(args)
+    if args.write:
+        _check_writable(Path(args.write))
+    known = conditions(settings, args.model)
+    with_curves = args.curves or (args.what == "all" and bool(args.write) and not args.figures)
+    figures: list[Figure] = []
+    points: list[Point] = []
+    whole = False
+    try:
+        lines = (json_lines if args.json else text_lines)(
+            _kept(measure(settings, names, _note), figures),
+            _kept(curves(settings, args.what, quick=args.quick, note=_note) if with_curves else (), points),
+            known,
+        )
+        for line in lines:
+            print(line, flush=True)
+        whole = True
+    finally:
+        if args.write and (figures or points):
+            Path(args.write).write_text(as_page(figures, points, known, whole=whole), encoding="utf-8")
+    return 0
+
+
+def _kept(items: Iterable[T], into: list[T]) -> Iterator[T]:
+    """The items, each also put into a list."""
+    for item in items:
+        into.append(item)
+        yield item
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The checked settings; the model is fetched if need be, so that no download is ever timed."""
+    import os
+
+    import torch
+    from transformers import AutoConfig
+
+    from onedial.bench.workload import Settings
+    from onedial.core.errors import ConfigError
+    from onedial.training.models import resolve
+    from onedial.training.trainer.policy import pick_device, pick_dtype
+
+    for name, least in (("repeats", 1), ("threads", 0), ("peer_rows", 1)):
+        if getattr(args, name) < least:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {getattr(args, name)}: must be at least {least}")
+    threads = args.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    device = pick_device(args.device)
+    path = str(resolve(args.model))
+    context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
+    return Settings(
+        model=path,
+        device=str(device),
+        dtype=str(pick_dtype(args.dtype, device)).removeprefix("torch."),
+        threads=threads,
+        context=int(context or 1 << 20),
+        repeats=args.repeats,
+        gemm_size=512 if args.quick else 4096,
+        decode_steps=4 if args.quick else 32,
+        peer_rows=args.peer_rows,
+    )
+
+
+def _check_writable(path: Path) -> None:
+    from onedial.core.errors import ConfigError
+
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigError(f"--write {path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
+
+
+def _note(text: str) -> None:
+    print(f"measuring {text} …", file=sys.stderr, flush=True)

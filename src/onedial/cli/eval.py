@@ -1,0 +1,130 @@
+"""`onedial eval`: held-out accuracy of a model, a folder or a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from onedial.core.settings import RUN_FIELDS, default_of
+
+if TYPE_CHECKING:
+    from onedial.core.maths.estimators import Estimate
+    from onedial.training.evaluation import Evaluation
+
+HELP = """Measure accuracy on held-out prompts: avg@k, pass@k, maj@k
+
+  onedial eval smollm2 --task arithmetic
+  onedial eval ./my-model --task data.jsonl --temperature 0
+  onedial eval runs/dapo-arithmetic-s0 --samples 16
+
+MODEL is 'smollm2', a folder, a Hugging Face name, or a run directory: then its newest
+checkpoint, with the run's task and sampling as defaults. --task.OPTION sets an option of the task."""
+
+DOTTED = ("task",)
+# flag → setting of the run it stands for
+FLAGS = {
+    "task": "task",
+    "prompts": "eval_prompts",
+    "samples": "eval_samples",
+    "max_new_tokens": "max_new_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "seed": "seed",
+    "max_rows": "max_rows",
+    "device": "device",
+    "dtype": "dtype",
+    "threads": "threads",
+    "verifier_workers": "verifier_workers",
+    "verifier_timeout_s": "verifier_timeout_s",
+    "verifier_memory_mb": "verifier_memory_mb",
+}
+HELP_TEXTS = {
+    "prompts": "held-out prompts",
+    "temperature": "sampling temperature; 0 decodes greedily, one completion per prompt",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name, folder, or run directory")
+    for flag, field in FLAGS.items():
+        text = HELP_TEXTS.get(flag, str(RUN_FIELDS[field].metadata["help"])).replace("%", "%%")
+        parser.add_argument(f"--{flag}", metavar="X", help=f"{text} [{default_of(field)}]", default=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="parquet file for the completions with verdicts")
+
+
+def run(args: argparse.Namespace) -> int:
+    from onedial.core.settings import merge
+    from onedial.training.trainer.evaluate import carry_out, plan_of
+
+    given = {field: getattr(args, flag) for flag, field in FLAGS.items() if flag in args}
+    plan = plan_of(args.model, merge(given, args.dotted))
+    with Bar() as bar:
+        evaluation = carry_out(plan, save=args.save, progress=bar.show)
+    if args.json:
+        record = {"model": args.model, "weights": plan.weights, "task": plan.run.task_name, "seed": plan.run.seed}
+        print(json.dumps({**record, **evaluation.to_json()}, indent=1))
+        return 0
+    print_evaluation(Console(highlight=False), f"{args.model} on {plan.run.task_name}", evaluation)
+    if args.save:
+        print(f"completions: {args.save}")
+    return 0
+
+
+class Bar:
+    """A progress bar on a terminal, on stderr; nothing anywhere else."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("loading", total=None)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Takes the engine's progress."""
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+
+
+def print_evaluation(console: Console, title: str, found: Evaluation) -> None:
+    """The figures with their 95 % intervals over prompts."""
+    how = "greedy" if found.temperature == 0 else f"temperature {found.temperature:g}"
+    console.print(f"{title}: {found.prompts} prompts × {found.samples} completions, {how}\n", soft_wrap=True)
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
+    for heading in ("", "share", "95 % interval", "prompts"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    table.add_row(f"avg@{found.samples}", *_cells(found.avg), style="bold")
+    for name, shares in (("pass", found.pass_at), ("maj", found.maj_at)):
+        for k, estimate in shares.items():
+            if k > 1:  # both are avg at k = 1
+                table.add_row(f"{name}@{k}", *_cells(estimate))
+    if len(found.levels) > 1:
+        table.add_section()
+        for level, estimate in found.levels.items():
+            table.add_row(f"  {level}", *_cells(estimate))
+    console.print(table)
+    facts: dict[str, Any] = {
+        "mean reward": f"{found.reward_mean:.3f}",
+        "mean length": f"{found.length_mean:.1f} tokens",
+        "truncated": f"{found.truncated_share:.1%}",
+        "not judged": str(found.unusable),
+    }
+    console.print("\n" + " · ".join(f"{name} {value}" for name, value in facts.items()))
+
+
+def _cells(estimate: Estimate) -> tuple[str, str, str]:
+    interval = f"{estimate.low:.1%} … {estimate.high:.1%}"
+    return f"{estimate.value:.1%}", interval, str(estimate.num_prompts)

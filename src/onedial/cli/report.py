@@ -1,0 +1,61 @@
+"""`onedial report`: one HTML file on a run or a log."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = """One self-contained HTML page: findings, curves, and sample groups to read.
+
+Works on onedial's own runs and on any rollout log or table of solve rates.
+Example: onedial report runs/x --open
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `onedial report`."""
+    parser.add_argument("run", help="run directory, rollout log or table of solve rates")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or NAME.report.html here"
+    )
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    parser.add_argument("--format", metavar="NAME", help="format of the log; default: detected")
+    parser.add_argument("--price", type=float, metavar="P", help="price of a million completion tokens")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, find, write."""
+    from onedial.analysis import logs
+    from onedial.analysis.findings import collect, findings_of
+    from onedial.analysis.page import write_curves, write_html
+    from onedial.analysis.page.curves import generation_seconds, run_curves
+
+    source = Path(args.run)
+    if why := logs.without_rollouts(source):
+        curves, notes = run_curves(source)
+        target = args.output or default_output(source)
+        path = write_curves(target, title=source.resolve().name, curves=curves, notes=[why, *notes])
+        print(f"{why}\nwrote {path}: its curves")
+        return 0
+
+    def page(log: logs.Log) -> Path:
+        evidence = collect(log)
+        curves, notes = run_curves(source) if source.is_dir() else ([], [])
+        seconds = generation_seconds(source) if source.is_dir() else None
+        findings = findings_of(evidence, price=args.price, seconds=seconds)
+        target, title = args.output or default_output(source), source.resolve().name
+        return write_html(target, log, findings, evidence=evidence, title=title, curves=curves, notes=notes)
+
+    path = logs.with_log(page, source, args.format)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+def default_output(source: Path) -> Path:
+    """Inside a run directory; beside nothing else: a single file's page goes to the current folder."""
+    own = source.is_dir() and (source / "metrics.jsonl").is_file()
+    return source / "report.html" if own else Path(f"{source.resolve().name}.report.html")

@@ -1,0 +1,241 @@
+"""THE TABLE: one row per algorithm, with its paper and equation. The only place that knows names.
+
+Where a paper and its released code differ, the comment says which one the row follows. Learning rates and
+batch sizes belong to the run, not to the row. Add a row here and every generic test walks it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onedial.core.algorithm import Algorithm
+from onedial.core.errors import ConfigError, nearest
+
+REINFORCE = Algorithm(
+    "reinforce",
+    "Williams 1992, REINFORCE, Eq. 4 with no baseline",
+    baseline="none",
+    dial=0.0,
+    level="none",
+    aggregate="sequence_sum",
+)
+
+RLOO = replace(
+    REINFORCE,
+    name="rloo",
+    paper="Ahmadian et al. 2024, arXiv:2402.14740, Eq. 7; Kool et al. 2019",
+    baseline="leave_one_out",
+)
+
+# DeepSeekMath does not report its clip range; 0.2 is PPO's and every implementation's.
+GRPO = Algorithm(
+    "grpo",
+    "Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, Eq. 3 and 4",
+    clip_low=0.2,
+    clip_high=0.2,
+    kl_coef=0.04,
+)
+
+# DAPO's "naive GRPO": the published GRPO without its KL term.
+NAIVE_GRPO = replace(
+    GRPO, name="naive_grpo", paper="Yu et al. 2025, DAPO, arXiv:2503.14476, Table 1, first row", kl_coef=0.0
+)
+
+TWO_GRPO = replace(
+    NAIVE_GRPO,
+    name="two_grpo",
+    paper="Wu et al. 2025, It Takes Two, arXiv:2510.00977, Eq. 12",
+    group_size=2,
+    clip_high=0.28,
+)
+
+DR_GRPO = replace(
+    NAIVE_GRPO,
+    name="dr_grpo",
+    paper="Liu et al. 2025, Understanding R1-Zero-like training, arXiv:2503.20783, §3.2 and listing 1",
+    dial=0.0,
+    aggregate="fixed_length",
+)
+
+# Token mean over the whole step, as DAPO's code does it; its Eq. 8 divides by each group's own tokens
+# (aggregate="group_token_mean"). It fixes the mini-batch (512 sequences), not the number of updates:
+# at a laptop's batch that is one update.
+DAPO = replace(
+    NAIVE_GRPO,
+    name="dapo",
+    paper="Yu et al. 2025, DAPO, arXiv:2503.14476, Eq. 8 to 13",
+    clip_high=0.28,
+    aggregate="token_mean",
+    keep="mixed",
+    refill=True,
+)
+
+GSPO = replace(
+    NAIVE_GRPO,
+    name="gspo",
+    paper="Zheng et al. 2025, GSPO, arXiv:2507.18071, Eq. 5 to 7",
+    level="sequence",
+    clip_low=3e-4,
+    clip_high=4e-4,
+    updates_per_iteration=4,
+)
+
+# The advantages of PPO as it is used on language models, not of Schulman's Atari code: KL to the reference as a token
+# reward (k1; coefficient 0.02 and several mini-batches of one pass as InstructGPT, arXiv:2203.02155, App. C.4),
+# whitening and value clipping as in TRL's and verl's code (no paper has them), no entropy bonus. InstructGPT writes one
+# completion per prompt (group_size=1); a critic needs no group, so the run's size stands.
+PPO = Algorithm(
+    "ppo",
+    "Schulman et al. 2017, arXiv:1707.06347, Eq. 7 and 11; GAE arXiv:1506.02438, Eq. 16",
+    baseline="critic",
+    dial=0.0,
+    clip_low=0.2,
+    clip_high=0.2,
+    aggregate="token_mean",
+    kl_coef=0.02,
+    kl_estimator="k1",
+    kl_in="reward",
+    updates_per_iteration=4,
+    lambda_policy=0.95,
+    lambda_critic=0.95,
+    value_clip=0.2,
+    whiten=True,
+)
+
+# λ = 1 − 1/(0.05·l) is 0 up to 20 tokens; for short answers raise lambda_length. The paper clips no values and does not
+# say whether it whitens. Its 16 updates per iteration are of 512 completions each; at a laptop's batch 4 are enough.
+VAPO = replace(
+    PPO,
+    name="vapo",
+    paper="Yue et al. 2025, VAPO, arXiv:2504.05118, §4.1 to 4.3",
+    clip_high=0.28,
+    kl_coef=0.0,
+    kl_estimator="k3",
+    kl_in="loss",
+    positive_nll=0.1,
+    lambda_policy=1.0,
+    lambda_length=0.05,
+    lambda_critic=1.0,
+    value_clip=None,
+    whiten=False,
+    critic_warmup=50,
+)
+
+# The rows of DeepSeekMath's unified view (§5.2, Table 10) that compare nothing inside a group: REINFORCE whose reward
+# says what is imitated. Each sequence counts the same, as the table's 1/|o| says; TRL's SFTTrainer averages over the
+# tokens of the batch (aggregate="token_mean").
+SFT = replace(
+    REINFORCE,
+    name="sft",
+    paper="supervised fine-tuning; Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, §5.2.1, Table 10",
+    source="dataset",
+    reward="one",
+    group_size=1,
+    aggregate="sequence_mean",
+)
+
+RFT = replace(
+    SFT,
+    name="rft",
+    paper="Yuan et al. 2023, rejection sampling fine-tuning, arXiv:2308.01825, §3.3; DeepSeekMath, Table 10",
+    source="reference",
+    reward="correct",
+    group_size=None,
+)
+
+ONLINE_RFT = replace(
+    RFT, name="online_rft", paper="Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, Table 10", source="policy"
+)
+
+# DeepSeekMath's table writes DPO with a mean over tokens and without the leading β; this is the published loss.
+DPO = Algorithm(
+    "dpo",
+    "Rafailov et al. 2023, Direct preference optimization, arXiv:2305.18290, Eq. 7",
+    baseline="none",
+    dial=0.0,
+    level="none",
+    aggregate="sequence_sum",
+    source="pairs",
+    group_size=2,
+    preference_beta=0.1,
+)
+
+# Presets: the same objective with another library's conventions, for like-for-like comparison.
+TRL_DAPO = replace(
+    NAIVE_GRPO,
+    name="trl_dapo",
+    paper="TRL 1.16 GRPOTrainer defaults: loss_type='dapo', scale_rewards='group'",
+    ddof=1,
+    eps=1e-4,
+    aggregate="token_mean",
+)
+TRL_GRPO = replace(TRL_DAPO, name="trl_grpo", paper="TRL 1.16, loss_type='grpo'", aggregate="sequence_mean")
+TRL_DR_GRPO = replace(
+    TRL_DAPO,
+    name="trl_dr_grpo",
+    paper="TRL 1.16, loss_type='dr_grpo', scale_rewards='none'",
+    dial=0.0,
+    aggregate="fixed_length",
+)
+TRL_GSPO = replace(
+    TRL_GRPO,
+    name="trl_gspo",
+    paper="TRL 1.16, importance_sampling_level='sequence', loss_type='grpo'",
+    level="sequence",
+    clip_low=3e-4,
+    clip_high=4e-4,
+)
+VERL_GRPO = replace(
+    NAIVE_GRPO,
+    name="verl_grpo",
+    paper="verl 0.9 adv_estimator=grpo, loss_agg_mode=token-mean, clip_ratio_c=3",
+    ddof=1,
+    clip_dual=3.0,
+    aggregate="token_mean",
+)
+VERL_DR_GRPO = replace(
+    VERL_GRPO,
+    name="verl_dr_grpo",
+    paper="verl 0.9 norm_adv_by_std_in_grpo=False, loss_agg_mode=seq-mean-token-sum-norm",
+    dial=0.0,
+    aggregate="fixed_length",
+)
+
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row
+    for row in (
+        REINFORCE,
+        RLOO,
+        GRPO,
+        NAIVE_GRPO,
+        TWO_GRPO,
+        DR_GRPO,
+        DAPO,
+        GSPO,
+        PPO,
+        VAPO,
+        SFT,
+        RFT,
+        ONLINE_RFT,
+        DPO,
+        TRL_GRPO,
+        TRL_DAPO,
+        TRL_DR_GRPO,
+        TRL_GSPO,
+        VERL_GRPO,
+        VERL_DR_GRPO,
+    )
+}
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """The row of that name.
+
+    Raises ConfigError with the nearest name when there is none.
+    """
+    if name not in ALGORITHMS:
+        raise ConfigError(
+            f"algorithm {name!r} is not in the table{nearest(name, ALGORITHMS)}; "
+            f"rows: {', '.join(ALGORITHMS)} (onedial algorithms prints them)"
+        )
+    return ALGORITHMS[name]

@@ -1,0 +1,257 @@
+"""What the standard deviation of a group's rewards does, in closed form.
+
+One prompt is solved with probability p (q = 1 − p); a group is G independent rollouts with rewards 0 or 1, of
+which k are right; σ̂ = √(k(G−k))/G is the population standard deviation (ddof 0). With advantages
+A = (r − mean)/σ̂^α the group's gradient is σ̂^(2−α)·(mean score of right − mean score of wrong), and 0 when the
+group is unanimous (arXiv:2607.00152 for α = 1; any α by the same algebra). All that follows is arithmetic on
+k ~ Binomial(G, p). Arrays broadcast; p and q may be 0 or 1; results are float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betainc, betaln, gammaln, xlogy
+
+Array = NDArray[np.float64]
+
+_CELLS = 4_000_000  # numbers held at once by the sums over k, so that long arrays of p stay in bounded memory
+
+
+def mixed_probability(p: ArrayLike, size: ArrayLike) -> Array:
+    """P(0 < k < G) = 1 − p^G − q^G: the chance that a group of `size` rollouts is not silent. Shapes broadcast."""
+    # a group of none is as silent as a group of one, and 0·log 0 is not a number
+    p, size = _rate(p), np.maximum(np.asarray(size, dtype=np.float64), 1.0)
+    # 1 − q^G through log1p keeps its digits for rare successes; floor 0 takes off the last rounding at G = 1
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.maximum(-np.expm1(size * np.log1p(-p)) - p**size, 0.0))
+
+
+def silent_probability(p: ArrayLike, size: ArrayLike) -> Array:
+    """p^G + q^G: the chance that all rollouts of a group get the same verdict."""
+    p, size = _rate(p), np.asarray(size, dtype=np.float64)
+    return np.asarray(np.minimum(p**size + (1.0 - p) ** size, 1.0))
+
+
+def group_sigma(k: ArrayLike, size: ArrayLike) -> Array:
+    """σ̂ = √(k(G−k))/G of a group with k right among G (ddof 0); 0 when it is unanimous."""
+    k, size = np.asarray(k, dtype=np.float64), np.asarray(size, dtype=np.float64)
+    return np.asarray(np.sqrt(k * (size - k)) / size)
+
+
+def binomial_pmf(p: ArrayLike, size: int) -> Array:
+    """P(k | p, G) for k = 0 … G, shape p.shape + (G+1,); exact at p = 0 and 1."""
+    p = _rate(p)[..., None]
+    k = np.arange(size + 1, dtype=np.float64)
+    return np.asarray(np.exp(_log_choose(size, k) + xlogy(k, p) + xlogy(size - k, 1.0 - p)))
+
+
+def expected_sigma(p: ArrayLike, size: int, *, power: float = 1.0) -> Array:
+    """E[σ̂^power ; 0 < k < G], exact at finite G by summing over k. Shape of p.
+
+    For large G, E[σ̂] ≈ √(pq)(1 − 1/(8Gpq)) (arXiv:2607.00152); silent groups count 0 for every `power`.
+    """
+    p = _rate(p)
+    return weight(p, size, alpha=2.0 - power) * p * (1.0 - p)
+
+
+def weight(p: ArrayLike, size: int, *, alpha: float) -> Array:
+    """W(p) in E[gradient] = W(p)·∇p for groups of `size`: E[σ̂^(2−α); 0 < k < G]/(pq). Shape of p.
+
+    Written as Σ_k C(G,k) p^(k−1) q^(G−k−1) σ̂_k^(2−α), which needs no division, so W(0⁺) and W(1⁻) are exact:
+    (G−1)/G for α = 0, √(G−1) for α = 1, G for α = 2. At α = 1 it is the constant 1 for G = 2 and √2 for G = 3.
+    """
+    _check_size(size)
+    p = _rate(p)
+    k = np.arange(1, size, dtype=np.float64)
+    log_sigma = np.log(k * (size - k)) / 2 - np.log(size)
+    coefficient = _log_choose(size, k) + (2.0 - alpha) * log_sigma
+    flat, out = p.reshape(-1), np.empty(p.size)
+    step = max(1, _CELLS // max(1, size - 1))
+    for start in range(0, flat.size, step):
+        x = flat[start : start + step, None]
+        terms = coefficient + xlogy(k - 1, x) + xlogy(size - k - 1, 1.0 - x)
+        out[start : start + step] = np.exp(terms).sum(axis=-1)
+    return out.reshape(p.shape)
+
+
+def limit_weight(p: ArrayLike, *, alpha: float) -> Array:
+    """The limit of `weight` as G → ∞: (pq)^(−α/2); infinite at p = 0 and 1 when α > 0."""
+    p = _rate(p)
+    with np.errstate(divide="ignore"):
+        return np.asarray((p * (1.0 - p)) ** (-alpha / 2))
+
+
+def objective(p: ArrayLike, *, alpha: float, size: int | None = None) -> Array:
+    """What gradient ascent with this dial climbs, as a function of one prompt's p: ∫ W dp. Shape of p.
+
+    `size=None` is the limit G → ∞: p for α = 0, 2·arcsin√p for α = 1, log(p/q) for α = 2 (arXiv:2607.00152);
+    any α < 2 is the incomplete beta function ∫₀ᵖ (xy)^(−α/2) dx with y = 1 − x, any α > 2 the integral from ½.
+    At finite G it is the polynomial (1/G) Σ_k σ̂_k^(−α) I_p(k, G−k), exact, with value 0 at p = 0.
+    """
+    p = _rate(p)
+    if size is not None:
+        _check_size(size)
+        k = np.arange(1, size, dtype=np.float64)
+        terms = group_sigma(k, size) ** (-alpha) * betainc(k, size - k, p[..., None])
+        return np.asarray(terms.sum(axis=-1) / size)
+    with np.errstate(divide="ignore"):
+        if alpha == 2.0:
+            return np.asarray(np.log(p) - np.log1p(-p))
+    shape = 1.0 - alpha / 2
+    if alpha < 2.0:
+        return np.asarray(betainc(shape, shape, p) * np.exp(betaln(shape, shape)))
+    return _integral_from_half(p, alpha)
+
+
+def fidelity(p: ArrayLike, size: int) -> Array:
+    """E[σ̂]/√(pq): how near groups of `size` come to their limit (1 = reached). NaN at p = 0 and 1."""
+    p = _rate(p)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return expected_sigma(p, size) / np.sqrt(p * (1.0 - p))
+
+
+def size_for_fidelity(p: float, target: float, *, limit: int = 1 << 20) -> int:
+    """The smallest G with `fidelity(p, G)` ≥ `target`, by doubling and bisection on the exact sum.
+
+    The rule of thumb is G ≥ 1/(8(1−target)pq) (arXiv:2607.00152). Raises ValueError if none ≤ `limit` reaches it.
+    """
+    if not 0.0 < p < 1.0 or not 0.0 < target < 1.0:
+        raise ValueError(f"p={p}, target={target}: both must lie strictly between 0 and 1")
+    high = 2
+    while fidelity(p, high) < target:
+        high *= 2
+        if high > limit:
+            raise ValueError(f"p={p}, target={target}: needs more than {limit} rollouts; ask for a lower target")
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fidelity(p, middle) >= target else (middle, high)
+    return high
+
+
+def expected_silent_share(p: ArrayLike, size: ArrayLike, *, mass: ArrayLike | None = None) -> Array:
+    """E_p[p^G + q^G] over a distribution of solve rates (points `p`, weights `mass`); shape of `size`.
+
+    x ↦ x^G + (1−x)^G is convex, so this is never below the silent probability at the mean rate (Jensen):
+    plugging in the mean p under-predicts.
+    """
+    right, wrong = expected_silent_split(p, size, mass=mass)
+    return right + wrong
+
+
+def expected_silent_split(p: ArrayLike, size: ArrayLike, *, mass: ArrayLike | None = None) -> tuple[Array, Array]:
+    """(E[p^G], E[q^G]): the all-right and the all-wrong share over a distribution of solve rates."""
+    p, size = _rate(p).reshape(-1), np.asarray(size, dtype=np.float64)
+    weights = np.full(p.shape, 1.0) if mass is None else np.asarray(mass, dtype=np.float64).reshape(-1)
+    weights = weights / weights.sum()
+    right = np.asarray([weights @ p**s for s in size.reshape(-1)]).reshape(size.shape)
+    wrong = np.asarray([weights @ (1.0 - p) ** s for s in size.reshape(-1)]).reshape(size.shape)
+    return right, wrong
+
+
+def pass_probability(p: ArrayLike, tries: ArrayLike) -> Array:
+    """pass@k of a prompt solved with probability p: 1 − q^k. P(mixed | G) = pass@G − p^G."""
+    p, tries = _rate(p), np.asarray(tries, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.expm1(tries * np.log1p(-p)))
+
+
+def unbiased_powers(k: ArrayLike, n: ArrayLike, size: ArrayLike) -> tuple[Array, Array]:
+    """Unbiased estimates of (p^G, q^G) from k right among n ≥ G tries: C(k,G)/C(n,G) and C(n−k,G)/C(n,G).
+
+    Drawing G of the n rollouts without replacement is a group of size G; the same argument gives pass@k
+    (arXiv:2107.03374, eq. 1). NaN where n < G. Shapes broadcast.
+    """
+    k, n, size = (np.asarray(x, dtype=np.float64) for x in (k, n, size))
+    right, wrong = _subset_share(k, n, size), _subset_share(n - k, n, size)
+    return right, wrong
+
+
+def effective_size(n: ArrayLike, nu: ArrayLike) -> Array:
+    """m(n, ν) = n(ν+n−1)/(ν+n): the rollouts that n tries are worth once they also pay for the baseline.
+
+    The baseline is the leave-one-out posterior mean under a Beta prior of weight ν. ν = 0 is leave-one-out
+    (m = n−1), ν → ∞ a known baseline (m = n).
+    """
+    n, nu = np.asarray(n, dtype=np.float64), np.asarray(nu, dtype=np.float64)
+    total = nu + n
+    with np.errstate(invalid="ignore"):
+        worth = np.where(np.isinf(nu), n, n * (total - 1.0) / np.where(total > 0, total, 1.0))
+    # without tries there is nothing, and without a prior one try is its own baseline
+    return np.asarray(np.where(n > 0, np.maximum(worth, 0.0), 0.0))
+
+
+def utility(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
+    """U(m) = mσ²/(1 + ρmσ²): what m effective rollouts of a prompt with reward variance σ² = pq teach.
+
+    ρ is the prompt's own signal over the noise of one rollout; 1/(ρσ²) rollouts buy half of what there is.
+    """
+    signal = np.asarray(m, dtype=np.float64) * np.asarray(variance, dtype=np.float64)
+    return np.asarray(signal / (1.0 + rho * signal))
+
+
+def optimal_weight(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
+    """w = m/(1 + ρmσ²): the weight of a prompt's mean gradient that maximises the squared cosine with the truth."""
+    m = np.asarray(m, dtype=np.float64)
+    return np.asarray(m / (1.0 + rho * m * np.asarray(variance, dtype=np.float64)))
+
+
+def tries_at_price(variance: ArrayLike, price: float, *, rho: float, cost: ArrayLike = 1.0, beta: float = 1.0) -> Array:
+    """n* = β + (σ/√(λc) − 1)/(ρσ²): tries of a prompt when one unit of utility costs `price` λ; 0 if σ < √(λc).
+
+    β = n − m is what the baseline takes. Real-add_gae; the most tries go where σ = 2√(λc).
+    """
+    variance, cost = np.asarray(variance, dtype=np.float64), np.asarray(cost, dtype=np.float64)
+    threshold = np.sqrt(price * cost)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tries = beta + (np.sqrt(variance) / threshold - 1.0) / (rho * variance)
+    return np.asarray(np.where(np.sqrt(variance) < threshold, 0.0, tries))
+
+
+def cost_optimal_size(p: ArrayLike, *, rho: float, beta: float = 1.0, prefill: float = 0.0) -> Array:
+    """G* = β + √((β + c_pre/c)/(ρpq)): the fixed group size with the most utility per cost. Infinite at p = 0, 1.
+
+    Maximises U(G−β)/(c_pre + cG). `prefill` is c_pre/c: what reading the prompt costs, in rollouts. It grows
+    as 1/σ, not as the 1/σ² that fidelity to the limit would ask for.
+    """
+    p = _rate(p)
+    with np.errstate(divide="ignore"):
+        return np.asarray(beta + np.sqrt((beta + prefill) / (rho * p * (1.0 - p))))
+
+
+def _subset_share(hits: Array, n: Array, size: Array) -> Array:
+    """C(hits, G)/C(n, G); 0 where hits < G, NaN where n < G."""
+    enough = np.where(hits >= size, hits, size)
+    whole = np.where(n >= size, n, size)
+    log = gammaln(enough + 1) - gammaln(enough - size + 1) - gammaln(whole + 1) + gammaln(whole - size + 1)
+    share = np.where(hits >= size, np.exp(log), 0.0)
+    return np.asarray(np.where(n >= size, share, np.nan))
+
+
+def _integral_from_half(p: Array, alpha: float) -> Array:
+    """∫ from ½ to p of (xy)^(−α/2) dx, on the logit scale where the integrand is smooth. ±∞ at p = 0 and 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    with np.errstate(divide="ignore"):
+        end = np.log(p) - np.log1p(-p)
+    reach = np.where(np.isfinite(end), end, 0.0)[..., None] / 2
+    logit = reach * (nodes + 1.0)
+    log_pq = -np.logaddexp(0.0, logit) - np.logaddexp(0.0, -logit)
+    value = (reach * weights * np.exp((1.0 - alpha / 2) * log_pq)).sum(axis=-1)
+    return np.asarray(np.where(np.isfinite(end), value, end))
+
+
+def _log_choose(n: float, k: Array) -> Array:
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+
+
+def _rate(p: ArrayLike) -> Array:
+    rate = np.asarray(p, dtype=np.float64)
+    if rate.size and not (np.nanmin(rate) >= 0.0 and np.nanmax(rate) <= 1.0):
+        raise ValueError(f"solve rate p between {np.nanmin(rate)} and {np.nanmax(rate)}: must lie in [0, 1]")
+    return rate
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"group size {size}: must be at least 1")

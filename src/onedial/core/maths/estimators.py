@@ -1,0 +1,196 @@
+"""Estimates of how good a policy is, from n judged samples per prompt, with honest ties and intervals.
+
+A prompt has n samples of which c are correct. avg@k, pass@k, best@k and maj@k are expectations over a draw of k
+of the n *without* replacement, which makes them unbiased for k fresh samples. (A bootstrap *with* replacement is
+not: one correct sample of four would give pass@4 = 1 - (3/4)^4 = 0.684 although the four samples hold a correct one.)
+An estimate over prompts treats each prompt as one observation: samples of one prompt are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import NormalDist, fmean, variance
+
+from scipy.special import stdtrit
+
+from onedial.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `num_prompts` prompts with the interval that holds the true mean at the stated level."""
+
+    value: float
+    low: float
+    high: float
+    num_prompts: int
+
+
+def avg_at_k(n: int, c: int, k: int) -> float:
+    """Expected share of correct samples among k of n: c / n, whatever k is. DataError unless 1 ≤ k ≤ n, 0 ≤ c ≤ n."""
+    _check_draw(n, k)
+    _check_correct(n, c)
+    return c / n
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that k of n samples hold a correct one: 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374, eq. 1).
+
+    As a product of c factors, so that no binomial overflows. DataError unless 1 ≤ k ≤ n and 0 ≤ c ≤ n: with fewer
+    samples than k there is no unbiased estimate.
+    """
+    _check_draw(n, k)
+    _check_correct(n, c)
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+def best_at_k(rewards: Sequence[float], k: int) -> float:
+    """Expected largest reward among k of the n samples; pass@k when rewards are 0 and 1.
+
+    The i-th smallest of n is the largest of k in C(i-1, k-1) of the C(n, k) draws.
+    """
+    n = len(rewards)
+    _check_draw(n, k)
+    draws = math.comb(n, k)
+    # The ratio is taken of exact integers: both are beyond float range for a few hundred samples.
+    return math.fsum(
+        reward * float(Fraction(math.comb(i - 1, k - 1), draws)) for i, reward in enumerate(sorted(rewards), start=1)
+    )
+
+
+def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
+    """Expected correctness of a majority vote among k of the n samples, exact, ties sharing credit equally.
+
+    `answers` are the parsed answers in canonical form (equal answers vote together), None for an unparseable one,
+    which does not vote; a draw in which nobody votes scores 0. An answer that was judged both ways counts with
+    its share of correct verdicts.
+
+    For each winning number of votes t, the draws are counted by a generating function: a loser brings
+    Σ_{u<t} C(c,u)·x^u, a tied winner C(c,t)·x^t·y, and the credited winner C(c,t)·x^t times its credit; the power of
+    x is the number of samples drawn, that of y the number of others that tie. Integers throughout, so no rounding.
+    """
+    n = len(answers)
+    if len(correct) != n:
+        raise DataError(f"maj@{k}: {n} answers but {len(correct)} verdicts; give one verdict per answer")
+    _check_draw(n, k)
+    right: dict[Hashable, int] = defaultdict(int)
+    for answer, good in zip(answers, correct, strict=True):
+        right[answer] += bool(good)
+    votes = Counter(answer for answer in answers if answer is not None)
+    classes = [(count, Fraction(right[answer], count)) for answer, count in votes.items()]
+    silent = n - sum(votes.values())
+    most = max(votes.values(), default=0)
+    credit = sum((_vote_credit(classes, silent, k, winning) for winning in range(1, min(k, most) + 1)), Fraction(0))
+    return float(credit / math.comb(n, k))
+
+
+def _vote_credit(classes: Sequence[tuple[int, Fraction]], silent: int, k: int, winning: int) -> Fraction:
+    """Σ over draws of k whose winners have `winning` votes, of the mean credit of the winners."""
+    # (samples drawn, tied others) -> number of draws, without and with a credited winner
+    plain: dict[tuple[int, int], int] = {(u, 0): math.comb(silent, u) for u in range(min(silent, k) + 1)}
+    credited: dict[tuple[int, int], Fraction] = {}
+    for count, credit in classes:
+        ways = [math.comb(count, u) for u in range(min(count, winning) + 1)]
+        next_plain: dict[tuple[int, int], int] = defaultdict(int)
+        next_credited: dict[tuple[int, int], Fraction] = defaultdict(Fraction)
+        for u, number in enumerate(ways):
+            tie = int(u == winning)
+            for (drawn, tied), total in plain.items():
+                if drawn + u > k:
+                    continue
+                next_plain[drawn + u, tied + tie] += number * total
+                if tie and credit:
+                    next_credited[drawn + u, tied] += number * total * credit
+            for (drawn, tied), part in credited.items():
+                if drawn + u <= k:
+                    next_credited[drawn + u, tied + tie] += number * part
+        plain, credited = next_plain, next_credited
+    return sum((part / (tied + 1) for (drawn, tied), part in credited.items() if drawn == k), Fraction(0))
+
+
+def wilson_interval(successes: float, total: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion of independent trials (Wilson 1927); (0, 1) when there are no trials."""
+    _check_level(level)
+    if not 0 <= successes <= total:
+        raise DataError(f"successes={successes}: must lie in 0 … total={total}")
+    if total == 0:
+        return 0.0, 1.0
+    return _score_interval(successes / total, total, NormalDist().inv_cdf((1 + level) / 2))
+
+
+def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
+    """Mean over prompts of any quantity, with Student's t interval; without bounds for a single prompt."""
+    _check_level(level)
+    n, mean = len(values), _mean(values)
+    if n == 1:
+        return Estimate(mean, -math.inf, math.inf, 1)
+    reach = _t_quantile(level, n - 1) * math.sqrt(variance(values, mean) / n)
+    return Estimate(mean, mean - reach, mean + reach, n)
+
+
+def share_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
+    """Mean over prompts of shares in [0, 1] (accuracies, pass@k), with a score interval that stays in [0, 1].
+
+    The number of trials in Wilson's formula is the one at which independent trials would have the variance seen
+    between prompts, m·(1-m) / (s²/n) (Kish's effective sample size; Dean and Pagano 2015), and at least one trial
+    per prompt where that variance is 0 because every prompt agrees: thirty prompts all right do not prove 100 %.
+    Student's quantile with n - 1 degrees allows for the variance being an estimate.
+    """
+    _check_level(level)
+    if any(not 0 <= value <= 1 for value in values):
+        raise DataError("share_interval: every value must lie in [0, 1]; use mean_interval for other quantities")
+    n, mean = len(values), _mean(values)
+    if n == 1:
+        return Estimate(mean, 0.0, 1.0, 1)
+    spread = variance(values, mean)
+    trials = n * mean * (1 - mean) / spread if spread > 0 and 0 < mean < 1 else float(n)
+    low, high = _score_interval(mean, trials, _t_quantile(level, n - 1))
+    return Estimate(mean, low, high, n)
+
+
+def by_level(levels: Sequence[str], values: Sequence[float], *, level: float = 0.95) -> Mapping[str, Estimate]:
+    """`share_interval` of each difficulty level, in the order of their names."""
+    if len(levels) != len(values):
+        raise DataError(f"{len(levels)} levels but {len(values)} values; give one level per prompt")
+    parts: dict[str, list[float]] = defaultdict(list)
+    for name, value in zip(levels, values, strict=True):
+        parts[name].append(value)
+    return {name: share_interval(parts[name], level=level) for name in sorted(parts)}
+
+
+def _score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:
+    squared = quantile * quantile / trials
+    centre = (share + squared / 2) / (1 + squared)
+    reach = quantile * math.sqrt(share * (1 - share) / trials + squared / (4 * trials)) / (1 + squared)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _t_quantile(level: float, degrees: int) -> float:
+    return float(stdtrit(degrees, (1 + level) / 2))
+
+
+def _mean(values: Sequence[float]) -> float:
+    if len(values) == 0:
+        raise DataError("no values: an interval needs at least one prompt")
+    return fmean(values)
+
+
+def _check_draw(n: int, k: int) -> None:
+    if not 1 <= k <= n:
+        raise DataError(f"k={k}: must lie in 1 … n={n}, the samples of each prompt; draw more samples or lower k")
+
+
+def _check_correct(n: int, c: int) -> None:
+    if not 0 <= c <= n:
+        raise DataError(f"c={c} correct samples: must lie in 0 … n={n}")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise DataError(f"level={level}: must lie in (0, 1); 0.95 is usual")

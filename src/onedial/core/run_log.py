@@ -1,0 +1,223 @@
+"""What a run writes: one parquet file of rollouts per iteration, and one JSON line of metrics.
+
+Every group is there, silent ones included. The rollouts of an iteration are on disk before its update begins, so
+a killed run has them and does not pay for them again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onedial.core.errors import CheckpointError, DataError
+from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
+
+SCHEMA_VERSION = 1
+SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("iteration", pa.int32()),
+        ("split", pa.string()),
+        ("group_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("position", pa.int64()),
+        ("source", pa.string()),
+        ("level", pa.string()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("rollout_index", pa.int32()),
+        ("policy_version", pa.int32()),
+        ("completion", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("logps", pa.list_(pa.float32())),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("outcome", pa.string()),
+        ("correct", pa.bool_()),
+        ("reward", pa.float64()),
+        ("shaped_reward", pa.float64()),
+        ("advantage", pa.float64()),
+        ("parsed_answer", pa.string()),
+        ("detail", pa.string()),
+        ("reward_parts", pa.string()),
+        ("fate", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TrainingSignal:
+    """What the maths made of a rollout: its shaped reward and, where it trained, its advantage.
+
+    `in_loss` is False where it trained but was left out of the loss (overlong mask).
+    """
+
+    shaped_reward: float
+    advantage: float | None = None
+    in_loss: bool = True
+
+
+def rollout_file(directory: Path, iteration: int) -> Path:
+    """Where an iteration's rollouts lie."""
+    return directory / "rollouts" / f"{iteration:06d}.parquet"
+
+
+def write_rollouts(
+    directory: Path,
+    iteration: int,
+    groups: Sequence[Group],
+    fates: Mapping[str, str],
+    made: Mapping[tuple[str, int], TrainingSignal],
+) -> None:
+    """Writes all groups generated in an iteration; atomic, so a reader never sees half a file."""
+    rows = [_record(group, rollout, fates, made) for group in groups for rollout in group.rollouts]
+    path = rollout_file(directory, iteration)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows(rows, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: the rollouts of iteration {iteration} could not be written: {error.strerror or error}. "
+            f"Free some space and go on with: onedial train --resume {directory}"
+        ) from error
+
+
+def save_evaluated(path: Path, groups: Sequence[Group]) -> None:
+    """Writes the groups of an evaluation in the same columns, as split "test".
+
+    Raises DataError when the file cannot be written.
+    """
+    fates = {group.id: "evaluated" for group in groups}
+    rows = [_record(group, rollout, fates, {}) for group in groups for rollout in group.rollouts]
+    try:
+        _write_rows([{**row, "split": "test"} for row in rows], path)
+    except OSError as error:
+        raise DataError(f"{path}: the rollouts cannot be written: {error.strerror or error}") from error
+
+
+def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    aside = path.with_name(path.name + ".part")
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside, compression="zstd")
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _record(
+    group: Group, rollout: Rollout, fates: Mapping[str, str], made: Mapping[tuple[str, int], TrainingSignal]
+) -> dict[str, Any]:
+    completion, verdict, prompt = rollout.completion, rollout.verdict, group.prompt
+    own = made.get((group.id, rollout.index))
+    fate = fates.get(group.id, "left")
+    if not verdict.usable:
+        fate = "unusable"
+    elif own is not None and not own.in_loss:
+        fate = "masked"
+    elif own is not None and own.advantage == 0 and not group.mixed:
+        fate = "silent"
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "iteration": group.iteration,
+        "split": "train",
+        "group_id": group.id,
+        "prompt_id": prompt.id,
+        "position": group.position,
+        "source": prompt.source,
+        "level": str(prompt.meta.get("level", "")),
+        "prompt": prompt.plain,
+        "answer": None if prompt.answer is None else str(prompt.answer),
+        "rollout_index": rollout.index,
+        "policy_version": completion.policy_version,
+        "completion": completion.text,
+        "token_ids": completion.token_ids,
+        "logps": completion.logps,
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": len(group.prompt_tokens),
+        "completion_tokens": len(completion.token_ids),
+        "outcome": verdict.outcome,
+        "correct": verdict.correct,
+        "reward": verdict.reward if verdict.usable else None,
+        "shaped_reward": own.shaped_reward if own else None,
+        "advantage": own.advantage if own else None,
+        "parsed_answer": verdict.answer,
+        "detail": verdict.detail,
+        "reward_parts": json.dumps(dict(verdict.parts)),
+        "fate": fate,
+    }
+
+
+def read_groups(path: Path) -> dict[str, Group]:
+    """Groups of a rollouts file by id, without prompt tokens and with the prompt as far as it was written.
+
+    Raises DataError when the file cannot be read.
+    """
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: not a readable rollouts file: {error}; delete it to generate them again") from error
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["group_id"], []).append(row)
+    return {name: _group(members) for name, members in groups.items()}
+
+
+def _group(rows: Sequence[Mapping[str, Any]]) -> Group:
+    first = rows[0]
+    prompt = Prompt(text=first["prompt"], answer=first["answer"], source=first["source"])
+    return Group(prompt, tuple(_rollout(row) for row in rows), first["iteration"], first["position"])
+
+
+def _rollout(row: Mapping[str, Any]) -> Rollout:
+    completion = Completion(
+        tuple(row["token_ids"]), tuple(row["logps"]), row["finish_reason"], row["policy_version"], row["completion"]
+    )
+    verdict = Verdict(
+        reward=0.0 if row["reward"] is None else row["reward"],
+        correct=row["correct"],
+        answer=row["parsed_answer"],
+        outcome=row["outcome"],
+        detail=row["detail"],
+        parts=json.loads(row["reward_parts"]),
+    )
+    return Rollout(row["rollout_index"], completion, verdict)
+
+
+def append_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Adds one line to a JSON-lines file and flushes it to disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def cut_json_lines(path: Path, last_iteration: int) -> None:
+    """Drops lines after an iteration, before a resumed run writes them anew."""
+    kept = [record for record in read_json_lines(path) if record.get("iteration", 0) <= last_iteration]
+    aside = path.with_suffix(".part")
+    aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    os.replace(aside, path)

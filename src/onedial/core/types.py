@@ -1,0 +1,136 @@
+"""The values that flow through onedial: prompts, completions, verdicts, rollouts, groups.
+
+Free of torch, so that verifier workers start in milliseconds; tensors begin in `onedial.core.batch`.
+A group may have any size ≥ 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["correct", "wrong", "unparseable", "timeout", "error"]
+OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparseable", "timeout", "error")
+FinishReason = Literal["stop", "length"]
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One problem: what the policy reads and what the verifier needs.
+
+    Give either plain `text` or chat `messages` ([{"role", "content"}, …]). `id` is a hash of the content,
+    so that splits are disjoint by content and a prompt keeps its history when a file is reordered.
+    """
+
+    text: str = ""
+    messages: tuple[Message, ...] = ()
+    answer: Any = None
+    source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of the SHA-256 of what the policy reads and the reference answer."""
+        content = [self.text, [dict(message) for message in self.messages], self.answer]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @property
+    def plain(self) -> str:
+        """The prompt as text for logs and verifiers: `text`, or the contents of the messages, one per line."""
+        return self.text or "\n".join(str(message["content"]) for message in self.messages)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Tokens the policy wrote, the end-of-sequence token included when it stopped by itself.
+
+    `logps` are the engine's, in nats, of the distribution that was sampled from (temperature, top-p and
+    top-k applied). `policy_version` counts optimiser steps before the weights that wrote it.
+    """
+
+    token_ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    finish_reason: FinishReason
+    policy_version: int = 0
+    text: str = ""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the length limit, not the policy, ended it."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one completion.
+
+    `reward` is the outcome reward, before any shaping. `answer` is what was parsed. A `timeout` or `error`
+    carries no reward that may train (`usable` is False): it leaves its group before any statistic is taken.
+    `parts` names reward components, for logs.
+    """
+
+    reward: float
+    correct: bool | None = None
+    answer: str | None = None
+    outcome: Outcome = "wrong"
+    detail: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the verdict judges the answer (True) or only says that judging failed (False)."""
+        return self.outcome not in ("timeout", "error")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion of a prompt with its verdict; `index` counts the rollouts of that prompt and iteration."""
+
+    index: int
+    completion: Completion
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rollouts of one prompt drawn once, any number ≥ 1, unusable ones included.
+
+    `position` is the prompt's place in the task's stream of draws, unique within a run: a prompt drawn again
+    makes another group.
+    """
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+    iteration: int = 0
+    position: int = 0
+    prompt_tokens: tuple[int, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Unique within a run."""
+        return f"{self.position:08d}-{self.prompt.id}"
+
+    @property
+    def usable(self) -> tuple[Rollout, ...]:
+        """The rollouts whose verdict may enter a statistic."""
+        return tuple(rollout for rollout in self.rollouts if rollout.verdict.usable)
+
+    @property
+    def rewards(self) -> list[float]:
+        """Outcome rewards of the usable rollouts."""
+        return [rollout.verdict.reward for rollout in self.usable]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the outcome rewards differ: max ≠ min, never `std ≠ 0`, which rounding can fake."""
+        rewards = self.rewards
+        return bool(rewards) and max(rewards) != min(rewards)
+
+    @property
+    def num_tokens(self) -> int:
+        """Completion tokens of all rollouts."""
+        return sum(len(rollout.completion.token_ids) for rollout in self.rollouts)

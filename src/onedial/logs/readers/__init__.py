@@ -1,1 +1,0 @@
-"""One small module per log format; the table that lists them is onedial.logs.detect.FORMATS."""

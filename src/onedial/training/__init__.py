@@ -1,0 +1,1 @@
+"""The training wing: models, rollouts, verification, tasks, allocators and the trainer."""

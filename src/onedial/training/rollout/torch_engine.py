@@ -1,0 +1,271 @@
+"""The default engine: continuous batching in plain torch, each prompt computed once for its whole group.
+
+Rows live in the front of a table of fixed places. A row that finishes leaves at once: the last row moves into its
+place, so the batch never holds finished rows; waiting requests enter as places fall free. Nothing per token is
+done in Python per row.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onedial.core.batch import offsets_of
+from onedial.core.errors import DataError
+from onedial.core.types import Completion
+from onedial.training.lm.decoder import Decoder, make_decoder
+from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout
+from onedial.training.rollout.engine import Finished, Request, Sampling
+from onedial.training.rollout.sampling import sample
+
+PREFILL_TOKENS = 8192  # prompts computed together, at most; bounds the memory of a wave
+
+
+class _Slot:
+    """A prompt in memory and how many of its rows are still to start or to finish."""
+
+    def __init__(self, request: Request, index: int) -> None:
+        self.request, self.index = request, index
+        self.next_row = 0
+        self.unfinished = len(request.seeds)
+
+
+class TorchEngine:
+    """Generates with a Hugging Face causal LM in this process. See `Engine` for the contract.
+
+    `max_rows` completions are written at a time. `stop_ids` may be several; each ends a row.
+    All requests under way must share one `Sampling`.
+    """
+
+    def __init__(
+        self, model: nn.Module, stop_ids: tuple[int, ...], *, max_rows: int = 64, context: int | None = None
+    ) -> None:
+        self.decoder: Decoder = make_decoder(model)
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.max_rows = max_rows
+        limit = getattr(model.config, "max_position_embeddings", None)
+        self.context = context or (int(limit) if limit else 1 << 20)
+        self.version = 0
+        self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
+        self.tokens_generated = 0
+        self._waiting: deque[Request] = deque()
+        self._starting: list[_Slot] = []
+        self._slots: dict[int, _Slot] = {}
+        self._sampling: Sampling | None = None
+        self._prepared = False
+        self._reset()
+
+    def _reset(self) -> None:
+        empty = torch.zeros(0, dtype=torch.long, device=self.device)
+        self.memory = KVCache(self.decoder.num_layers)
+        self.layout = DecodeLayout(self.memory)
+        self._owner: list[tuple[_Slot, int]] = []  # of each active row: its slot and its index in the request
+        self._slot_of, self._own = empty, empty  # (B,)
+        self._logits = torch.zeros(0, 0, device=self.device)  # (B, V) of the next token
+        self._slot_logits = torch.zeros(0, 0, device=self.device)  # (S, V) after each prompt
+        self._prompt_lengths = empty  # (S,)
+        self._tokens = torch.zeros(0, 0, dtype=torch.long, device=self.device)  # (B, max_new)
+        self._logps = torch.zeros(0, 0, device=self.device)
+        self._uniform = torch.zeros(0, 0, dtype=torch.double, device=self.device)
+        self._changed = False
+
+    @property
+    def pending(self) -> int:
+        """Rows submitted and not yet returned."""
+        waiting = sum(len(request.seeds) for request in self._waiting)
+        return waiting + sum(slot.unfinished for slot in self._slots.values())
+
+    def submit(self, request: Request) -> None:
+        """Queues a request.
+
+        Raises DataError for an empty prompt or one that leaves no room for a single token.
+        """
+        length, sampling = len(request.prompt_tokens), request.sampling
+        if length == 0:
+            raise DataError(f"prompt {request.key!r} has no tokens; remove it from the data or give it text")
+        if length + sampling.max_new_tokens > self.context:
+            raise DataError(
+                f"prompt {request.key!r} has {length} tokens; with max_new_tokens={sampling.max_new_tokens} it exceeds "
+                f"the model's context of {self.context}. Shorten or drop the prompt, or lower max_new_tokens"
+            )
+        if self.pending and sampling != self._sampling:
+            raise DataError("requests with different sampling settings cannot run together; finish the first ones")
+        self._sampling = sampling
+        self._waiting.append(request)
+
+    def load_weights(self, model: nn.Module, version: int) -> None:
+        """Joins the model's present weights anew where the fast path joins them.
+
+        The rest is read from the model itself, without a copy: after the weights have moved, call this before `poll`.
+        """
+        self.decoder.load(model)
+        self._prepared = False
+        self.version = version
+
+    @torch.inference_mode()
+    def poll(self) -> list[Finished]:
+        """One token for every active row, after letting waiting requests in; returns the rows that ended."""
+        if not self._slots and not self._waiting:
+            return []
+        assert self._sampling is not None
+        if not self._prepared:
+            self.decoder.prepare(self._sampling.max_new_tokens)
+            self._prepared = True
+        self._admit()
+        finished = self._sample(self._sampling)
+        if self._owner:
+            self._forward()
+        elif not self._slots and not self._waiting:
+            self._reset()  # nothing under way: give the memory back
+            self.decoder.rest()
+            self._prepared = False
+        return finished
+
+    def generate(self, requests: list[Request]) -> list[Finished]:
+        """Runs requests to their end, in any order of finishing; for evaluation and small scripts."""
+        for request in requests:
+            self.submit(request)
+        done: list[Finished] = []
+        while self.pending:
+            done.extend(self.poll())
+        return done
+
+    # -- admission -------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        free = self.max_rows - len(self._owner)
+        # a wave costs a forward pass: wait until it is worth one, unless nothing else runs
+        if free <= 0 or (self._owner and free < max(1, self.max_rows // 8)):
+            return
+        self._prefill(free)
+        rows: list[tuple[_Slot, int]] = []
+        while self._starting and len(rows) < free:
+            slot = self._starting[0]
+            take = min(free - len(rows), len(slot.request.seeds) - slot.next_row)
+            rows.extend((slot, slot.next_row + i) for i in range(take))
+            slot.next_row += take
+            if slot.next_row == len(slot.request.seeds):
+                self._starting.pop(0)
+        if rows:
+            self._start(rows)
+
+    def _prefill(self, free: int) -> None:
+        """Computes the prompts whose rows fit now."""
+        ready = sum(len(slot.request.seeds) - slot.next_row for slot in self._starting)
+        new: list[_Slot] = []
+        tokens = 0
+        while self._waiting and ready < free and (not new or tokens < PREFILL_TOKENS):
+            request = self._waiting.popleft()
+            slot = _Slot(request, self._free_slot())
+            self._slots[slot.index] = slot
+            new.append(slot)
+            ready += len(request.seeds)
+            tokens += len(request.prompt_tokens)
+        if not new:
+            return
+        lengths = [len(slot.request.prompt_tokens) for slot in new]
+        offsets = offsets_of(torch.tensor(lengths, device=self.device))
+        flat = torch.tensor([t for slot in new for t in slot.request.prompt_tokens], device=self.device)
+        where = torch.tensor([slot.index for slot in new], device=self.device)
+        num_slots = max(self._slots) + 1
+        layout = PrefillLayout(self.memory, offsets, where, num_slots)
+        last = self.decoder.hidden(flat, layout)[offsets[1:] - 1]
+        logits = self.decoder.head.logits(last)
+        self._slot_logits = _grown(self._slot_logits, num_slots, logits.shape[1], logits.dtype)
+        self._slot_logits[where] = logits
+        self._prompt_lengths = _grown(self._prompt_lengths[:, None], num_slots, 1, torch.long)[:, 0]
+        self._prompt_lengths[where] = torch.tensor(lengths, device=self.device)
+        self._starting.extend(new)
+
+    def _free_slot(self) -> int:
+        return next(index for index in range(len(self._slots) + 1) if index not in self._slots)
+
+    def _start(self, rows: list[tuple[_Slot, int]]) -> None:
+        assert self._sampling is not None
+        limit, old = self._sampling.max_new_tokens, len(self._owner)
+        total = old + len(rows)
+        slots = torch.tensor([slot.index for slot, _ in rows], device=self.device)
+        self._owner.extend(rows)
+        self._slot_of = torch.cat([self._slot_of, slots])
+        self._own = torch.cat([self._own, torch.zeros_like(slots)])
+        fresh = self._slot_logits[slots]
+        self._logits = torch.cat([self._logits.to(fresh.dtype), fresh]) if old else fresh
+        self._tokens = _grown(self._tokens, total, limit, torch.long)
+        self._logps = _grown(self._logps, total, limit, torch.float32)
+        self._uniform = _grown(self._uniform, total, limit, torch.double)
+        numbers = [np.random.Generator(np.random.Philox(slot.request.seeds[i])).random(limit) for slot, i in rows]
+        self._uniform[old:total, :limit] = torch.from_numpy(np.stack(numbers)).to(self.device)
+        self._changed = True
+
+    # -- one token -------------------------------------------------------------------------------
+
+    def _sample(self, sampling: Sampling) -> list[Finished]:
+        rows = len(self._owner)
+        index = torch.arange(rows, device=self.device)
+        uniform = self._uniform[index, self._own]
+        token, logp = sample(self._logits, uniform, sampling.temperature, sampling.top_k, sampling.top_p)
+        self._tokens[index, self._own] = token
+        self._logps[index, self._own] = logp
+        self._own = self._own + 1
+        self.tokens_generated += rows
+        stopped = torch.isin(token, self.stop_ids)
+        done = stopped | (self._own >= sampling.max_new_tokens)
+        if not bool(done.any()):
+            return []
+        return self._retire(done, stopped)
+
+    def _retire(self, done: Tensor, stopped: Tensor) -> list[Finished]:
+        """Takes finished rows out; the last rows move into their places."""
+        which = done.nonzero().squeeze(1)
+        tokens, logps = self._tokens[which].tolist(), self._logps[which].tolist()
+        finished = []
+        columns = zip(which.tolist(), self._own[which].tolist(), stopped[which].tolist(), tokens, logps, strict=True)
+        for row, length, stop, row_tokens, row_logps in columns:
+            slot, index = self._owner[row]
+            completion = Completion(
+                tuple(row_tokens[:length]), tuple(row_logps[:length]), "stop" if stop else "length", self.version
+            )
+            finished.append(Finished(slot.request.key, index, completion))
+            slot.unfinished -= 1
+            if slot.unfinished == 0:
+                del self._slots[slot.index]
+        self._compact(done)
+        return finished
+
+    def _compact(self, done: Tensor) -> None:
+        keep = (~done).nonzero().squeeze(1)
+        count = len(keep)
+        target = done[:count].nonzero().squeeze(1)
+        source = keep[keep >= count]
+        order = torch.arange(count, device=self.device)
+        order[target] = source
+        if len(source):
+            self.memory.move_rows(source, target, int(self._own[source].max()))
+            for table in (self._tokens, self._logps, self._uniform):
+                table[target] = table[source]
+        self._slot_of, self._own = self._slot_of[order], self._own[order]
+        self._owner = [self._owner[row] for row in order.tolist()]
+        self._changed = True
+
+    def _forward(self) -> None:
+        """Logits of the next token for the active rows."""
+        if self._changed:
+            self.layout.set_rows(self._slot_of, self._prompt_lengths, self.dtype)
+            self._changed = False
+        rows = torch.arange(len(self._owner), device=self.device)
+        newest = self._tokens[rows, self._own - 1]
+        self.layout.advance(self._own - 1)
+        self._logits = self.decoder.head.logits(self.decoder.hidden(newest, self.layout))
+
+
+def _grown(table: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """The table with at least this shape, its content kept."""
+    if table.shape[0] >= rows and table.shape[1] >= columns and table.dtype == dtype:
+        return table
+    new = torch.zeros(max(rows, table.shape[0]), max(columns, table.shape[1]), dtype=dtype, device=table.device)
+    new[: table.shape[0], : table.shape[1]] = table
+    return new

@@ -1,0 +1,185 @@
+"""Rows of local files and hub data sets; prompts into splits that share no content."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onedial.core.errors import ConfigError, DataError, MissingExtra, nearest
+from onedial.core.types import Prompt
+from onedial.training.tasks.task import FiniteSource, check_held_out, split_key, split_of
+from onedial.training.verify.verdict import Verifier
+
+Row = dict[str, Any]
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
+
+
+def is_file(place: str) -> bool:
+    """Whether a place means a local file: it exists, or it ends like one."""
+    return Path(place).expanduser().exists() or place.endswith(SUFFIXES)
+
+
+def read_rows(place: str) -> Iterator[tuple[int, Row]]:
+    """Rows of a jsonl, jsonl.gz, json, parquet or csv file, each with its number (1 = first row, or line of a jsonl).
+
+    Raises DataError naming file and line for whatever cannot be read.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        raise DataError(f"{place}: is a folder; name one file ({', '.join(SUFFIXES)})")
+    if not path.is_file():
+        near = nearest(path.name, [other.name for other in path.parent.glob("*")]) if path.parent.is_dir() else ""
+        raise DataError(f"{place}: no such file{near}")
+    if not place.endswith(SUFFIXES):
+        raise DataError(f"{place}: cannot tell what it is; the name must end in {', '.join(SUFFIXES)}")
+    found = False
+    for number, row in _reader(place)(path):
+        found = True
+        yield number, row
+    if not found:
+        raise DataError(f"{place}: holds no rows")
+
+
+def _reader(place: str) -> Any:
+    if place.endswith((".jsonl", ".jsonl.gz")):
+        return _jsonl
+    return _json if place.endswith(".json") else _table
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _object(line, f"{path}:{number}")
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise DataError(f"{path}: broken gzip file: {error}") from error
+
+
+def _object(line: bytes, place: str) -> Row:
+    excerpt = line.strip()[:80].decode(errors="replace")
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not valid JSON ({error}): {excerpt}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: must be a JSON object with columns, got {type(row).__name__}: {excerpt}")
+    return row
+
+
+def _json(path: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); one object per line belongs in a .jsonl file") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: must hold a list of objects, one per prompt")
+    yield from enumerate(rows, 1)
+
+
+def _table(path: Path) -> Iterator[tuple[int, Row]]:
+    import polars
+
+    try:
+        frame = polars.read_csv(path, infer_schema_length=None) if path.suffix == ".csv" else polars.read_parquet(path)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    yield from enumerate(frame.iter_rows(named=True), 1)
+
+
+def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[int, Row]]:
+    """Rows of a data set on the Hugging Face hub. Raises MissingExtra without `datasets`, DataError when it fails."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("datasets", "hub", f"reading {name!r} from the Hugging Face hub") from None
+    try:
+        loaded = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # the hub library raises many kinds; all mean: not to be had
+        raise DataError(
+            f"data set {name!r} (split {split!r}) could not be loaded from the hub: {type(error).__name__}: "
+            f"{str(error)[:200]}; download it and give path=FILE"
+        ) from error
+    yield from enumerate((dict(row) for row in loaded), 1)
+
+
+def rows_of(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Row]]:
+    """Rows of a local file where there is one, else of the hub's data set of that name."""
+    return read_rows(place) if is_file(place) else hub_rows(place, split, config)
+
+
+def column(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The row's column whose name is one of `names` (the first that is there), upper and lower case alike."""
+    folded = {str(key).casefold(): str(key) for key in row}
+    return next((folded[name] for name in names if name in folded), None)
+
+
+def named_column(row: Mapping[str, Any], name: str, place: str) -> str:
+    """`name` if the row has it; DataError with the nearest match and the columns that exist."""
+    if name in row:
+        return name
+    raise DataError(f"{place}: no column {name!r}{nearest(name, row)}; the columns are: {', '.join(map(str, row))}")
+
+
+def finite(name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]], *, held_out: float) -> FiniteSource:
+    """A source of prompts with their own test split, or divided by content where "test" is missing.
+
+    Train prompts whose content is also in the test split are left out, with a note. Both splits are put in the order
+    of their content, so that reordering a file changes no run.
+    """
+    check_held_out(held_out)
+    notes = []
+    given = list(prompts.get("train", ()))
+    if "test" in prompts:
+        test = list(prompts["test"])
+        keys = {split_key(prompt) for prompt in test}
+        train = [prompt for prompt in given if split_key(prompt) not in keys]
+        if len(train) < len(given):
+            notes.append(f"{len(given) - len(train)} train prompts left out: they are in the test split as well")
+    else:
+        test = [prompt for prompt in given if split_of(prompt, held_out) == "test"]
+        train = [prompt for prompt in given if split_of(prompt, held_out) == "train"]
+        notes.append(f"no test file: {len(test)} of {len(given)} prompts held out by content (held_out={held_out})")
+    if given and not train:
+        raise DataError(f"task {name!r}: no train prompts are left of {len(given)}; {'; '.join(notes)}")
+    splits = {"train": sorted(train, key=_by_content), "test": sorted(test, key=_by_content)}
+    return FiniteSource(name, verifier, splits, tuple(notes))
+
+
+def answered(source: FiniteSource) -> FiniteSource:
+    """The source without prompts that have no answer to judge by, with a note; DataError when that leaves none."""
+    splits = {split: [p for p in prompts if has_answer(p)] for split, prompts in source.splits.items()}
+    missing = [p for prompts in source.splits.values() for p in prompts if not has_answer(p)]
+    if not missing:
+        return source
+    if not any(splits.values()):
+        raise DataError(
+            f"task {source.name!r}: no prompt has an answer; name the column with answer_column=, or give the function "
+            "that judges with reward="
+        )
+    places = ", ".join(str(p.meta.get("place", p.id)) for p in missing[:3]) + (", …" if len(missing) > 3 else "")
+    note = f"{len(missing)} prompts without an answer left out ({places})"
+    return replace(source, splits=splits, notes=(*source.notes, note))
+
+
+def has_answer(prompt: Prompt) -> bool:
+    """Whether there is a reference answer that says something."""
+    return prompt.answer is not None and str(prompt.answer).strip() != ""
+
+
+def _by_content(prompt: Prompt) -> str:
+    return prompt.id
+
+
+def split_files(path: str | None, test_path: str | None) -> dict[str, str]:
+    """The file of each split; either may be missing. ConfigError when both are, or are the same."""
+    if path is None and test_path is None:
+        raise ConfigError("path is missing: give path=FILE (and test_path=FILE, or prompts are held out by content)")
+    if path is not None and test_path is not None and Path(path) == Path(test_path):
+        raise ConfigError(f"path and test_path are both {path!r}; leave test_path out to hold prompts out by content")
+    return {split: file for split, file in (("train", path), ("test", test_path)) if file is not None}

@@ -1,0 +1,141 @@
+"""reasoning-gym's generators, re-seeded, and split by content.
+
+The library seeds item i of a data set with `seed + i`. Two data sets with neighbouring seeds, as its own training
+examples use for train and validation, therefore share all items but one. Here every prompt has a seed of its own,
+drawn from the task's seed path, and the prompt's content decides its split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+from onedial.core.errors import ConfigError, MissingExtra, nearest
+from onedial.core.types import Prompt, Verdict
+from onedial.training.tasks.task import HELD_OUT, EndlessSource
+from onedial.training.verify.verdict import Fields, PromptLike, judge, verdict_of
+from onedial.training.verify.verifiers import tagged, unparseable
+
+WORDING = "{question}\nGive the final answer between <answer> and </answer>."
+Generator = tuple[str, str]  # name and options, the latter as JSON: hashable, picklable, printable
+
+
+@dataclass(frozen=True)
+class GymVerifier:
+    """The library's `score_answer` as the reward (0 to 1); correct when it is 1."""
+
+    name: str = "reasoning_gym"
+    in_process: bool = False
+
+    def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
+        """The text in `<answer>` counts, or the whole completion without one; `unparseable` when that is empty."""
+        answer = tagged(completion) if "</answer>" in completion else completion.strip()
+        if not answer:
+            return unparseable("no answer")
+        name, options = prompt.meta["generator"]
+        score = _scorer(name, options).score_answer(answer=answer, entry=prompt.meta["entry"])
+        return {"reward": score, "correct": score >= 1.0, "answer": answer}
+
+
+@dataclass(frozen=True)
+class Gym:
+    """Some of reasoning-gym's generators, each equally likely; a prompt's level is its generator."""
+
+    generators: tuple[Generator, ...]
+    wording: str = WORDING
+
+    @property
+    def name(self) -> str:
+        """With the generators, and their options where some are given, so that seed paths differ."""
+        parts = (name if options == "{}" else f"{name}{options}" for name, options in self.generators)
+        return f"reasoning_gym/{'+'.join(parts)}"
+
+    def prompt(self, rng: Random) -> Prompt:
+        """The only item of a data set made with a seed of its own."""
+        name, options = rng.choice(self.generators)
+        entry = dict(_create(name, options, rng.getrandbits(31))[0])
+        content = self.wording.replace("{question}", entry["question"])
+        return Prompt(
+            messages=({"role": "user", "content": content},),
+            answer=entry["answer"],
+            source=f"reasoning_gym/{name}",
+            meta={
+                "level": name,
+                "split_key": f"{name}/{entry['question']}",
+                "entry": entry,
+                "generator": (name, options),
+            },
+        )
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        """See `GymVerifier`."""
+        return verdict_of(judge(GymVerifier(), prompt, completion))
+
+
+@lru_cache(maxsize=64)
+def _scorer(name: str, options: str) -> Any:
+    return _create(name, options, 0)
+
+
+def _create(name: str, options: str, seed: int) -> Any:
+    return _library().create_dataset(name, seed=seed, size=1, **json.loads(options))
+
+
+def _library() -> Any:
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise MissingExtra("reasoning-gym", "reasoning-gym", "task 'reasoning_gym'") from None
+    return reasoning_gym
+
+
+def reasoning_gym(
+    *,
+    dataset: str | Sequence[str],
+    config: Mapping[str, Any] | str | None = None,
+    wording: str = WORDING,
+    held_out: float = HELD_OUT,
+) -> EndlessSource:
+    """Endless prompts of one or more of reasoning-gym's data sets ("chain_sum" or "chain_sum,leg_counting").
+
+    config: the data set's options, as a mapping or as JSON; with several data sets, options by data set's name.
+    """
+    _library()
+    names = [name.strip() for name in dataset.split(",")] if isinstance(dataset, str) else list(dataset)
+    if "{question}" not in wording:
+        raise ConfigError(f"reasoning_gym wording={wording!r}: must contain {{question}}")
+    try:
+        options = json.loads(config) if isinstance(config, str) else dict(config or {})
+    except ValueError as error:
+        raise ConfigError(f"reasoning_gym config={config!r}: not valid JSON: {error}") from None
+    if len(names) == 1:
+        options = {names[0]: options}
+    for name in options:
+        if name not in names:
+            raise ConfigError(f"reasoning_gym config: {name!r} is not one of the data sets ({', '.join(names)})")
+    generators = tuple(_checked(name, dict(options.get(name, {}))) for name in names)
+    return EndlessSource(Gym(generators, wording), GymVerifier(), held_out)
+
+
+def _checked(name: str, options: dict[str, Any]) -> Generator:
+    """The generator, if the library can make it. Raises ConfigError with what it says."""
+    from reasoning_gym.factory import DATASETS
+
+    if name == "composite":
+        raise ConfigError("reasoning_gym dataset 'composite': name its parts instead, dataset='chain_sum,leg_counting'")
+    if name not in DATASETS:
+        hint = nearest(name, DATASETS)
+        raise ConfigError(f"reasoning_gym dataset {name!r} is unknown{hint}; it has {len(DATASETS)} of them")
+    for reserved in ("seed", "size"):
+        if reserved in options:
+            raise ConfigError(f"reasoning_gym config: {reserved!r} is set by onedial, prompt by prompt; leave it out")
+    text = json.dumps(options, sort_keys=True)
+    try:
+        _create(name, text, 0)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"reasoning_gym dataset {name!r} refuses config {text}: {error}") from error
+    return name, text

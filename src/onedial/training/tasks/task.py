@@ -1,0 +1,196 @@
+"""A task makes prompts and judges completions; a source gives any task to the trainer in one shape.
+
+Seeds are paths, `Random(f"{task}/{split}/{seed}/{position}")`, never sums: seed + index makes split 1 the neighbour
+of split 0, one item along. Splits are disjoint by content: a hash of what the policy reads decides where a prompt
+belongs, whatever seed or file order it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import Literal, Protocol
+
+from onedial.core.errors import ConfigError, DataError
+from onedial.core.types import Prompt, Verdict
+from onedial.training.verify.verdict import Verifier, judge, verdict_of
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+HELD_OUT = 0.2  # share of the content that is never trained on, where a task brings no split of its own
+_MAX_REDRAWS = 10_000
+
+
+class Task(Protocol):
+    """The ten-line task: an endless stream of prompts and a judge.
+
+    `prompt` must take all its randomness from `rng`. `verify` runs in killable worker processes. A task may also have
+    `demonstrate(prompt) -> str`, which writes a correct completion: `onedial train sft` then needs no data.
+    """
+
+    @property
+    def name(self) -> str: ...
+    def prompt(self, rng: Random) -> Prompt: ...
+    def verify(self, prompt: Prompt, completion: str) -> Verdict: ...
+
+
+Demonstrate = Callable[[Prompt], str] | None
+
+
+class TaskSource(Protocol):
+    """What the trainer and the evaluation see of every task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def verifier(self) -> Verifier: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def demonstrate(self) -> Demonstrate:
+        """Writes a correct completion of a prompt; None where the task cannot."""
+        ...
+
+    def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
+        """The prompt at a data position: a pure function of its arguments, so that resuming needs only the position."""
+        ...
+
+    def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
+        """Up to n distinct prompts of the test split; fewer where the task has fewer."""
+        ...
+
+    def size(self, split: Split) -> int | None:
+        """Prompts in the split; None when the task is endless."""
+        ...
+
+
+def split_key(prompt: Prompt) -> str:
+    """What decides the split: `meta["split_key"]` (equivalent prompts share one), else everything the policy reads.
+
+    The answer is left out, so that one question with two answers cannot stand on both sides.
+    """
+    given = prompt.meta.get("split_key")
+    return str(given) if given is not None else json.dumps([prompt.text, [dict(m) for m in prompt.messages]])
+
+
+def split_of(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
+    """The split a prompt's content belongs to: a share `held_out` of all contents is "test", at any seed."""
+    digest = hashlib.sha256(f"split/{split_key(prompt)}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") < held_out * 2**64 else "train"
+
+
+def verify(source: TaskSource, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> Verdict:
+    """The verdict on one completion, made in this process; for many or for untrusted verifiers use `VerifierPool`."""
+    return verdict_of(judge(source.verifier, prompt, completion, token_ids))
+
+
+@dataclass(frozen=True)
+class EndlessSource:
+    """Prompts generated on demand; `task.prompt` is redrawn until the content falls into the split asked for."""
+
+    task: Task
+    verifier: Verifier
+    held_out: float = HELD_OUT
+    notes: tuple[str, ...] = ()
+    demonstrate: Demonstrate = None
+
+    def __post_init__(self) -> None:
+        check_held_out(self.held_out)
+
+    @property
+    def name(self) -> str:
+        """The task's name, first part of every seed path."""
+        return self.task.name
+
+    def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
+        """`Random(f"{name}/{split}/{seed}/{position}")`, redrawn from the same stream until the content fits."""
+        check_split(split)
+        rng = Random(f"{self.name}/{split}/{seed}/{position}")
+        for _ in range(_MAX_REDRAWS):
+            prompt = self.task.prompt(rng)
+            if split_of(prompt, self.held_out) == split:
+                return with_meta(prompt, self.name)
+        raise DataError(
+            f"task {self.name!r}: {_MAX_REDRAWS} prompts drawn and none belongs to the {split} split; its prompts may "
+            f"be too few to be split (held_out={self.held_out}): make them more varied or change held_out"
+        )
+
+    def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
+        """Distinct prompts of the test split; gives up, with fewer, after 1000 + 20·n draws."""
+        found: dict[str, Prompt] = {}
+        for position in range(1000 + 20 * n):
+            if len(found) >= n:
+                break
+            prompt = self.draw("test", seed, position)
+            found.setdefault(prompt.id, prompt)
+        return list(found.values())
+
+    def size(self, split: Split) -> int | None:
+        """None: endless."""
+        return None
+
+
+@dataclass(frozen=True)
+class FiniteSource:
+    """Prompts of a data set, walked in a fresh shuffled order each epoch."""
+
+    name: str
+    verifier: Verifier
+    splits: Mapping[str, Sequence[Prompt]]
+    notes: tuple[str, ...] = ()
+    demonstrate: Demonstrate = None
+
+    def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
+        """Position p is item p mod n of epoch p // n, in that epoch's order."""
+        check_split(split)
+        prompts = self.splits[split]
+        if not prompts:
+            raise DataError(f"task {self.name!r} has no {split} prompts; give a file for that split or set held_out")
+        epoch, step = divmod(position, len(prompts))
+        return prompts[shuffled(f"{self.name}/{split}/{seed}/epoch{epoch}", len(prompts))[step]]
+
+    def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
+        """Distinct prompts of the test split in the order of `draw`, up to n."""
+        prompts = self.splits["test"]
+        found: dict[str, Prompt] = {}
+        for index in shuffled(f"{self.name}/test/{seed}/epoch0", len(prompts)):
+            if len(found) >= n:
+                break
+            found.setdefault(prompts[index].id, prompts[index])
+        return list(found.values())
+
+    def size(self, split: Split) -> int | None:
+        """Number of prompts in the split."""
+        return len(self.splits[split])
+
+
+@lru_cache(maxsize=8)
+def shuffled(path: str, length: int) -> tuple[int, ...]:
+    """The numbers below `length` in the order that a seed path gives."""
+    order = list(range(length))
+    Random(path).shuffle(order)
+    return tuple(order)
+
+
+def with_meta(prompt: Prompt, source: str) -> Prompt:
+    """The prompt with its `source` and a `meta["level"]`, where the task left them out."""
+    if prompt.source and "level" in prompt.meta:
+        return prompt
+    meta = {"level": "all", **prompt.meta}
+    return Prompt(prompt.text, prompt.messages, prompt.answer, prompt.source or source, meta)
+
+
+def check_split(split: str) -> None:
+    """ConfigError unless it is a split's name."""
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r}: must be one of {', '.join(SPLITS)}")
+
+
+def check_held_out(held_out: float) -> None:
+    """ConfigError unless some content is left on either side."""
+    if not 0 < held_out < 1:
+        raise ConfigError(f"held_out={held_out}: must lie in (0, 1); {HELD_OUT} is usual")

@@ -1,0 +1,81 @@
+"""A task of the user's: a live object or "file.py:name", with `prompt(rng)` and `verify(prompt, completion)`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from onedial.core.errors import ConfigError
+from onedial.core.types import Prompt
+from onedial.training.tasks.task import HELD_OUT, EndlessSource
+from onedial.training.verify.rewards import load_object
+from onedial.training.verify.verdict import PromptLike
+
+
+@dataclass(frozen=True)
+class UserTask:
+    """Gives an object with two methods a checked name and prompts of the right type."""
+
+    task: Any
+    name: str
+
+    def prompt(self, rng: Random) -> Prompt:
+        """The task's prompt. Raises ConfigError when it is not a `Prompt` or says nothing."""
+        prompt = self.task.prompt(rng)
+        if not isinstance(prompt, Prompt):
+            raise ConfigError(f"task {self.name!r}: prompt(rng) returned {type(prompt).__name__}; must be a Prompt")
+        if not prompt.plain.strip():
+            raise ConfigError(f"task {self.name!r}: prompt(rng) returned an empty prompt")
+        return prompt
+
+    def verify(self, prompt: Prompt, completion: str) -> Any:
+        """The task's verdict, as it is."""
+        return self.task.verify(prompt, completion)
+
+
+@dataclass(frozen=True)
+class TaskVerifier:
+    """`task.verify` as a verifier. A spec with options instead of an object is opened again where it is judged."""
+
+    task: Any
+    name: str
+    in_process: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> object:
+        """Whatever the task's `verify` returns."""
+        return build(self.task, self.options).verify(prompt, completion)
+
+
+def build(spec: Any, options: dict[str, Any]) -> Any:
+    """The task object: a live one as it is; a class, named or live, called with the options."""
+    found = load_object(spec) if isinstance(spec, str) else spec
+    if not isinstance(found, type):
+        if options:
+            raise ConfigError(f"task {spec!r} is an object, not a class: it takes no options ({', '.join(options)})")
+        return found
+    allowed = inspect.signature(found).parameters
+    unknown = [option for option in options if option not in allowed]
+    if unknown:
+        raise ConfigError(f"task {spec!r} takes no option {unknown[0]!r}; allowed: {', '.join(allowed) or 'none'}")
+    return found(**options)
+
+
+def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> EndlessSource:
+    """The source of a user's task. Raises ConfigError naming the method that is missing."""
+    task = build(spec, options)
+    label = spec if isinstance(spec, str) else type(task).__name__
+    for method in ("prompt", "verify"):
+        if not callable(getattr(task, method, None)):
+            raise ConfigError(
+                f"task {label}: has no method {method}(); a task needs prompt(rng) and verify(prompt, completion)"
+            )
+    name = str(getattr(task, "name", type(task).__name__.lower()))
+    in_process = bool(getattr(task, "in_process", False))
+    named = isinstance(spec, str)  # then workers load the file themselves: it may not be importable by name there
+    verifier = TaskVerifier(spec if named else task, name, in_process, options if named else {})
+    demonstrate = getattr(task, "demonstrate", None)
+    return EndlessSource(UserTask(task, name), verifier, held_out, demonstrate=demonstrate)

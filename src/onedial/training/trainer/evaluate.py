@@ -1,0 +1,166 @@
+"""`evaluate`: how good a model is on held-out prompts, whether it comes from a hub, a folder or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onedial.core.errors import ConfigError, RunDirError, nearest
+from onedial.core.run_log import save_evaluated
+from onedial.core.settings import Run, make_run, merge, read_toml
+from onedial.training.evaluation import Evaluation, evaluate_groups, generate_groups
+from onedial.training.lm.attention import use_packed_attention
+from onedial.training.lm.text import Text
+from onedial.training.models import load_causal_lm, load_tokenizer, resolve
+from onedial.training.rollout.collector import Progress
+from onedial.training.rollout.engine import Sampling, seed_of
+from onedial.training.tasks import open_task
+from onedial.training.trainer import checkpoint
+from onedial.training.trainer.cpu import prepare_process
+from onedial.training.trainer.policy import pick_device, pick_dtype
+from onedial.training.trainer.workshop import open_engine
+from onedial.training.verify.pool import VerifierPool
+
+# Settings of a run that its evaluation shares, so that `onedial eval RUN` repeats what the run measured.
+OF_THE_RUN = (
+    "task", "seed", "max_new_tokens", "temperature", "top_p", "top_k", "max_rows", "dtype", "eval_prompts",
+    "eval_samples", "verifier_workers", "verifier_timeout_s", "verifier_memory_mb",
+)  # fmt: skip
+SETTINGS = (*OF_THE_RUN, "device", "threads")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate: `run` holds the settings (those of training are not used), `weights` the model's place.
+
+    `base` is set where `weights` is a folder of LoRA adapters: the model that they belong to.
+    """
+
+    run: Run
+    weights: str
+    base: str | None
+    greedy: bool
+
+    @property
+    def sampling(self) -> Sampling:
+        """How completions are drawn."""
+        run = self.run
+        return Sampling(0.0 if self.greedy else run.temperature, run.top_p, run.top_k, run.max_new_tokens)
+
+
+def evaluate(
+    model: str | Path,
+    task: Any = None,
+    *,
+    prompts: int | None = None,
+    samples: int | None = None,
+    save: str | Path | None = None,
+    progress: Progress = lambda stage, done, total: None,
+    **settings: Any,
+) -> Evaluation:
+    """avg@k, pass@k and maj@k of a model on held-out prompts, each with an interval over prompts.
+
+    model: a name, a folder, or a run directory: then its newest checkpoint, with the run's task and sampling as
+    defaults. task: as for `Run` (None: the run's, or arithmetic). prompts, samples: how many, and completions of each
+    (100 and 4). settings: those in `SETTINGS` and `task_options`; temperature 0 decodes greedily, one completion per
+    prompt. save: parquet file for the completions with their verdicts. Raises UserError for what a person can mend.
+    """
+    options = dict(settings.pop("task_options", {}))
+    given = {key: value for key, value in settings.items() if value is not None}
+    if task is not None:
+        given["task"] = {"name": task, **options}
+    elif options:
+        given["task"] = options
+    for name, value in (("eval_prompts", prompts), ("eval_samples", samples)):
+        if value is not None:
+            given[name] = value
+    return carry_out(plan_of(model, given), save=None if save is None else Path(save), progress=progress)
+
+
+def plan_of(model: str | Path, given: Mapping[str, Any]) -> Plan:
+    """The evaluation that settings ask for, with those of the run as defaults where `model` is a run's directory.
+
+    Raises ConfigError for an unknown or impossible setting, RunDirError for a run without a checkpoint.
+    """
+    for name in given:
+        if name not in SETTINGS:
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, SETTINGS)}; allowed: {', '.join(SETTINGS)}")
+    stored, weights = _settings_of_run(Path(model)), str(model)
+    if stored and (Path(model) / "run.toml").is_file():
+        newest = checkpoint.latest(Path(model))
+        if newest is None:
+            raise RunDirError(f"{model}: this run has no checkpoint yet; evaluate the model it started from instead")
+        weights = str(newest)
+    base = str(stored["model"]) if stored and (Path(weights) / "adapter_config.json").is_file() else None
+    shared = {name: value for name, value in stored.items() if name in OF_THE_RUN}
+    merged = merge(shared, given)
+    greedy = _is_zero(merged.get("temperature"))
+    if greedy:
+        merged["temperature"] = 1.0
+        if "eval_samples" in given and str(given["eval_samples"]) != "1":
+            raise ConfigError(
+                f"samples={given['eval_samples']}: at temperature 0 all completions of a prompt are the same; "
+                "leave samples out, or set a temperature"
+            )
+        merged["eval_samples"] = 1
+    run = make_run({**merged, "model": weights})
+    if run.eval_prompts < 1:
+        raise ConfigError(f"prompts={run.eval_prompts}: must be at least 1")
+    return Plan(run, weights, base, greedy)
+
+
+def _settings_of_run(place: Path) -> dict[str, Any]:
+    """What run.toml says, for a run's directory or one of its checkpoints; empty for anything else."""
+    folders = [place, *([place.parent.parent] if place.parent.name == "checkpoints" else [])]
+    files = [folder / "run.toml" for folder in folders if (folder / "run.toml").is_file()]
+    return read_toml(files[0]) if files else {}
+
+
+def _is_zero(value: Any) -> bool:
+    try:
+        return float(value) == 0.0
+    except (TypeError, ValueError):
+        return False
+
+
+def carry_out(plan: Plan, *, save: Path | None, progress: Progress) -> Evaluation:
+    """Loads the model, generates, judges and averages. The same seed gives the same completions."""
+    run = plan.run
+    if save is not None and not save.parent.is_dir():
+        raise ConfigError(f"save={str(save)!r}: no such folder {save.parent}; make it first")
+    prepare_process(run.threads)
+    task = open_task(run.task, **run.task_options)
+    prompts = task.heldout(run.eval_prompts, run.seed)
+    model, tokenizer = _load(plan)
+    judge = VerifierPool(task.verifier, run.verifier_workers, run.verifier_timeout_s, run.verifier_memory_mb)
+    with judge:
+        groups = generate_groups(
+            open_engine(run, model, tokenizer),
+            Text(tokenizer),
+            judge,
+            prompts,
+            samples=run.eval_samples,
+            sampling=plan.sampling,
+            seed=seed_of(run.seed, "eval"),
+            progress=progress,
+        )
+    if save is not None:
+        save_evaluated(save, groups)
+    return evaluate_groups(groups, plan.sampling.temperature)
+
+
+def _load(plan: Plan) -> tuple[Any, Any]:
+    """Model and tokenizer on the device, ready for the engine; adapters stay beside their base, as in training."""
+    device = pick_device(plan.run.device)
+    dtype = pick_dtype(plan.run.dtype, device)
+    place = resolve(plan.base or plan.weights)
+    tokenizer = load_tokenizer(plan.weights if plan.base else place)
+    model: Any = load_causal_lm(place, dtype=dtype)
+    use_packed_attention(model)
+    if plan.base:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, plan.weights)
+    return model.to(device).eval(), tokenizer

@@ -1,0 +1,81 @@
+"""The weights that training moves: fp32 masters where compute is bf16, gathered gradients, the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from onedial.core.settings import Run
+
+
+class Weights:
+    """Trainable weights of a module and what moves them; shared by policy and critic.
+
+    `parameters` compute (in bf16 or fp32); `masters` are the fp32 weights the optimiser moves: copies of the
+    trainable parameters, or, when compute is fp32, the parameters themselves. `exact` holds masters at the precision
+    of the file they come from, by name; a weight that is not in it starts from its compute weight.
+    """
+
+    def __init__(self, module: nn.Module, exact: Mapping[str, Tensor], run: Run) -> None:
+        self.run = run
+        self.module = module
+        trained = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
+        self.names = [name for name, _ in trained]
+        self.parameters = [weight for _, weight in trained]
+        self._rounded: list[tuple[Tensor, Tensor]] = []  # (compute weight, its master)
+        self._touched: set[int] = set()
+        self.masters: list[Tensor] = [
+            weight if weight.dtype == torch.float32 else self._attach(weight, exact.get(name, weight))
+            for name, weight in trained
+        ]
+        self.optimiser = torch.optim.AdamW(
+            self.masters, lr=run.lr, betas=(run.beta1, run.beta2), weight_decay=run.weight_decay, fused=True
+        )
+
+    def _attach(self, weight: Tensor, exact: Tensor) -> Tensor:
+        """The fp32 master of a bf16 weight; gradients go to the master as they arise and are added up there."""
+        master = exact.detach().to(weight.device, torch.float32)
+        master.grad = torch.zeros_like(master)
+
+        def gather(weight: Tensor) -> None:
+            assert master.grad is not None and weight.grad is not None
+            if id(master) in self._touched:
+                _add(weight.grad, master.grad)
+            else:  # the first gradient of a step overwrites: no pass to set the buffer to zero
+                master.grad.copy_(weight.grad)
+                self._touched.add(id(master))
+            weight.grad = None
+
+        weight.register_post_accumulate_grad_hook(gather)
+        self._rounded.append((weight, master))
+        return master
+
+    def step(self, lr: float) -> float:
+        """One optimiser step from the gathered gradients; returns their norm before clipping."""
+        for _, master in self._rounded:
+            if id(master) not in self._touched and master.grad is not None:
+                master.grad.zero_()
+        self._touched.clear()
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, self.run.grad_clip or float("inf"))
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
+        for weight in self.parameters:
+            weight.grad = None
+        self.publish()
+        return float(norm)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Rounds the master weights into the compute weights."""
+        if self._rounded:
+            weights, masters = zip(*self._rounded, strict=True)
+            torch._foreach_copy_(list(weights), list(masters))
+
+
+def _add(part: Tensor, total: Tensor, piece: int = 1 << 18) -> None:
+    """Adds to an fp32 sum piece by piece: torch converts what it adds to another type first, here within the cache."""
+    for target, more in zip(total.view(-1).split(piece), part.reshape(-1).split(piece), strict=True):
+        target.add_(more)

@@ -1,0 +1,132 @@
+"""How many tokens a forward and backward pass may hold, from a memory budget and the model's shape.
+
+Counted before anything is loaded, from the configuration alone, so that the same machine always plans the same. What
+one token costs is estimated from the linear layers: each keeps its input for backward, and its output is kept by what
+follows it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from onedial.core.settings import Run
+from onedial.training.lm.cpu_attention import KEPT_KEYS
+from onedial.training.lm.decoder import head_size_of
+from onedial.training.lm.head import CHUNK_BYTES, KEPT_BYTES
+from onedial.training.trainer.policy import pick_device, pick_dtype
+
+BASE_BYTES = int(0.45e9)  # Python, torch and transformers themselves
+SHARE = 0.75  # of the machine's memory, where no budget is given
+LARGEST = {"cpu": 1024, "cuda": 16384}  # tokens beyond which a pass is no faster, and only larger
+STEP = 64
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's memory depends on: weights in all, and of one block sums over its linear layers."""
+
+    weights: int
+    layers: int
+    hidden: int
+    vocabulary: int
+    heads: int
+    kv_size: int  # key heads × head size
+    linear_width: int  # Σ (inputs + outputs) of all linear layers but the output projection
+
+
+def shape_of(path: str | Path) -> Shape:
+    """The shape of a causal LM from its configuration; no weight is read."""
+    config: Any = AutoConfig.from_pretrained(path)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    head = model.get_output_embeddings()
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    heads = int(text.num_attention_heads)
+    return Shape(
+        weights=sum(weight.numel() for weight in model.parameters()),
+        layers=int(text.num_hidden_layers),
+        hidden=int(text.hidden_size),
+        vocabulary=int(text.vocab_size),
+        heads=heads,
+        kv_size=int(getattr(text, "num_key_value_heads", None) or heads) * head_size_of(text),
+        linear_width=sum(layer.in_features + layer.out_features for layer in linear),
+    )
+
+
+def token_bytes(shape: Shape, element: int, checkpointing: bool) -> int:
+    """What a token of a pass keeps for backward: linear layers, norms, attention's probabilities."""
+    blocks = shape.linear_width * element + shape.layers * 2 * shape.hidden * element
+    blocks += shape.layers * shape.heads * KEPT_KEYS * element
+    if not checkpointing:
+        return blocks
+    return blocks // shape.layers + shape.layers * shape.hidden * element
+
+
+def resident_bytes(run: Run, shape: Shape, element: int) -> int:
+    """What a run holds whatever the pass: compute weights, and of what trains masters, gradients and two moments."""
+    lora = run.lora_rank * shape.linear_width
+    trained = lora if run.lora_rank else shape.weights
+    masters = 0 if element == 4 or run.lora_rank else 4 * trained
+    own = element * (shape.weights + lora) + masters + 12 * trained
+    models = 1 + (run.algorithm.needs_critic and run.critic == "model")
+    reference = element * shape.weights if run.algorithm.needs_reference else 0
+    return BASE_BYTES + models * own + reference
+
+
+def generation_bytes(run: Run, shape: Shape, element: int) -> int:
+    """Keys and values of all rows being written, and a few copies of their logits."""
+    memory = run.max_rows * run.max_new_tokens * shape.layers * 2 * shape.kv_size * element
+    return memory + run.max_rows * shape.vocabulary * 12
+
+
+def head_bytes(shape: Shape, trained: bool) -> int:
+    """The output projection's chunks, what it keeps for backward and the gradient of its weight."""
+    return 3 * CHUNK_BYTES + KEPT_BYTES + (6 * shape.vocabulary * shape.hidden if trained else 0)
+
+
+def machine_bytes(device: torch.device) -> int:
+    """Memory of the device; of the CPU what the machine has, or what this process is allowed where that is less."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        return min(total, int(limit.read_text()))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run with `micro_batch_tokens` settled, the bytes it is expected to hold, and what to tell the user."""
+
+    run: Run
+    expected: int
+    note: str
+
+
+def plan_memory(run: Run, path: str | Path) -> Plan:
+    """Settles `micro_batch_tokens`; a number set by hand is left alone."""
+    device = pick_device(run.device)
+    shape = shape_of(path)
+    element = pick_dtype(run.dtype, device).itemsize
+    budget = run.memory_gb * 1e9 or SHARE * machine_bytes(device)
+    resident = resident_bytes(run, shape, element)
+    per_token = token_bytes(shape, element, run.activation_checkpointing)
+    head = head_bytes(shape, trained=not run.lora_rank)
+    room = int(budget) - resident - head
+    most = LARGEST.get(device.type, LARGEST["cpu"])
+    tokens = run.micro_batch_tokens or max(STEP, min(most, room // per_token // STEP * STEP))
+    expected = resident + max(generation_bytes(run, shape, element), head + tokens * per_token)
+    note = f"micro-batches of {tokens} tokens: about {expected / 1e9:.1f} GB of {budget / 1e9:.1f} GB"
+    if expected > budget:
+        note += "; to need less: activation_checkpointing, lora_rank, a smaller max_rows, or a larger memory_gb"
+    return Plan(replace(run, micro_batch_tokens=tokens), expected, note)

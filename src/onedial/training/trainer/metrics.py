@@ -1,0 +1,181 @@
+"""The metrics of an iteration: one flat record, the same for the log, the live view and trackers.
+
+`METRICS` says of each what it is and in what unit; a test keeps it complete.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from onedial.core.maths.segments import group_std
+from onedial.core.settings import Run
+from onedial.core.types import Group
+from onedial.training.rollout.collector import Collected
+from onedial.training.trainer.packing import Rows
+from onedial.training.trainer.step import Updated
+
+SIGMA_BINS = 10
+
+METRICS: dict[str, str] = {
+    "iteration": "round of rollouts and updates, counted from 1",
+    "step": "optimiser steps made so far",
+    "time_s": "seconds of the whole iteration, without checkpoint and evaluation",
+    "generate_s": "seconds of generating, verification that overlaps it included",
+    "verify_s": "seconds spent waiting for verdicts after generation had ended",
+    "update_s": "seconds of log-probabilities, gradients, optimiser and weight transfer",
+    "reward_mean": "mean outcome reward of all usable rollouts generated",
+    "correct_share": "share of usable rollouts judged correct",
+    "sigma_mean": "mean over groups of the population std σ̂ of outcome rewards",
+    "sigma_hist": "groups per tenth of the σ̂ range 0 … 0.5 (larger values fall into the last bin)",
+    "mixed_share": "share of groups whose outcome rewards differ",
+    "silent_right_share": "share of groups that are unanimous and correct",
+    "silent_wrong_share": "share of groups that are unanimous and wrong",
+    "silent_other_share": "share of groups that agree on a reward but not on being right",
+    "unusable_share": "share of rollouts whose verifier timed out or failed",
+    "groups_generated": "groups generated in this iteration",
+    "groups_trained": "groups that the update was made of",
+    "groups_carried": "of those, groups that an earlier iteration had generated",
+    "groups_waiting": "surplus mixed groups that wait for the next iteration",
+    "exhausted": "1 when the refill limit was reached before the batch was full",
+    "rollouts_generated": "completions written; 0 for rows that train on a data set: no figure of rollouts",
+    "tokens_generated": "completion tokens written",
+    "tokens_taught": "tokens of rows that had a gradient",
+    "taught_share": "tokens_taught over tokens_generated; carried groups count where they train",
+    "tokens_silent_right": "tokens of unanimous, correct groups",
+    "tokens_silent_wrong": "tokens of unanimous, wrong groups",
+    "prompt_tokens": "prompt tokens read, each prompt once per group",
+    "length_mean": "mean completion length, tokens",
+    "length_correct_mean": "mean length of correct completions, tokens",
+    "length_wrong_mean": "mean length of the other completions, tokens",
+    "truncated_share": "share of completions ended by the length limit",
+    "entropy": "mean −log p of sampled tokens, nats: an unbiased estimate of the sampling entropy",
+    "clip_low_share": "share of trained tokens whose gradient the lower clip stopped",
+    "clip_high_share": "share of trained tokens whose gradient the upper clip stopped",
+    "ratio_mean": "mean importance ratio of trained tokens",
+    "kl_ref": "k3 estimate of KL(policy‖reference) per trained token, nats",
+    "mismatch_kl": "k3 estimate of KL(sampler‖trainer) per trained token, nats",
+    "nll": "mean −log π of the tokens trained on, nats: for sft, of the demonstrations",
+    "pair_right_share": "share of trained pairs with a positive margin: the policy has moved towards the chosen side",
+    "pair_margin": "mean β·(Δlog π chosen − Δlog π rejected) against the reference: DPO's implicit reward margin, nats",
+    "chosen_logp": "mean log π of the chosen completions, whole sequences, nats",
+    "rejected_logp": "mean log π of the rejected completions, whole sequences, nats",
+    "value_loss": "critic: mean of ½(V − R)² over tokens, in reward², clipped where the row says so",
+    "explained_variance": "critic: 1 − Var(R − V)/Var(R) over tokens of rollouts it has not learned from; 1 is perfect",
+    "value_calibration": "critic: mean gap between V and outcome over tenths of the tokens by V, in units of reward",
+    "grad_norm": "gradient norm before clipping, mean over the iteration's steps",
+    "lr": "learning rate",
+    "loss": "value of the objective minimised; its gradient matters, not its level",
+    "tokens_per_s": "completion tokens written per second of generation",
+    "memory_gb": "peak resident memory of the process so far, GB",
+}
+
+
+def metrics_of(
+    run: Run,
+    iteration: int,
+    step: int,
+    collected: Collected,
+    rows: Rows,
+    updated: Updated,
+    times: Mapping[str, float],
+) -> dict[str, Any]:
+    """The record of an iteration; keys as in `METRICS`, None where nothing was measured."""
+    groups, allocation = collected.groups, collected.allocation
+    tokens = sum(group.num_tokens for group in groups)
+    waiting = sum(fate == "carried" for fate in allocation.fates.values())
+    return {
+        "iteration": iteration,
+        "step": step,
+        **times,
+        "generate_s": collected.generate_s,
+        "verify_s": collected.verify_wait_s,
+        **group_figures(groups),
+        **rollout_figures(groups),
+        "groups_generated": len(groups),
+        "groups_trained": len(allocation.train),
+        "groups_carried": allocation.carried_in,
+        "groups_waiting": waiting,
+        "exhausted": int(allocation.exhausted),
+        "tokens_generated": tokens,
+        "tokens_taught": updated.tokens_trained,
+        "taught_share": updated.tokens_trained / tokens if tokens else None,
+        "prompt_tokens": sum(len(group.prompt_tokens) for group in groups),
+        "clip_low_share": updated.mean("clip_low"),
+        "clip_high_share": updated.mean("clip_high"),
+        "ratio_mean": updated.mean("ratio"),
+        "kl_ref": updated.mean("kl"),
+        "mismatch_kl": updated.mean("mismatch"),
+        "nll": updated.mean("nll"),
+        "pair_right_share": updated.mean("pair_right", "pairs"),
+        "pair_margin": updated.mean("margin", "pairs"),
+        "chosen_logp": updated.mean("chosen_logp", "pairs"),
+        "rejected_logp": updated.mean("rejected_logp", "pairs"),
+        "value_loss": updated.value_loss,
+        "explained_variance": rows.figures.get("explained_variance"),
+        "value_calibration": rows.figures.get("value_calibration"),
+        "grad_norm": updated.grad_norm,
+        "lr": updated.lr,
+        "loss": updated.loss,
+        "tokens_per_s": tokens / collected.generate_s if collected.generate_s > 0 else None,
+        "memory_gb": peak_memory_gb(),
+    }
+
+
+def group_figures(groups: Sequence[Group]) -> dict[str, Any]:
+    """σ̂ and the shares of mixed and silent groups, over groups of two or more usable rollouts."""
+    judged = [group for group in groups if len(group.usable) > 1]
+    silent_right = [g for g in judged if not g.mixed and all(r.verdict.correct for r in g.usable)]
+    silent_wrong = [g for g in judged if not g.mixed and all(r.verdict.correct is False for r in g.usable)]
+    mixed = sum(group.mixed for group in judged)
+    rewards = torch.tensor([reward for group in judged for reward in group.rewards], dtype=torch.double)
+    number = torch.tensor([g for g, group in enumerate(judged) for _ in group.usable], dtype=torch.long)
+    sigma = group_std(rewards, number)
+    counts = torch.histc(sigma.clamp(max=0.5).float(), SIGMA_BINS, 0.0, 0.5)
+    count = len(judged)
+    other = count - mixed - len(silent_right) - len(silent_wrong)
+    return {
+        "sigma_mean": float(sigma.mean()) if count else None,
+        "sigma_hist": [int(n) for n in counts],
+        "mixed_share": mixed / count if count else None,
+        "silent_right_share": len(silent_right) / count if count else None,
+        "silent_wrong_share": len(silent_wrong) / count if count else None,
+        "silent_other_share": other / count if count else None,
+        "tokens_silent_right": sum(group.num_tokens for group in silent_right),
+        "tokens_silent_wrong": sum(group.num_tokens for group in silent_wrong),
+    }
+
+
+def rollout_figures(groups: Sequence[Group]) -> dict[str, Any]:
+    """Rewards, lengths and entropy over rollouts."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    usable = [rollout for rollout in rollouts if rollout.verdict.usable]
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    right = [len(rollout.completion.token_ids) for rollout in usable if rollout.verdict.correct]
+    wrong = [len(rollout.completion.token_ids) for rollout in usable if not rollout.verdict.correct]
+    surprise = [-logp for rollout in rollouts for logp in rollout.completion.logps]
+    return {
+        "reward_mean": _mean([rollout.verdict.reward for rollout in usable]),
+        "correct_share": _mean([float(bool(rollout.verdict.correct)) for rollout in usable]),
+        "unusable_share": _mean([float(not rollout.verdict.usable) for rollout in rollouts]),
+        "rollouts_generated": len(rollouts),
+        "length_mean": _mean(lengths),
+        "length_correct_mean": _mean(right),
+        "length_wrong_mean": _mean(wrong),
+        "truncated_share": _mean([float(rollout.completion.truncated) for rollout in rollouts]),
+        "entropy": _mean(surprise),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process, GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

@@ -1,0 +1,114 @@
+"""What an earlier run left to learn from: pairs of its mixed groups, and its correct rollouts as demonstrations.
+
+Both are taken from the newer half of the run's iterations: what it wrote before comes from a policy far from the one
+that starts here, and what it does wrong (rambling, say) is long unlearned.
+
+A mixed group of k right and w wrong rollouts gives min(PAIRS_PER_GROUP, max(k, w)) pairs. Both sides are shuffled by
+the seed and walked around: each rollout is used as often as any other on its side (but for one), no pair comes twice,
+and no group outweighs the others however many rollouts it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from onedial.core.errors import ConfigError, DataError
+from onedial.core.run_log import read_groups
+from onedial.core.settings import Run, make_run, read_toml
+from onedial.core.types import Group, Rollout
+from onedial.training.lm.text import Text
+from onedial.training.tasks import TaskSource, open_task
+from onedial.training.trainer import checkpoint
+
+PAIRS_PER_GROUP = 8
+
+
+def run_of(directory: Path) -> Run:
+    """The settings of an earlier run. Raises ConfigError where there is none."""
+    path = directory / "run.toml"
+    if not path.is_file():
+        raise ConfigError(f"{directory}: no run here (run.toml is missing); name the directory of a onedial run")
+    return make_run(read_toml(path), where=f"{path}: ")
+
+
+def newest_model(directory: Path) -> str:
+    """The newest checkpoint of a run, as a model to start from. Raises ConfigError when there is none that is whole."""
+    found = checkpoint.latest(directory)
+    if found is None:
+        raise ConfigError(f"{directory}: no checkpoint yet; let the run finish an iteration, or give --model")
+    if not (found / "config.json").is_file():
+        raise ConfigError(f"{found}: holds LoRA adapters alone; give --model with a folder of whole weights")
+    return str(found)
+
+
+def past_pairs(groups: Iterable[Group], seed: int) -> list[Group]:
+    """A chosen and a rejected rollout each, from every mixed group. Raises DataError when no group is mixed."""
+    pairs = [pair for group in groups if group.mixed for pair in pairs_of(group, seed)]
+    if not pairs:
+        raise DataError("no group of that run has right and wrong answers: there is nothing to prefer")
+    return pairs
+
+
+def past_demonstrations(groups: Iterable[Group]) -> list[Group]:
+    """Every correct rollout by itself. Raises DataError when there is none."""
+    found = [_only(group, (r,)) for group in groups for r in group.usable if r.verdict.correct]
+    if not found:
+        raise DataError("no rollout of that run was judged correct: there is nothing to imitate")
+    return found
+
+
+def pairs_of(group: Group, seed: int, limit: int = PAIRS_PER_GROUP) -> list[Group]:
+    """The pairs of a mixed group, see above. Where verdicts do not say what is correct, the better half is."""
+    right, wrong = _sides(group)
+    if not right or not wrong:
+        return []
+    random = Random(f"pairs/{seed}/{group.id}")
+    random.shuffle(right)
+    random.shuffle(wrong)
+    count = min(limit, max(len(right), len(wrong)))
+    return [_only(group, (right[n % len(right)], wrong[n % len(wrong)])) for n in range(count)]
+
+
+def _sides(group: Group) -> tuple[list[Rollout], list[Rollout]]:
+    mean = sum(group.rewards) / len(group.rewards)
+    told = all(rollout.verdict.correct is not None for rollout in group.usable)
+    good: Callable[[Rollout], bool] = (
+        (lambda r: bool(r.verdict.correct)) if told else (lambda r: r.verdict.reward > mean)
+    )
+    return [r for r in group.usable if good(r)], [r for r in group.usable if not good(r)]
+
+
+def _only(group: Group, rollouts: tuple[Rollout, ...]) -> Group:
+    """Some rollouts as an example: the first is the one to imitate. The logged probabilities are of an old policy."""
+    marked = [
+        replace(r, index=n, verdict=replace(r.verdict, correct=n == 0), completion=replace(r.completion, logps=()))
+        for n, r in enumerate(rollouts)
+    ]
+    return replace(group, rollouts=tuple(marked))
+
+
+def past_groups(directory: Path, text: Text, task: TaskSource | None = None) -> Iterator[Group]:
+    """The groups of a run's newer half in the order of its log, their prompts drawn again from its task (or `task`).
+
+    Raises DataError where there are no rollouts, where the task no longer gives the prompts that were logged, or where
+    `text`, the tokenizer at hand, is not that of the run.
+    """
+    run = run_of(directory)
+    files = sorted((directory / "rollouts").glob("*.parquet"))
+    if not files:
+        raise DataError(f"{directory}: holds no rollouts (rollouts/*.parquet): nothing to learn from")
+    task = task or open_task(run.task, **run.task_options)
+    for file in files[len(files) // 2 :]:
+        for group in read_groups(file).values():
+            prompt = task.draw("train", run.seed, group.position)
+            if prompt.plain != group.prompt.text:
+                raise DataError(
+                    f"{file}: at position {group.position} the task {run.task_name!r} now gives another prompt than "
+                    "the one logged; its data or options have changed since that run"
+                )
+            if any(text.decode(r.completion.token_ids) != r.completion.text for r in group.rollouts[:1]):
+                raise DataError(f"{directory}: its tokens are those of another tokenizer; use a model of the same kind")
+            yield replace(group, prompt=prompt, prompt_tokens=text.encode(prompt))

@@ -1,0 +1,136 @@
+"""The model that is trained: how it is loaded, what it says of tokens, and its weights with their optimiser."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onedial.core.batch import Batch
+from onedial.core.errors import ConfigError
+from onedial.core.settings import Run
+from onedial.training.lm.attention import PrefixLayout, use_packed_attention, using
+from onedial.training.lm.decoder import base_model, head_of, hidden_states, lay_together
+from onedial.training.lm.head import token_logps
+from onedial.training.lm.llama_blocks import patch_llama_blocks
+from onedial.training.models import load_causal_lm
+from onedial.training.trainer.master_weights import Weights
+
+
+def pick_device(name: str) -> torch.device:
+    """The device asked for; auto takes CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name!r}: {str(error).splitlines()[0]}; use auto, cpu or cuda") from error
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The compute type asked for; auto takes bfloat16 where the machine multiplies it in hardware."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+class Policy:
+    """A causal LM with what training needs around it.
+
+    `model` computes (in bf16 or fp32) and `weights` move it. `temperature` is the sampling temperature, at which
+    every log-probability is taken.
+    """
+
+    def __init__(self, run: Run, model_path: str | Path) -> None:
+        self.run = run
+        self.device = pick_device(run.device)
+        self.dtype = pick_dtype(run.dtype, self.device)
+        self.temperature = run.temperature
+        self.model, exact = load_trainable(run, model_path, self.device, self.dtype)
+        self._share_embedding_gradient()
+        self.weights = Weights(self.model, exact, run)
+
+    def logps(self, batch: Batch, *, reference: nn.Module | None = None) -> tuple[Tensor, PrefixLayout]:
+        """(T,) log-probabilities of the batch's completion tokens, and the layout to hold during backward."""
+        model = reference if reference is not None else self.model
+        layout = PrefixLayout(batch)
+        hidden = hidden_states(model, layout.tokens, layout)
+        head = head_of(model)
+        chosen = hidden.index_select(0, layout.predictors)
+        logp = token_logps(chosen, head.weight, batch.tokens, bias=head.bias, temperature=self.temperature / head.scale)
+        return logp, layout
+
+    def _share_embedding_gradient(self) -> None:
+        """Where the head's weight is the embedding's too, the few rows that were looked up are added to the head's
+        gradient in place; otherwise every pass would fill and add up a second table of the vocabulary."""
+        base: Any = base_model(self.model)
+        table = base.get_input_embeddings()
+        if table.weight is base.get_output_embeddings().weight and table.weight.requires_grad:
+            table.sparse = True
+
+    def backward(self, loss: Tensor, layout: PrefixLayout) -> None:
+        """Adds the gradient of a micro-batch's loss."""
+        with using(layout):  # checkpointed blocks run forward again
+            loss.backward()
+
+    def step(self, lr: float) -> float:
+        """One optimiser step from the gathered gradients; returns their norm before clipping."""
+        return self.weights.step(lr)
+
+    def frozen_copy(self) -> nn.Module:
+        """A reference model with the present weights."""
+        copied: nn.Module = copy.deepcopy(self.model)
+        for weight in copied.parameters():
+            weight.requires_grad_(False)
+        return copied
+
+
+def load_trainable(
+    run: Run, path: str | Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, dict[str, Tensor]]:
+    """A causal LM as the run trains it, and its weights by name at the precision of the file (none with LoRA)."""
+    exact: Any = load_causal_lm(path, dtype=torch.float32)
+    masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
+    model = _prepared(exact.to(dtype), run).to(device)
+    lay_together(model)
+    return model, masters
+
+
+def _prepared(model: Any, run: Run) -> Any:
+    """Packed attention, no dropout (the policy that samples is the policy that trains), LoRA where asked for."""
+    use_packed_attention(model)
+    patch_llama_blocks(model)
+    if run.lora_rank:
+        model = _with_lora(model, run)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    if run.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()  # Hugging Face checkpoints in training mode only
+    else:
+        model.eval()
+    return model
+
+
+def _with_lora(model: Any, run: Run) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets: str | list[str] = run.lora_targets
+    if run.lora_targets != "all-linear":
+        targets = [name.strip() for name in run.lora_targets.split(",")]
+    alpha: Any = run.lora_alpha or 2 * run.lora_rank  # peft divides by the rank, so a fraction is as good as an int
+    config = LoraConfig(r=run.lora_rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
+    torch.manual_seed(run.seed)  # the adapters' random initialisation
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"lora_targets={run.lora_targets!r}: {error}") from error

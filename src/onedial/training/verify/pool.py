@@ -1,0 +1,248 @@
+"""A pool of killable worker processes, so that judging overlaps decoding and no verifier can stop a run.
+
+A verifier that raises, ends its process, or returns nonsense gives an `error`; one that takes too long gives a
+`timeout` and dies with all it started. Neither is ever a reward.
+"""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Hashable, Sequence
+from typing import Self
+
+import cloudpickle
+
+from onedial.core.errors import ConfigError, DataError, VerifierError
+from onedial.core.types import Prompt, Verdict
+from onedial.training.verify.process import Process
+from onedial.training.verify.verdict import Fields, Verifier, failure, judge, verdict_of
+
+_MAX_BATCH = 8  # items per message; small, because a hanging item holds up the rest of its message
+_MAX_IDLE_DEATHS = 3
+Item = tuple[Hashable, bytes]
+
+
+class VerifierPool:
+    """Judges completions asynchronously; results come back in the order they are ready, under the caller's keys.
+
+    A verifier with `in_process = True` is called directly in `submit` and no worker is started.
+    `step` is the iteration that reward functions see as `trainer_state.global_step`.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        workers: int = 2,
+        timeout_s: float = 10.0,
+        memory_mb: int = 2048,
+        *,
+        start_timeout_s: float = 60.0,
+        show_output: bool = False,
+    ) -> None:
+        """timeout_s: wall-clock seconds for one completion. memory_mb: address space beyond the loaded verifier.
+
+        Workers start at once, in the background. Raises ConfigError for impossible settings.
+        """
+        for name, value in (("workers", workers), ("timeout_s", timeout_s), ("memory_mb", memory_mb)):
+            if value <= 0:
+                raise ConfigError(f"verifier pool {name}={value}: must be positive")
+        self.step = 0
+        self._verifier = verifier
+        self._timeout_s = timeout_s
+        self._memory_mb, self._start_timeout_s, self._show_output = memory_mb, start_timeout_s, show_output
+        self._todo: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Hashable, Fields]] = queue.SimpleQueue()
+        self._pending = 0
+        self._failure: VerifierError | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._processes: set[Process] = set()
+        self._workers = workers
+        self._threads: list[threading.Thread] = []
+        if verifier.in_process:
+            return
+        try:
+            self._pickled = cloudpickle.dumps(verifier)
+        except Exception as error:  # whatever the verifier holds on to
+            raise ConfigError(f"verifier {verifier.name} cannot be sent to a worker process: {error}") from error
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pending(self) -> int:
+        """Items submitted and not yet handed back."""
+        return self._pending
+
+    def submit(self, key: Hashable, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None:
+        """Have one completion judged; returns at once, except for in-process verifiers, which judge here."""
+        if self._closed:
+            raise VerifierError("the verifier pool is closed")
+        self._pending += 1
+        if self._verifier.in_process:
+            self._done.put((key, judge(self._verifier, prompt, completion, token_ids)))
+        else:
+            self._todo.put((key, _packed(prompt, completion, token_ids)))
+
+    def poll(self) -> list[tuple[Hashable, Verdict]]:
+        """What is ready now, without waiting. Raises VerifierError when no worker can be started."""
+        if self._failure is not None:
+            raise self._failure
+        results = []
+        while True:
+            try:
+                key, fields = self._done.get_nowait()
+            except queue.Empty:
+                break
+            results.append((key, verdict_of(fields)))
+        self._pending -= len(results)
+        return results
+
+    def drain(self, timeout: float | None = None) -> list[tuple[Hashable, Verdict]]:
+        """Wait until everything submitted is judged, or `timeout` seconds; what is late stays pending."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        results = self.poll()
+        while self._pending and (deadline is None or time.monotonic() < deadline):
+            time.sleep(0.001)
+            results += self.poll()
+        return results
+
+    def close(self) -> None:
+        """Kill the workers; what has not been judged is dropped. Safe to call twice."""
+        self._closed = True
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            while thread.is_alive():
+                self._interrupt()
+                thread.join(0.05)
+        self._threads = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        """One thread per worker: take items, have them judged, replace the worker when it had to be killed."""
+        process: Process | None = None
+        backlog: deque[Item] = deque()
+        idle_deaths = 0
+        try:
+            while not self._closed:
+                process = process or self._launch()
+                if not backlog and not self._take(backlog):
+                    return
+                waiting = len(backlog)
+                if self._judge(process, backlog):
+                    continue
+                idle_deaths = idle_deaths + 1 if len(backlog) == waiting else 0
+                if idle_deaths >= _MAX_IDLE_DEATHS:
+                    raise VerifierError(f"the workers of verifier {self._name} keep dying before they judge anything")
+                self._retire(process)
+                process = None
+        except VerifierError as error:
+            self._fail(error)
+        except Exception as error:  # a thread that ended in silence would leave its items pending for ever
+            self._fail(VerifierError(f"the verifier pool broke: {type(error).__name__}: {error}"))
+        finally:
+            self._retire(process)
+
+    def _fail(self, error: VerifierError) -> None:
+        if not self._closed:
+            self._failure = error
+
+    def _take(self, backlog: deque[Item]) -> bool:
+        """Wait for an item and add its fair share of those waiting behind it; False when the pool is closing."""
+        item = self._todo.get()
+        share = min(_MAX_BATCH - 1, self._todo.qsize() // self._workers)
+        while item is not None:
+            backlog.append(item)
+            if share <= 0:
+                return True
+            share -= 1
+            try:
+                item = self._todo.get_nowait()
+            except queue.Empty:
+                return True
+        return False
+
+    def _judge(self, process: Process, backlog: deque[Item]) -> bool:
+        """Judge the backlog as far as the worker lives; False when it is to be replaced. Each item is judged once."""
+        if not process.alive():  # died while idle: nobody's verdict
+            return False
+        try:
+            process.ask(self.step, [packed for _, packed in backlog])
+        except OSError:
+            return False
+        while backlog:
+            try:
+                fields, lives = process.answer(self._timeout_s), True
+            except TimeoutError:
+                fields, lives = failure("timeout", f"{self._name} took longer than {self._timeout_s:g} s"), False
+            except (OSError, EOFError, ValueError):
+                fields, lives = failure("error", f"{self._name} {process.death()}"), False
+            if self._closed:
+                return False
+            self._done.put((backlog.popleft()[0], fields))
+            if not lives:
+                return False
+        return True
+
+    @property
+    def _name(self) -> str:
+        return self._verifier.name
+
+    def _launch(self) -> Process:
+        """A new worker, with one more try when the first does not come up."""
+        try:
+            process = self._process()
+        except (VerifierError, OSError):
+            if self._closed:
+                raise VerifierError("the verifier pool is closed") from None
+            process = self._process()
+        with self._lock:
+            self._processes.add(process)
+        return process
+
+    def _process(self) -> Process:
+        return Process(
+            self._pickled,
+            memory_mb=self._memory_mb,
+            start_timeout_s=self._start_timeout_s,
+            show_output=self._show_output,
+        )
+
+    def _retire(self, process: Process | None) -> None:
+        if process is not None:
+            with self._lock:
+                self._processes.discard(process)
+            process.kill()
+
+    def _interrupt(self) -> None:
+        """Wake the threads that wait for a worker's answer; each then kills its own worker."""
+        with self._lock:
+            for process in self._processes:
+                process.hang_up()
+
+
+def _packed(prompt: Prompt, completion: str, token_ids: Sequence[int]) -> bytes:
+    """An item for the worker. Raises DataError when the prompt holds something that cannot be sent."""
+    view = {
+        "text": prompt.text,
+        "messages": [dict(message) for message in prompt.messages],
+        "answer": prompt.answer,
+        "source": prompt.source,
+        "meta": dict(prompt.meta),
+        "id": prompt.id,
+        "plain": prompt.plain,
+    }
+    try:
+        return pickle.dumps((view, completion, tuple(token_ids)))
+    except Exception as error:  # whatever the meta holds
+        raise DataError(f"prompt {prompt.id}: its answer or meta cannot be sent to a worker: {error}") from error

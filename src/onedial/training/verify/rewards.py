@@ -1,0 +1,291 @@
+"""Reward functions of other trainers, and plain ones, accepted as they are.
+
+Three signatures are known:
+    trl     f(prompts, completions, completion_ids, **columns, trainer_state, log_extra, log_metric) -> list of rewards
+    verl    compute_score(data_source, solution_str, ground_truth, extra_info=None) -> float | dict with "score"
+    simple  f(prompt, completion) -> float | bool | Verdict
+Each completion is judged by itself: batch functions get lists of one. Sync and async functions both work.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from onedial.core.errors import ConfigError, nearest
+from onedial.training.verify.verdict import Fields, PromptLike, failure, fields_of, number_of
+
+Function = Callable[..., Any]
+STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
+STYLES = ("auto", "trl", "verl", "simple")
+BUILT_IN = {"wer": "onedial.training.verify.transcripts:wer", "wgpo": "onedial.training.verify.transcripts:wgpo"}
+"""Reward functions by name: where the function stands that makes one from its options."""
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_PROVIDED = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"})
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A verifier made of one or more reward functions, summed with weights.
+
+    functions: callables, "file.py:function" / "package.module:function", or a name of `BUILT_IN` with its options,
+    "wgpo(tau=0.5)". correct_at: the total from which a
+    completion counts as correct; by default the total when every positively weighted function gives 1.
+    """
+
+    functions: tuple[str | Function, ...]
+    weights: tuple[float, ...] = ()
+    style: str = "auto"
+    correct_at: float | None = None
+    in_process: bool = False
+
+    @property
+    def name(self) -> str:
+        """The functions' names, joined by +."""
+        return "+".join(function_name(function) for function in self.functions)
+
+    def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
+        """Weighted sum over the functions that gave a reward; `error` when one fails or all decline (None)."""
+        weights = self.weights or (1.0,) * len(self.functions)
+        total = 0.0
+        parts: dict[str, float] = {}
+        judged: list[Fields] = []
+        for function, weight in zip(self.functions, weights, strict=True):
+            fields = self._one(function, prompt, completion, token_ids)
+            if fields is None:
+                continue
+            if fields["outcome"] in ("timeout", "error"):
+                return fields
+            judged.append(fields)
+            total += weight * fields["reward"]
+            parts |= fields["parts"] | ({function_name(function): fields["reward"]} if len(weights) > 1 else {})
+        if not judged:
+            return failure("error", f"{self.name} gave no reward (None): not judged")
+        detail = "; ".join(fields["detail"] for fields in judged if fields["detail"])
+        if len(self.functions) == 1 and self.correct_at is None and weights == (1.0,):
+            return {**judged[0], "parts": parts}
+        threshold = sum(max(weight, 0.0) for weight in weights) if self.correct_at is None else self.correct_at
+        answer = next((fields["answer"] for fields in judged if fields["answer"] is not None), None)
+        correct = total >= threshold
+        outcome = "correct" if correct else "wrong"
+        return {
+            "reward": total,
+            "correct": correct,
+            "answer": answer,
+            "outcome": outcome,
+            "detail": detail,
+            "parts": parts,
+        }
+
+    def _one(
+        self, function: str | Function, prompt: PromptLike, completion: str, token_ids: Sequence[int]
+    ) -> Fields | None:
+        call = resolve(function)
+        style = style_of(call) if self.style == "auto" else self.style
+        raw, extra = _CALLS[style](call, prompt, completion, token_ids)
+        if raw is None:
+            return None
+        fields = fields_of(raw, function_name(function))
+        return fields if fields["outcome"] == "error" else {**fields, **_with(fields, extra)}
+
+
+def _with(fields: Fields, extra: dict[str, Any]) -> Fields:
+    """Logged metrics join the parts, logged columns the detail."""
+    read = {name: number_of(value) for name, value in extra.get("metrics", {}).items()}
+    metrics = {name: value for name, value in read.items() if value is not None}
+    others = {name: value for name, value in extra.get("metrics", {}).items() if name not in metrics}
+    notes = [f"{name}={value}" for name, value in (others | extra.get("columns", {})).items()]
+    return {"parts": {**fields["parts"], **metrics}, "detail": "; ".join(filter(None, [fields["detail"], *notes]))}
+
+
+def _call_trl(call: Function, prompt: PromptLike, completion: str, ids: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    metrics: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    given: dict[str, Any] = {name: [value] for name, value in columns_of(prompt).items()}
+    given |= {
+        "prompts": [[dict(m) for m in prompt.messages] if prompt.messages else prompt.text],
+        "completions": [[{"role": "assistant", "content": completion}] if prompt.messages else completion],
+        "completion_ids": [list(ids)],
+        "trainer_state": STATE,
+        "log_metric": metrics.__setitem__,
+        "log_extra": lambda name, values: columns.__setitem__(name, values[0] if len(values) else None),
+    }
+    parameters = inspect.signature(call).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        given = {name: value for name, value in given.items() if name in parameters}
+    rewards = _finish(call(**given))
+    if isinstance(rewards, (str, dict)) or not isinstance(rewards, Sequence) and "__len__" not in dir(rewards):
+        raise TypeError(f"returned {rewards!r:.80}; a reward function of TRL's kind returns a list, one per completion")
+    if len(rewards) != 1:
+        raise ValueError(f"returned {len(rewards)} rewards for 1 completion")
+    return rewards[0], {"metrics": metrics, "columns": columns}
+
+
+def _call_verl(call: Function, prompt: PromptLike, completion: str, ids: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    columns = columns_of(prompt)
+    given = {
+        "data_source": columns.get("data_source", prompt.source),
+        "solution_str": completion,
+        "ground_truth": prompt.answer,
+        "extra_info": columns.get("extra_info"),
+    }
+    parameters = inspect.signature(call).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        given = {name: value for name, value in given.items() if name in parameters}
+    result = _finish(call(**given))
+    if not isinstance(result, dict):
+        return result, {}
+    if "score" not in result:
+        raise KeyError(f"a dict without 'score'; it has: {', '.join(map(str, result))}")
+    others = {name: number_of(value) for name, value in result.items() if name not in ("score", "acc", "pred")}
+    numbers = {name: value for name, value in others.items() if value is not None}
+    fields: Fields = {"reward": result["score"], "answer": result.get("pred"), "parts": numbers}
+    if "acc" in result:
+        fields["correct"] = bool(result["acc"])
+    return fields, {}
+
+
+def _call_simple(call: Function, prompt: PromptLike, completion: str, ids: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    return _finish(call(prompt, completion)), {}
+
+
+_CALLS = {"trl": _call_trl, "verl": _call_verl, "simple": _call_simple}
+
+
+def _finish(result: Any) -> Any:
+    """The value of a coroutine, run to its end; anything else as it is."""
+    return asyncio.run(_await(result)) if inspect.isawaitable(result) else result
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def columns_of(prompt: PromptLike) -> dict[str, Any]:
+    """The data set's columns of this prompt's row; at least `answer`."""
+    return dict(prompt.meta.get("columns") or {"answer": prompt.answer})
+
+
+def style_of(call: Function) -> str:
+    """Which of the known signatures a function has, by the names of its parameters."""
+    parameters = inspect.signature(call).parameters
+    if "completions" in parameters:
+        return "trl"
+    if "solution_str" in parameters:
+        return "verl"
+    return "simple"
+
+
+def check_reward(reward: Reward, columns: Sequence[str]) -> None:
+    """Load every function and check its signature against the columns at hand, before any work is done.
+
+    Raises ConfigError naming the function and what it lacks.
+    """
+    if reward.style not in STYLES:
+        raise ConfigError(f"reward style {reward.style!r}: must be one of {', '.join(STYLES)}")
+    if reward.weights and len(reward.weights) != len(reward.functions):
+        raise ConfigError(f"{len(reward.weights)} reward weights for {len(reward.functions)} reward functions")
+    for function in reward.functions:
+        call = resolve(function)
+        style = style_of(call) if reward.style == "auto" else reward.style
+        parameters = inspect.signature(call).parameters.values()
+        required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+        name = function_name(function)
+        if style == "simple" and len(required) != 2:
+            raise ConfigError(
+                f"reward function {name}({', '.join(required)}): must take (prompt, completion), or TRL's "
+                "(prompts, completions, **columns), or verl's (data_source, solution_str, ground_truth, extra_info)"
+            )
+        if style != "trl":
+            continue
+        for parameter in required:
+            if parameter not in _PROVIDED and parameter not in columns:
+                raise ConfigError(
+                    f"reward function {name} needs the column {parameter!r}{nearest(parameter, columns)}; "
+                    f"the data has: {', '.join(columns) or 'none'}"
+                )
+
+
+def function_name(function: str | Function) -> str:
+    """Its name for messages and logs."""
+    if isinstance(function, str):
+        return function.rpartition(":")[2]
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def resolve(function: str | Function) -> Function:
+    """The callable behind a spec; ConfigError when it is not one."""
+    call = _named(function) if isinstance(function, str) else function
+    if not callable(call):
+        raise ConfigError(f"reward function {function!r} is not callable")
+    return call
+
+
+@lru_cache(maxsize=64)
+def _named(spec: str) -> Any:
+    name = spec.partition("(")[0].strip()
+    if name not in BUILT_IN and ":" in spec:
+        return load_object(spec)
+    if name not in BUILT_IN:
+        hint = nearest(name, BUILT_IN)
+        raise ConfigError(
+            f"reward {spec!r} is unknown{hint}; allowed: {', '.join(BUILT_IN)}, 'file.py:name' or 'package.module:name'"
+        )
+    make = load_object(BUILT_IN[name])
+    try:
+        call = ast.parse(spec.strip(), mode="eval").body
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if isinstance(call, ast.Call) else {}
+        inspect.signature(make).bind(**options)
+        return make(**options)
+    except (SyntaxError, ValueError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        takes = ", ".join(str(p) for p in inspect.signature(make).parameters.values())
+        raise ConfigError(f"reward {spec!r}: must be {name} or {name}(option=value); it takes: {takes}") from error
+
+
+@lru_cache(maxsize=64)
+def load_object(spec: str) -> Any:
+    """The object named by "file.py:name" or "package.module:name". Raises ConfigError naming what is missing."""
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"{spec!r}: must be 'file.py:name' or 'package.module:name'")
+    module = _module_of_file(place) if place.endswith(".py") else _module_named(place)
+    if name not in vars(module):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise ConfigError(f"{place} has no {name!r}{nearest(name, public)}; it has: {', '.join(public)}")
+    return vars(module)[name]
+
+
+def _module_of_file(place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"{place}: no such file")
+    spec = importlib.util.spec_from_file_location(f"onedial_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look the module up by name
+    return _run(lambda: spec.loader.exec_module(module) or module, place)  # type: ignore[union-attr]
+
+
+def _module_named(place: str) -> ModuleType:
+    return _run(lambda: importlib.import_module(place), place)
+
+
+def _run(load: Callable[[], ModuleType], place: str) -> ModuleType:
+    try:
+        return load()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the user's file raises while loading is theirs to mend
+        raise ConfigError(f"{place} could not be loaded: {type(error).__name__}: {error}") from error

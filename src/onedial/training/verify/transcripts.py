@@ -1,0 +1,163 @@
+"""Rewards of a transcript against its reference: plain word error rate, and one that still ranks failed transcripts.
+
+`wer` is max(0, 1 − WER). On badly degraded speech every try scores 0 and the group is silent. `wgpo` is the
+dispersion-gated reward of DG-WGPO (formulas as published for Mega-ASR, whose training code is not released):
+
+    R = 0.4·R_rep·max(0, 1 − WER) + 0.6·R_dyn
+    R_dyn = 0.75·R_fine + 0.25·R_struc if WER < τ, else 0.25·R_fine + 0.75·R_struc
+    R_fine = n_C / (n_C + n_hard + 0.4·n_soft + 1e-8)
+    R_struc = ½·LCS/|R| + ½·max(0, 1 − ||H| − |R||/|R|)
+
+n_C counts hits of the word alignment, n_soft substitutions whose characters agree by half or more, n_hard all other
+errors; LCS is the longest common subsequence of words; |R| and |H| are the words of reference and hypothesis. The
+source leaves open, and here is settled: 1 − WER stops at 0 (a long hallucination has a WER far above 1); insertions and
+deletions are hard errors; R_rep is 0 where a phrase of one to four words comes more than four times in a row and more
+often than in the reference. τ is 0.3 in its text and 0.5 in its table of settings: an option, 0.3 by default.
+An empty hypothesis gets 0. An empty reference has no error rate: only an empty hypothesis is right, with reward 1.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from onedial.core.errors import ConfigError, MissingExtra
+from onedial.training.verify.verdict import Fields, PromptLike
+
+MOST_REPEATS, LONGEST_PHRASE = 4, 4
+SOFT_WEIGHT, SOFT_FROM, TINY = 0.4, 0.5, 1e-8
+UNITS = ("word", "character")
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How a hypothesis differs from its reference, in units (words or characters)."""
+
+    hits: int
+    soft: int
+    hard: int
+    reference: int
+    hypothesis: int
+
+    @property
+    def rate(self) -> float:
+        """WER (or CER): errors per unit of the reference; of an empty reference 0 or 1."""
+        if not self.reference:
+            return float(self.hypothesis > 0)
+        return (self.soft + self.hard) / self.reference
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A reward function (prompt, completion) → verdict fields; correct when not one unit is wrong."""
+
+    gated: bool
+    tau: float = 0.3
+    unit: str = "word"
+
+    def __call__(self, prompt: PromptLike, completion: str) -> Fields:
+        """Case, punctuation and spacing do not count."""
+        reference, hypothesis = (units_of(str(text), self.unit) for text in (prompt.answer or "", completion))
+        errors = align(reference, hypothesis)
+        plain = max(0.0, 1.0 - errors.rate)
+        parts = {"wer": errors.rate}
+        reward = plain
+        if self.gated and reference:
+            parts |= {"fine": fine(errors), "structure": structure(reference, hypothesis)}
+            parts["repeats"] = float(repeats(hypothesis) > max(MOST_REPEATS, repeats(reference)))
+            close, far = (0.75, 0.25) if errors.rate < self.tau else (0.25, 0.75)
+            reward = 0.4 * (1 - parts["repeats"]) * plain + 0.6 * (close * parts["fine"] + far * parts["structure"])
+        right = errors.rate == 0
+        outcome = "correct" if right else "wrong"
+        return {"reward": reward, "correct": right, "answer": completion, "outcome": outcome, "parts": parts}
+
+
+def wer(unit: str = "word") -> Transcript:
+    """max(0, 1 − WER); with unit='character' the character error rate."""
+    return _checked(Transcript(gated=False, unit=unit))
+
+
+def wgpo(tau: float = 0.3, unit: str = "word") -> Transcript:
+    """The dispersion-gated reward, see above."""
+    return _checked(Transcript(gated=True, tau=float(tau), unit=unit))
+
+
+def _checked(reward: Transcript) -> Transcript:
+    if reward.unit not in UNITS:
+        raise ConfigError(f"unit={reward.unit!r}: must be one of {', '.join(UNITS)}")
+    if not 0 <= reward.tau <= 1:
+        raise ConfigError(f"tau={reward.tau}: must lie in [0, 1], an error rate; 0.3 and 0.5 are the source's")
+    if importlib.util.find_spec("jiwer") is None:  # now, not in the middle of a run
+        raise MissingExtra("jiwer", "transcripts", "a reward of transcripts")
+    return reward
+
+
+def units_of(text: str, unit: str = "word") -> list[str]:
+    """Words in lower case without punctuation, or the characters of those words."""
+    words = re.findall(r"[\w']+", text.casefold())
+    return words if unit == "word" else list("".join(words))
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
+    """Errors of the cheapest alignment; without any unit on a side all of the other are hard errors."""
+    if not reference or not hypothesis:
+        return Errors(0, 0, len(reference) + len(hypothesis), len(reference), len(hypothesis))
+    import jiwer
+
+    found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    soft = sum(
+        likeness(reference[chunk.ref_start_idx + n], hypothesis[chunk.hyp_start_idx + n]) >= SOFT_FROM
+        for chunk in found.alignments[0]
+        if chunk.type == "substitute"
+        for n in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    )
+    errors = found.substitutions + found.deletions + found.insertions
+    return Errors(found.hits, soft, errors - soft, len(reference), len(hypothesis))
+
+
+def likeness(first: str, second: str) -> float:
+    """1 − edit distance over the longer word's length, in [0, 1]."""
+    import jiwer
+
+    found: Any = jiwer.process_characters(first, second)
+    return 1.0 - float(found.substitutions + found.deletions + found.insertions) / max(len(first), len(second))
+
+
+def fine(errors: Errors) -> float:
+    """R_fine: hits over hits and weighted errors."""
+    return errors.hits / (errors.hits + errors.hard + SOFT_WEIGHT * errors.soft + TINY)
+
+
+def structure(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
+    """R_struc: order kept, and length kept."""
+    length = len(reference)
+    kept = max(0.0, 1.0 - abs(len(hypothesis) - length) / length)
+    return 0.5 * longest_common(reference, hypothesis) / length + 0.5 * kept
+
+
+def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence."""
+    row = [0] * (len(second) + 1)
+    for a in first:
+        above = row
+        row = [0]
+        for place, b in enumerate(second):
+            row.append(above[place] + 1 if a == b else max(above[place + 1], row[place]))
+    return row[-1]
+
+
+def repeats(units: Sequence[str]) -> int:
+    """How often the most repeated phrase of one to four units comes in a row."""
+    most = 1
+    for size in range(1, LONGEST_PHRASE + 1):
+        for start in range(size):
+            phrases = [tuple(units[n : n + size]) for n in range(start, len(units) - size + 1, size)]
+            run = 1
+            for before, after in pairwise(phrases):
+                run = run + 1 if before == after else 1
+                most = max(most, run)
+    return most
