@@ -115,9 +115,9 @@ def variants() -> list[Algorithm]:
         "+k2": {"kl_coef": 0.1, "kl_estimator": "k2"},
         "+k3": {"kl_coef": 0.1, "kl_estimator": "k3"},
         "+nll": {"positive_nll": 0.1},
-        "+tis": {"importance": "truncate", "importance_cap": 1.1},
-        "+mis": {"importance": "mask", "importance_cap": 1.2, "importance_floor": 0.8},
-        "+seqtis": {"importance": "truncate", "importance_level": "sequence"},
+        "+tis": {"sampler_correction": "truncate", "correction_cap": 1.1},
+        "+mis": {"sampler_correction": "mask", "correction_cap": 1.2, "correction_floor": 0.8},
+        "+seqtis": {"sampler_correction": "truncate", "correction_level": "sequence"},
         "+mask": {"overlong": "mask"},
         "+group_token_mean": {"aggregate": "group_token_mean", "length_budget": None},
     }

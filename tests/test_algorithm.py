@@ -18,12 +18,12 @@ PAIRS = ALGORITHMS["dpo"].cells() | {"name": "mine"}
 
 # Settings that break exactly one rule of `contradictions`, with a word of the reason it must give.
 CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
-    ({"level": "none", "clip_low": 0.2, "clip_high": 0.2}, "level='none' has no ratio"),
+    ({"ratio_level": "none", "clip_low": 0.2, "clip_high": 0.2}, "ratio_level='none' has no ratio"),
     ({"clip_low": 0.2}, "set both or neither"),
     ({"clip_high": 0.2}, "set both or neither"),
-    ({"level": "sequence", "clip_dual": 3.0}, "it needs level='token'"),
-    ({"level": "none", "clip_dual": 3.0}, "it needs level='token'"),
-    ({"level": "none", "updates_per_iteration": 2}, "needs a ratio"),
+    ({"ratio_level": "sequence", "clip_dual": 3.0}, "it needs ratio_level='token'"),
+    ({"ratio_level": "none", "clip_dual": 3.0}, "it needs ratio_level='token'"),
+    ({"ratio_level": "none", "updates_per_iteration": 2}, "needs a ratio"),
     ({"baseline": "none"}, "set dial=0"),
     ({"scale_over": "batch", "dial": 0.0}, "dial=0 does not divide"),
     ({"refill": True}, "set keep='mixed'"),
@@ -43,8 +43,8 @@ CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
     ({"reward": "one"}, "it is for source='dataset'"),
     ({**DEMONSTRATIONS, "group_size": None}, "gives groups of 1"),
     ({**PAIRS, "group_size": 3}, "gives groups of 2"),
-    ({**DEMONSTRATIONS, "level": "token"}, "knows no sampler's probabilities"),
-    ({**DEMONSTRATIONS, "importance": "truncate"}, "knows no sampler's probabilities"),
+    ({**DEMONSTRATIONS, "ratio_level": "token"}, "knows no sampler's probabilities"),
+    ({**DEMONSTRATIONS, "sampler_correction": "truncate"}, "knows no sampler's probabilities"),
     ({**PAIRS, "aggregate": "token_mean", "kl_coef": 0.1}, "set kl_coef=0, aggregate='sequence_sum'"),
 ]
 
@@ -64,9 +64,9 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("updates_per_iteration", 0),
     ("group_size", 0),
     ("positive_nll", -0.1),
-    ("importance_cap", 0.0),
-    ("importance_floor", 2.0),
-    ("importance_floor", -0.1),
+    ("correction_cap", 0.0),
+    ("correction_floor", 2.0),
+    ("correction_floor", -0.1),
     ("gamma", 0.0),
     ("gamma", 1.1),
     ("lambda_policy", 1.1),
@@ -93,14 +93,14 @@ def test_table_holds_what_the_papers_say() -> None:
     assert (grpo.dial, grpo.kl_coef, grpo.kl_estimator, grpo.aggregate) == (1.0, 0.04, "k3", "sequence_mean")
     assert (dr.dial, dr.kl_coef, dr.aggregate) == (0.0, 0.0, "fixed_length")
     assert (dapo.clip_low, dapo.clip_high, dapo.keep, dapo.refill) == (0.2, 0.28, "mixed", True)
-    assert (gspo.level, gspo.clip_low, gspo.clip_high) == ("sequence", 3e-4, 4e-4)
+    assert (gspo.ratio_level, gspo.clip_low, gspo.clip_high) == ("sequence", 3e-4, 4e-4)
     ppo, vapo = ALGORITHMS["ppo"], ALGORITHMS["vapo"]
     assert (ppo.clip_low, ppo.clip_high, ppo.gamma, ppo.lambda_policy, ppo.value_clip) == (0.2, 0.2, 1.0, 0.95, 0.2)
     assert (ppo.kl_in, ppo.kl_estimator, ppo.needs_critic) == ("reward", "k1", True)
     assert (vapo.lambda_length, vapo.lambda_critic, vapo.critic_warmup, vapo.positive_nll) == (0.05, 1.0, 50, 0.1)
     assert (vapo.clip_low, vapo.clip_high, vapo.aggregate, vapo.kl_coef) == (0.2, 0.28, "token_mean", 0.0)
     assert ALGORITHMS["two_grpo"].group_size == 2
-    assert ALGORITHMS["rloo"].baseline == "leave_one_out" and ALGORITHMS["rloo"].level == "none"
+    assert ALGORITHMS["rloo"].baseline == "leave_one_out" and ALGORITHMS["rloo"].ratio_level == "none"
 
 
 @pytest.mark.parametrize(("cells", "reason"), CONTRADICTORY, ids=lambda value: str(value))

@@ -83,7 +83,7 @@ def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixtu
 
 def test_coefficients_follow_the_cells() -> None:
     """Oracle: by hand, each optional term of a row; every value of a cell that they depend on has its words."""
-    words = {"source": SOURCES, "reward": REWARDS, "baseline": BASELINES, "level": RATIOS, "aggregate": WEIGHTS}
+    words = {"source": SOURCES, "reward": REWARDS, "baseline": BASELINES, "ratio_level": RATIOS, "aggregate": WEIGHTS}
     for cell, known in {**words, "kl_estimator": KLS}.items():
         assert set(known) == set(CHOICES[cell]), f"give {cell} its words in maths/coefficient.py"
     base = replace(ALGORITHMS["naive_grpo"], name="mine", clip_low=None, clip_high=None)

@@ -194,3 +194,19 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "value", "new"),
+    [
+        ("level", "sequence", "ratio_level"),
+        ("importance", "truncate", "sampler_correction"),
+        ("importance_level", "sequence", "correction_level"),
+        ("importance_cap", 1.5, "correction_cap"),
+        ("importance_floor", 0.5, "correction_floor"),
+    ],
+)
+def test_a_cell_under_its_old_name_is_refused_with_the_new_one(old: str, value: Any, new: str) -> None:
+    """A run.toml written before the renaming must not lose a cell in silence."""
+    with pytest.raises(ConfigError, match=f"old.toml: unknown cell algorithm.{old}; it is called '{new}' now"):
+        make_run({"algorithm": {"row": "grpo", old: value}}, where="old.toml: ")

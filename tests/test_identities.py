@@ -184,7 +184,7 @@ PATH_ROWS = [
     _row("gspo", updates_per_iteration=1),
     _row("verl_grpo", overlong="mask"),
     _row("naive_grpo", positive_nll=0.1, aggregate="group_token_mean"),
-    _row("naive_grpo", importance="truncate", importance_cap=1.5),
+    _row("naive_grpo", sampler_correction="truncate", correction_cap=1.5),
 ]
 
 

@@ -173,7 +173,7 @@ def test_absolute_value_off_policy_with_every_term() -> None:
     importance weights 1 and capped 1.5; KL k2 with l = 1; likelihood of the right answer −3."""
     row = Algorithm(
         "row", eps=1e-9, clip_low=0.2, clip_high=0.2, kl_coef=0.1, kl_estimator="k2", positive_nll=0.5,
-        importance="truncate", importance_cap=1.5,
+        sampler_correction="truncate", correction_cap=1.5,
     )  # fmt: skip
     batch = pack(row, [make_group([1.0, 0.0], lengths=[1, 1])], max_new_tokens=MAX_TOKENS).batch
     log2 = torch.tensor(2.0).log()
@@ -272,7 +272,7 @@ def test_missing_log_probabilities_are_named() -> None:
     """Oracle: the documented errors name the field and who needs it."""
     batch = make_batch(ALGORITHMS["grpo"])
     counts = Counts.of(batch)
-    tis = replace(ALGORITHMS["naive_grpo"], name="tis", importance="truncate")
+    tis = replace(ALGORITHMS["naive_grpo"], name="tis", sampler_correction="truncate")
     for row, missing in ((ALGORITHMS["grpo"], "ref_logp"), (ALGORITHMS["grpo"], "logp"), (tis, "engine_logp")):
         with pytest.raises(ValueError, match=f"batch.{missing} is missing"):
             policy_loss(row, replace(batch, **{missing: None}), counts)

@@ -151,7 +151,7 @@ def _row(loss_type: str = "dapo", scale: str = "group", level: str = "token", **
     aggregate = AGGREGATES[loss_type]
     budget = MAX_TOKENS if aggregate == "fixed_length" else None
     return replace(
-        ALGORITHMS["trl_dapo"], name="row", aggregate=aggregate, length_budget=budget, level=level,
+        ALGORITHMS["trl_dapo"], name="row", aggregate=aggregate, length_budget=budget, ratio_level=level,
         **{**SCALES[scale], **cells},
     )  # fmt: skip
 
@@ -206,8 +206,8 @@ def test_importance_correction(trainer: Any, monkeypatch: Any, mode: str) -> Non
     """Oracle: TRL's vLLM importance ratios and the loss that they weigh; its sampler's logps are a little off the
     policy's, and its old logps are the policy's own."""
     level, kind = mode.split("_")
-    caps = {"importance_cap": 1.2, "importance_floor": 0.8 if kind == "mask" else 0.0}
-    row = _row(importance=kind, importance_level=level, **caps)
+    caps = {"correction_cap": 1.2, "correction_floor": 0.8 if kind == "mask" else 0.0}
+    row = _row(sampler_correction=kind, correction_level=level, **caps)
     inputs = trainer._generate_and_score_completions([{"prompt": "x"}] * 12)
     with torch.no_grad():
         now = _policy_logps(trainer, trainer.model, inputs)
@@ -258,4 +258,4 @@ def test_presets_are_these_settings() -> None:
     row = ALGORITHMS["trl_dapo"]
     assert (defaults["loss_type"], defaults["scale_rewards"], defaults["beta"]) == ("dapo", "group", 0.0)
     assert (row.clip_low, row.clip_high) == (defaults["epsilon"], defaults["epsilon_high"] or defaults["epsilon"])
-    assert (row.aggregate, row.ddof, row.eps, row.level) == ("token_mean", 1, 1e-4, "token")
+    assert (row.aggregate, row.ddof, row.eps, row.ratio_level) == ("token_mean", 1, 1e-4, "token")

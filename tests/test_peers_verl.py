@@ -120,7 +120,7 @@ def test_clipped_loss(mode: str, masked: bool, dual: float | None) -> None:
 
 def test_clipped_loss_with_rollout_weights() -> None:
     """Oracle: verl's rollout_is_weights, given the token weights min(π_old/π_engine, 1.1) from their definition."""
-    row = replace(ALGORITHMS["verl_grpo"], name="row", importance="truncate", importance_cap=1.1)
+    row = replace(ALGORITHMS["verl_grpo"], name="row", sampler_correction="truncate", correction_cap=1.1)
     batch = make_batch(row)
     assert batch.old_logp is not None and batch.engine_logp is not None
     weights = _padded(batch, (batch.old_logp - batch.engine_logp).exp().clamp(max=1.1))

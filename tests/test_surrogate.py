@@ -76,7 +76,8 @@ def test_importance_weights_by_hand() -> None:
     engine, row = torch.zeros(3), torch.tensor([0, 0, 1])
 
     def weights(kind: str, level: str, cap: float, floor: float = 0.0) -> list[float]:
-        cells = {"importance": kind, "importance_level": level, "importance_cap": cap, "importance_floor": floor}
+        caps = {"correction_cap": cap, "correction_floor": floor}
+        cells = {"sampler_correction": kind, "correction_level": level, **caps}
         value = importance_weight(replace(ROW, **cells), old, engine, row, 2)  # type: ignore[arg-type]
         assert not value.requires_grad
         return [round(float(number), 6) for number in value]
@@ -90,7 +91,7 @@ def test_importance_weights_by_hand() -> None:
 
 def test_importance_weights_stay_finite() -> None:
     """Oracle: a mismatch of 500 nats either way gives a finite weight, at most the cap."""
-    row = replace(ROW, importance="truncate", importance_cap=2.0)
+    row = replace(ROW, sampler_correction="truncate", correction_cap=2.0)
     old = torch.tensor([500.0, -500.0])
     weight = importance_weight(row, old, torch.zeros(2), torch.tensor([0, 1]), 2)
     assert float(weight[0]) == 2.0 and 0.0 <= float(weight[1]) < 1e-8

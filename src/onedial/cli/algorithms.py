@@ -111,7 +111,7 @@ def main_cells(row: Algorithm) -> dict[str, str]:
     return {
         "baseline": row.cells()["baseline"] + _lambda(row),
         "α": f"{row.dial:g}",
-        "ratio": row.level,
+        "ratio": row.ratio_level,
         "clip": "/".join(_short(bound) for bound in clips) or "–",
         "aggregate": row.aggregate,
         "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else "r"),

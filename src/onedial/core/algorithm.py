@@ -25,14 +25,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reward": ("task", "correct", "one"),
     "baseline": ("none", "group_mean", "leave_one_out", "critic"),
     "scale_over": ("group", "batch"),
-    "level": ("none", "token", "sequence"),
+    "ratio_level": ("none", "token", "sequence"),
     "aggregate": ("sequence_mean", "token_mean", "group_token_mean", "fixed_length", "sequence_sum"),
     "kl_estimator": ("k1", "k2", "k3"),
     "kl_in": ("loss", "reward"),
     "keep": ("all", "mixed"),
     "overlong": ("none", "mask", "penalty"),
-    "importance": ("none", "truncate", "mask"),
-    "importance_level": ("token", "sequence"),
+    "sampler_correction": ("none", "truncate", "mask"),
+    "correction_level": ("token", "sequence"),
 }
 
 
@@ -52,7 +52,7 @@ class Algorithm:
     ddof: int = 0  # 0: population σ̂; 1: torch's and numpy-ddof=1 convention (TRL, verl)
     eps: float = 1e-6  # joins σ̂, so that a group of equal rewards gives 0 and not nan
     scale_over: str = "group"  # σ̂ of the row's group, or of all rewards of the iteration
-    level: str = "token"  # importance ratio π/π_old: none, per token, or one per sequence (GSPO)
+    ratio_level: str = "token"  # importance ratio π/π_old: none, per token, or one per sequence (GSPO)
     clip_low: float | None = None  # distance below 1 at which a falling ratio stops counting
     clip_high: float | None = None  # distance above 1 at which a rising ratio stops counting
     clip_dual: float | None = None  # c > 1: bounds the loss of negative advantages at c·|A|
@@ -68,10 +68,10 @@ class Algorithm:
     updates_per_iteration: int = 1  # optimiser steps on one round of rollouts
     group_size: int | None = None  # fixed by the row (2-GRPO); None: the run's
     positive_nll: float = 0.0  # weight of −mean log π over the tokens of correct completions (VAPO)
-    importance: str = "none"  # correction of sampler≠trainer, exp(old_logp − engine_logp)
-    importance_level: str = "token"  # per token, or the product over the sequence
-    importance_cap: float = 2.0  # truncate: upper bound of the weight; mask: weights above become 0
-    importance_floor: float = 0.0  # mask: weights below become 0
+    sampler_correction: str = "none"  # correction of sampler≠trainer, exp(old_logp − engine_logp)
+    correction_level: str = "token"  # per token, or the product over the sequence
+    correction_cap: float = 2.0  # truncate: upper bound of the weight; mask: weights above become 0
+    correction_floor: float = 0.0  # mask: weights below become 0
     gamma: float = 1.0  # critic: discount of a reward per token that comes before it
     lambda_policy: float = 1.0  # critic: GAE λ of the advantages; 1 is outcome − V, 0 the step V_{t+1} − V_t
     lambda_length: float = 0.0  # critic: α > 0 takes λ = 1 − 1/(α·l) for l tokens instead (VAPO), at least 0
@@ -114,14 +114,14 @@ class Algorithm:
             ("updates_per_iteration", self.updates_per_iteration >= 1, "must be at least 1"),
             ("group_size", self.group_size is None or self.group_size >= 1, "must be at least 1"),
             ("positive_nll", self.positive_nll >= 0, "must not be negative; 0.1 is VAPO's"),
-            ("importance_cap", self.importance_cap > 0, "must be positive; 2 is usual"),
+            ("correction_cap", self.correction_cap > 0, "must be positive; 2 is usual"),
             ("gamma", 0 < self.gamma <= 1, "must lie in (0, 1]; 1 is usual"),
             ("lambda_policy", 0 <= self.lambda_policy <= 1, "must lie in [0, 1]; 0.95 is usual"),
             ("lambda_length", self.lambda_length >= 0, "must not be negative; 0 switches it off, 0.05 is VAPO's"),
             ("lambda_critic", 0 <= self.lambda_critic <= 1, "must lie in [0, 1]; 0.95 or 1 is usual"),
             ("value_clip", self.value_clip is None or self.value_clip > 0, "must be positive; 0.2 is usual"),
             ("critic_warmup", self.critic_warmup >= 0, "must not be negative"),
-            ("importance_floor", 0 <= self.importance_floor < self.importance_cap, "must lie in [0, importance_cap)"),
+            ("correction_floor", 0 <= self.correction_floor < self.correction_cap, "must lie in [0, correction_cap)"),
             ("preference_beta", self.preference_beta >= 0, "must not be negative; 0.1 is usual"),
         ]
         for cell, fine, allowed in rules:
@@ -170,18 +170,22 @@ def contradictions(row: Algorithm) -> list[str]:
     clips = row.clip_low is not None or row.clip_high is not None
     idle = [] if row.needs_critic else [cell for cell in OF_CRITICS if getattr(row, cell) != getattr(Algorithm, cell)]
     rules: list[tuple[bool, str]] = [
-        (row.level == "none" and clips, "clip_low/clip_high bound a ratio, but level='none' has no ratio; set level"),
+        (
+            row.ratio_level == "none" and clips,
+            "clip_low/clip_high bound a ratio, but ratio_level='none' has no ratio; set ratio_level",
+        ),
         (
             (row.clip_low is None) != (row.clip_high is None),
             "clip_low and clip_high come together; set both or neither",
         ),
         (
-            row.level != "token" and row.clip_dual is not None,
-            "clip_dual bounds a token ratio; it needs level='token'",
+            row.ratio_level != "token" and row.clip_dual is not None,
+            "clip_dual bounds a token ratio; it needs ratio_level='token'",
         ),
         (
-            row.level == "none" and row.updates_per_iteration > 1,
-            "updates_per_iteration > 1 trains on old rollouts, which needs a ratio; set level='token' or 'sequence'",
+            row.ratio_level == "none" and row.updates_per_iteration > 1,
+            "updates_per_iteration > 1 trains on old rollouts, which needs a ratio; set ratio_level='token' or "
+            "'sequence'",
         ),
         (
             row.baseline == "none" and row.dial > 0,
@@ -234,7 +238,7 @@ def _offline_contradictions(row: Algorithm) -> list[tuple[bool, str]]:
     """The rules of rows that train on what another wrote: a data set has no sampler and no verdicts."""
     offline, pairs = not row.generates, row.source == "pairs"
     aside = {
-        "baseline": "none", "level": "none", "importance": "none", "keep": "all", "overlong": "none",
+        "baseline": "none", "ratio_level": "none", "sampler_correction": "none", "keep": "all", "overlong": "none",
         "kl_coef": 0, "positive_nll": 0, "aggregate": "sequence_sum",
     }  # fmt: skip
     more = [name for name, plain in aside.items() if getattr(row, name) != plain]
@@ -256,8 +260,9 @@ def _offline_contradictions(row: Algorithm) -> list[tuple[bool, str]]:
             f"source={row.source!r} gives groups of {2 if pairs else 1}; set group_size to that",
         ),
         (
-            row.source == "dataset" and (row.level != "none" or row.importance != "none"),
-            "source='dataset' knows no sampler's probabilities to correct for; set level='none' and importance='none'",
+            row.source == "dataset" and (row.ratio_level != "none" or row.sampler_correction != "none"),
+            "source='dataset' knows no sampler's probabilities to correct for; set ratio_level='none' and "
+            "sampler_correction='none'",
         ),
         (
             pairs and bool(more),

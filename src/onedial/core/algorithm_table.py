@@ -16,7 +16,7 @@ REINFORCE = Algorithm(
     "Williams 1992, REINFORCE, Eq. 4 with no baseline",
     baseline="none",
     dial=0.0,
-    level="none",
+    ratio_level="none",
     aggregate="sequence_sum",
 )
 
@@ -74,7 +74,7 @@ GSPO = replace(
     NAIVE_GRPO,
     name="gspo",
     paper="Zheng et al. 2025, GSPO, arXiv:2507.18071, Eq. 5 to 7",
-    level="sequence",
+    ratio_level="sequence",
     clip_low=3e-4,
     clip_high=4e-4,
     updates_per_iteration=4,
@@ -153,7 +153,7 @@ DPO = Algorithm(
     "Rafailov et al. 2023, Direct preference optimization, arXiv:2305.18290, Eq. 7",
     baseline="none",
     dial=0.0,
-    level="none",
+    ratio_level="none",
     aggregate="sequence_sum",
     source="pairs",
     group_size=2,
@@ -181,7 +181,7 @@ TRL_GSPO = replace(
     TRL_GRPO,
     name="trl_gspo",
     paper="TRL 1.16, importance_sampling_level='sequence', loss_type='grpo'",
-    level="sequence",
+    ratio_level="sequence",
     clip_low=3e-4,
     clip_high=4e-4,
 )

@@ -209,6 +209,14 @@ def _has_kind(value: Any, kind: Any) -> bool:
 RUN_FIELDS = {cell.name: cell for cell in fields(Run)}
 PLAIN_FIELDS = [name for name in RUN_FIELDS if name not in ("task_options", "algorithm")]
 _ROW_FIELDS = {cell.name: cell for cell in fields(Algorithm)}
+# cells of run.toml files and configurations written before they were renamed
+RENAMED = {
+    "level": "ratio_level",
+    "importance": "sampler_correction",
+    "importance_level": "correction_level",
+    "importance_cap": "correction_cap",
+    "importance_floor": "correction_floor",
+}
 
 
 def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
@@ -239,7 +247,8 @@ def check_keys(settings: Mapping[str, Any], where: str) -> None:
     row = settings.get("algorithm")
     for key in row if isinstance(row, Mapping) else ():
         if key not in _ROW_FIELDS and key != "row":
-            raise ConfigError(f"{where}unknown cell algorithm.{key}{nearest(key, _ROW_FIELDS)}")
+            hint = f"; it is called {RENAMED[key]!r} now" if key in RENAMED else nearest(key, _ROW_FIELDS)
+            raise ConfigError(f"{where}unknown cell algorithm.{key}{hint}")
 
 
 def _row(value: Any, where: str) -> Algorithm:

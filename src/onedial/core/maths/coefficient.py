@@ -72,7 +72,7 @@ def _pair(row: Algorithm) -> str:
 def _rollout(row: Algorithm) -> str:
     """Ratio times advantage, within its clip, and what KL and positive likelihood add."""
     text = _advantage(row)
-    ratio = RATIOS[row.level]
+    ratio = RATIOS[row.ratio_level]
     if ratio:
         text = f"{ratio}·{text}"
     if row.clip_low is not None and row.clip_high is not None:

@@ -58,16 +58,18 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
         ones = torch.ones_like(old)
         return Loss(pairs / counts.groups, _sums(algorithm, batch, logp.detach(), old, ones, advantage) | pair_sums)
 
-    if algorithm.level == "none":
+    if algorithm.ratio_level == "none":
         ratio = torch.ones_like(old)
         token_loss = -advantage * logp
     else:
         # bounded before exp: an infinite ratio times advantage or weight 0 would be nan
-        log = log_ratio(algorithm.level, logp, old, row, batch.num_rows)
+        log = log_ratio(algorithm.ratio_level, logp, old, row, batch.num_rows)
         ratio = log.clamp(-MISMATCH_BOUND, MISMATCH_BOUND).exp()
         token_loss = clipped_loss(ratio, advantage, algorithm)
-    if algorithm.importance != "none":
-        engine = _needed(batch.engine_logp, "engine_logp", f"importance={algorithm.importance!r}").float()
+    if algorithm.sampler_correction != "none":
+        engine = _needed(
+            batch.engine_logp, "engine_logp", f"sampler_correction={algorithm.sampler_correction!r}"
+        ).float()
         token_loss = token_loss * importance_weight(algorithm, old, engine, row, batch.num_rows)
     if algorithm.kl_in_loss:
         reference = _needed(batch.ref_logp, "ref_logp", f"kl_coef={algorithm.kl_coef}").float()

@@ -58,10 +58,10 @@ def importance_weight(
     'mask' sets weights outside [floor, cap] to 0 (MIS, IcePop).
     """
     difference = (old_logp - engine_logp).detach()
-    if algorithm.importance_level == "sequence":
+    if algorithm.correction_level == "sequence":
         difference = sequence_sum(difference, row, num_rows)[row]
     weight = difference.clamp(-MISMATCH_BOUND, MISMATCH_BOUND).exp()
-    if algorithm.importance == "truncate":
-        return weight.clamp(max=algorithm.importance_cap)
-    inside = (weight <= algorithm.importance_cap) & (weight >= algorithm.importance_floor)
+    if algorithm.sampler_correction == "truncate":
+        return weight.clamp(max=algorithm.correction_cap)
+    inside = (weight <= algorithm.correction_cap) & (weight >= algorithm.correction_floor)
     return torch.where(inside, weight, torch.zeros_like(weight))

@@ -101,7 +101,7 @@ def update(
 def _backward(policy: Policy, piece: Batch, counts: Counts) -> tuple[float, dict[str, float]]:
     piece = piece.to(policy.device)
     logp, layout = policy.logps(piece)
-    if piece.old_logp is None and policy.run.algorithm.level != "none":
+    if piece.old_logp is None and policy.run.algorithm.ratio_level != "none":
         piece = replace(piece, old_logp=_unmoved(piece, logp.detach()))
     result = policy_loss(policy.run.algorithm, with_logp(piece, logp), counts)
     policy.backward(result.loss, layout)
