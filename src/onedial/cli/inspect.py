@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from onedial.analysis.logs.readers.common import count_of
 from onedial.core.errors import ConfigError, DataError
+from onedial.core.text_safety import escape_control
 
 if TYPE_CHECKING:
     from onedial.analysis.findings import Finding
@@ -181,7 +182,7 @@ def _print_formats(*, json_only: bool) -> None:
 
 @dataclass(frozen=True)
 class _Terminal:
-    """Wrapped lines on stdout: coloured on a terminal, plain in a pipe. Text of a log is made inert first."""
+    """Wrapped lines: colored on a terminal, plain in a pipe. Control characters of a log's text are escaped."""
 
     console: Any
     width: int
@@ -198,9 +199,7 @@ class _Terminal:
 
     def line(self, text: str = "", *, style: str = "", indent: int = 2, hang: int = 0) -> None:
         """One paragraph, wrapped; `hang` indents its further lines."""
-        from onedial.analysis.page import inert
-
-        text = inert(text.replace("\n", " "))
+        text = escape_control(text.replace("\n", " "))
         if not self.unicode:
             for mark, plain in PLAIN.items():
                 text = text.replace(mark, plain)
@@ -341,10 +340,8 @@ class _Terminal:
         """A command to copy: never wrapped, its purpose beside it or, where it is long, below it."""
         from rich.text import Text
 
-        from onedial.analysis.page import inert
-
         fits = len(command) + len(why) + 5 <= self.width
-        self.console.print(Text(f"  {inert(command)}" + (f"   {why}" if fits else "")), soft_wrap=True)
+        self.console.print(Text(f"  {escape_control(command)}" + (f"   {why}" if fits else "")), soft_wrap=True)
         if not fits:
             self.line(why, indent=6)
 

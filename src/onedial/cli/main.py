@@ -23,6 +23,7 @@ from pathlib import Path
 
 from onedial import __version__
 from onedial.core.errors import ConfigError, OnedialError, nearest
+from onedial.core.text_safety import escape_control
 
 # Every command there may be, in the order a newcomer meets them; those whose module is absent are not shown.
 COMMANDS = (
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OnedialError as error:
         if os.environ.get("ONEDIAL_TRACEBACK"):
             raise
-        print(f"{PROG}: {error}", file=sys.stderr)
+        print(f"{PROG}: {escape_control(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"{PROG}: interrupted", file=sys.stderr)
@@ -73,7 +74,7 @@ def _dispatch(words: list[str]) -> int:
     if name not in commands:
         kind = "option" if name.startswith("-") else "command"
         message = f"unknown {kind} {name!r}{nearest(name, commands)}"
-        print(f"{PROG}: {message}\n{PROG}: commands: {', '.join(commands)}", file=sys.stderr)
+        print(f"{PROG}: {escape_control(message)}\n{PROG}: commands: {', '.join(commands)}", file=sys.stderr)
         return EXIT_USER_ERROR
     module = importlib.import_module(f"onedial.cli.{name}")
     parser = argparse.ArgumentParser(
@@ -88,7 +89,7 @@ def _dispatch(words: list[str]) -> int:
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         message = f"unknown argument {unknown[0]!r}{nearest(unknown[0].partition('=')[0], flags)}"
-        print(f"{PROG} {name}: {message} ({PROG} {name} --help lists all)", file=sys.stderr)
+        print(f"{PROG} {name}: {escape_control(message)} ({PROG} {name} --help lists all)", file=sys.stderr)
         return EXIT_USER_ERROR
     args.dotted = settings
     code: int = module.run(args)

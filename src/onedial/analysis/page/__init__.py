@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onedial.analysis.page.page import inert, page_data, render, write_curves, write_html
+from onedial.analysis.page.page import page_data, render, write_curves, write_html
 
-__all__ = ["inert", "page_data", "render", "write_curves", "write_html"]
+__all__ = ["page_data", "render", "write_curves", "write_html"]

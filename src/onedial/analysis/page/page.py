@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,10 +23,7 @@ from onedial.analysis.findings.finding import plain
 from onedial.analysis.logs.schema import Log
 from onedial.analysis.page.samples import sample_groups
 from onedial.core.errors import DataError
-
-# C0 and C1 controls but tab and newline; marks and overrides of writing direction; line separators
-_CONTROLS, _DIRECTIONS = "\x00-\x08\x0b-\x1f\x7f-\x9f", "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_INVISIBLE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\u2028\u2029\ud800-\udfff]")
+from onedial.core.text_safety import escape_control
 
 FOOTER = f"onedial {__version__}. Intervals are 95 %. This file is complete: it loads nothing from anywhere."
 MOST_LISTED = 1500  # prompts whose text is kept for the lists behind bars
@@ -155,31 +151,21 @@ def render(data: Mapping[str, Any]) -> str:
     )
 
 
-def inert(text: str) -> str:
-    """`text` with control characters, direction overrides and lone surrogates written as escapes: \\x1b, \\u202e."""
-
-    def mark(match: re.Match[str]) -> str:
-        code = ord(match.group())
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-    return _INVISIBLE.sub(mark, text.replace("\r\n", "\n"))
-
-
 def _json(data: Mapping[str, Any]) -> str:
-    text = json.dumps(_inert_all(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_escape_all(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _inert_all(value: Any) -> Any:
+def _escape_all(value: Any) -> Any:
     if isinstance(value, str):
-        return inert(value)
+        return escape_control(value)
     if isinstance(value, Mapping):
-        return {inert(str(key)): _inert_all(item) for key, item in value.items()}
-    return [_inert_all(item) for item in value] if isinstance(value, list | tuple) else value
+        return {escape_control(str(key)): _escape_all(item) for key, item in value.items()}
+    return [_escape_all(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _title(text: str) -> str:
-    text = inert(text).replace("\n", " ")
+    text = escape_control(text).replace("\n", " ")
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
