@@ -1,70 +1,82 @@
-"""A run directory on disk with the columns of our own log, for the tests of the page."""
+"""Run directories for the tests of the page, written by the product's own writers.
+
+`write_run` simulates answers and hands them to `write_rollouts`, `append_json` and `Evaluation.to_json`, so that a
+change of what a run writes reaches the tests of what reads it. `trained_run` in conftest.py is a real training run.
+"""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from random import Random
+from typing import Any
 
-import numpy as np
-import polars as pl
+import torch
+
+from onedial.core.run_log import TrainingSignal, append_json, write_rollouts
+from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
+from onedial.training.evaluation import evaluate_groups
+from onedial.training.trainer.metrics import group_figures, rollout_figures
 
 HOSTILE = (
     "<script>document.documentElement.dataset.broken = 'yes'</script><img src=x onerror=\"document.documentElement"
     '.dataset.broken = 1"></script><!-- --><h1>Bold</h1> \x1b[31mred\x1b[0m \u202eesrever ]]> & &lt; \u2028 \x00 \ud83d'
 )
+# a parquet file holds UTF-8, which has no lone surrogates
+WRITABLE = HOSTILE.encode("utf-8", "replace").decode()
 
 
-def write_run(folder: Path, *, iterations: int = 5, prompts: int = 24, size: int = 8, hostile: bool = False) -> Path:
-    """Writes rollouts/*.parquet, metrics.jsonl and eval.jsonl; answers are right with a rate that rises."""
-    rng = np.random.default_rng(3)
-    rates = rng.beta(0.6, 0.8, prompts)
-    (folder / "rollouts").mkdir(parents=True)
-    lines = []
-    for step in range(1, iterations + 1):
-        rows = []
-        for prompt, rate in enumerate(np.clip(rates + 0.04 * step, 0, 1)):
-            right = rng.random(size) < rate
-            spread = right.std()
-            for index, ok in enumerate(right):
-                text = HOSTILE.encode("utf-8", "replace").decode() if hostile else f"Let me see… {prompt * 7}"
-                rows.append(
-                    {
-                        "schema_version": 1,
-                        "iteration": step,
-                        "split": "train",
-                        "group_id": f"{step:06d}-p{prompt}",
-                        "prompt_id": f"p{prompt}",
-                        "source": "arithmetic",
-                        "level": "1",
-                        "prompt": text if hostile else f"What is {prompt} times 7?",
-                        "answer": str(prompt * 7),
-                        "rollout_index": index,
-                        "policy_version": step,
-                        "completion": f"{text} The answer is {prompt * 7 if ok else prompt + index}.",
-                        "finish_reason": "stop",
-                        "prompt_tokens": 20,
-                        "completion_tokens": int(20 + 30 * rng.random() + 10 * (not ok)),
-                        "outcome": "correct" if ok else "wrong",
-                        "correct": bool(ok),
-                        "reward": float(ok),
-                        "shaped_reward": float(ok),
-                        "advantage": float((ok - right.mean()) / spread) if spread else None,
-                        "parsed_answer": str(prompt * 7 if ok else prompt + index),
-                        "detail": "",
-                        "reward_parts": "{}",
-                        "fate": "trained" if spread else "silent",
-                    }
-                )
-        frame = pl.DataFrame(rows, schema_overrides={"advantage": pl.Float64})
-        frame.write_parquet(folder / "rollouts" / f"{step:06d}.parquet")
-        share = frame.get_column("correct").mean()
-        lines.append(
-            {"iteration": step, "reward_mean": share, "correct_share": share, "entropy": 1 / step, "generate_s": 2.5,
-             "update_s": 1.0, "mixed_share": 0.6, "silent_right_share": 0.1 + 0.02 * step, "silent_wrong_share": 0.2,
-             "grad_norm": 0.3}
-        )  # fmt: skip
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 6, "trunc', "utf-8")
-    (folder / "eval.jsonl").write_text(
-        '{"iteration": 0, "accuracy": 0.3}\n{"iteration": 5, "accuracy": 0.45}\n', "utf-8"
-    )
+def write_run(
+    folder: Path, *, iterations: int = 5, prompts: int = 24, size: int = 8, hostile: bool = False, levels: int = 1
+) -> Path:
+    """Writes rollouts/*.parquet, metrics.jsonl and eval.jsonl; answers are right with a rate that rises.
+
+    The metrics end in a line cut off by a kill, and begin with an evaluation before the first iteration.
+    """
+    rng = Random(3)
+    rates = [rng.betavariate(0.6, 0.8) for _ in range(prompts)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in range(iterations + 1):
+        groups = [
+            _group(rng, number, rate + 0.04 * step, step, size=size, hostile=hostile, levels=levels)
+            for number, rate in enumerate(rates)
+        ]
+        if step in (0, iterations // 2, iterations):
+            evaluation = evaluate_groups(groups, temperature=1.0)
+            append_json(folder / "eval.jsonl", {"iteration": step, **evaluation.to_json()})
+        if step:
+            write_rollouts(folder, step, groups, {g.id: "trained" for g in groups}, _signals(groups))
+            append_json(folder / "metrics.jsonl", _metrics(step, groups))
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"iteration": 6, "trunc')
     return folder
+
+
+def _group(rng: Random, number: int, rate: float, step: int, *, size: int, hostile: bool, levels: int) -> Group:
+    text = WRITABLE if hostile else f"Let me see… {number * 7}"
+    question = f"{WRITABLE} {number}" if hostile else f"What is {number} times 7?"
+    prompt = Prompt(text=question, answer=number * 7, source="arithmetic", meta={"level": 1 + number % levels})
+    rollouts = []
+    for index in range(size):
+        good = rng.random() < rate
+        answer = str(number * 7 if good else number + index)
+        tokens = int(20 + 30 * rng.random() + 10 * (not good))
+        completion = Completion((7,) * tokens, (-1 / max(step, 1),) * tokens, "stop", step, f"{text} It is {answer}.")
+        outcome = "correct" if good else "wrong"
+        rollouts.append(Rollout(index, completion, Verdict(float(good), correct=good, answer=answer, outcome=outcome)))
+    return Group(prompt, tuple(rollouts), iteration=step, position=step * 1000 + number, prompt_tokens=(1,) * 20)
+
+
+def _signals(groups: list[Group]) -> dict[tuple[str, int], TrainingSignal]:
+    signals = {}
+    for group in groups:
+        rewards = torch.tensor(group.rewards, dtype=torch.double)
+        centred = rewards - rewards.mean()
+        scale = rewards.std(correction=0) if group.mixed else torch.ones(())
+        for rollout, advantage in zip(group.rollouts, (centred / scale).tolist(), strict=True):
+            signals[group.id, rollout.index] = TrainingSignal(rollout.verdict.reward, advantage)
+    return signals
+
+
+def _metrics(step: int, groups: list[Group]) -> dict[str, Any]:
+    figures = {**group_figures(groups), **rollout_figures(groups)}
+    return {"iteration": step, **figures, "groups_generated": len(groups), "generate_s": 2.5, "update_s": 1.0}

@@ -17,7 +17,6 @@ from findings_logs import rate_log, rollout_log, simulated
 from onedial.analysis import logs
 from onedial.analysis.findings import collect
 from onedial.analysis.page import write_html
-from onedial.analysis.page.curves import generation_seconds, read_jsonl, run_curves
 from onedial.analysis.page.samples import sample_groups
 from onedial.cli.main import main
 from onedial.core.errors import DataError
@@ -119,26 +118,6 @@ def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write the page"):
         write_html(tmp_path / "file" / "a.html", simulated([0.5]))
-
-
-def test_curves_of_a_run_by_hand(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", iterations=4, prompts=5)
-    plots, notes = run_curves(run)
-    by_title = {plot.title: plot for plot in plots}
-    assert by_title["Entropy"].series[0].y == pytest.approx((1, 1 / 2, 1 / 3, 1 / 4))
-    assert by_title["Evaluation"].x == (0.0, 5.0) and by_title["Evaluation"].series[0].y == (0.3, 0.45)
-    assert [series.name for series in by_title["Kinds of groups"].series] == ["mixed", "all right", "all wrong"]
-    assert "Clipped tokens" not in by_title  # never logged
-    assert notes == ["metrics.jsonl: 1 broken line left out."]
-    assert generation_seconds(run) == 10.0
-
-
-def test_long_runs_are_averaged_and_reruns_count_once(tmp_path: Path) -> None:
-    lines = [{"iteration": i, "reward_mean": i} for i in range(1000)] + [{"iteration": 999, "reward_mean": 5.0}]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    plot = run_curves(tmp_path)[0][0]
-    assert len(plot.x) == 334 and plot.series[0].y[0] == 1.0 and plot.series[0].y[-1] == 5.0
-    assert len(read_jsonl(tmp_path / "metrics.jsonl")[0]) == 1000
 
 
 def test_page_shows_the_groups_it_says(tmp_path: Path) -> None:

@@ -203,16 +203,32 @@ def append_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; a last line cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The JSON objects of a JSON-lines file; lines that are cut off or hold something else are left out."""
+    return scan_json_lines(path)[0]
+
+
+def scan_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a JSON-lines file in order, and how many of its lines are no JSON object.
+
+    A file that does not exist holds none. Bytes that are not UTF-8 are replaced.
+    Raises DataError when the file cannot be read.
+    """
+    records: list[dict[str, Any]] = []
+    broken = 0
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    for line in filter(str.strip, lines):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            broken += 1
+    return records, broken
 
 
 def cut_json_lines(path: Path, last_iteration: int) -> None:

@@ -1,168 +1,240 @@
-"""Curves of onedial's own runs: `metrics.jsonl` and `eval.jsonl` as plots for the page."""
+"""The curves of an onedial run: `metrics.jsonl` as plots over its iterations, and `eval.jsonl` beside them.
+
+Each plot is one entry of `CURVES`. Raw values stay in `Series.y`; a run of more than a few iterations also gets a
+smoothed line in `Plot.extra["smooth"]`, one list per series. Shares of groups carry a 95 % interval, because the
+number of groups behind them is logged.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onedial.analysis.findings.finding import Plot, Series
+from onedial.analysis.page.heldout import heldout_plots
+from onedial.analysis.page.run_records import numbers_of, read_records
+from onedial.core.maths.estimators import wilson_interval
 
-MOST_POINTS = 400  # longer runs are averaged over neighbours
-NOTE_LATE = "averaged over neighbouring iterations"
+Array = NDArray[np.float64]
 
-# title, y label, unit, and per line: key of metrics.jsonl → (name, colour role)
-CURVES: tuple[tuple[str, str, str, Mapping[str, tuple[str, str]]], ...] = (
-    ("Right answers", "share of judged rollouts", "share", {"correct_share": ("right", "right")}),
-    (
+MOST_POINTS = 400  # longer runs are averaged over neighbouring iterations
+SMOOTHED_FROM = 12  # iterations from which a smoothed line is drawn over the raw points
+GROUPS = "groups_generated"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot: the key of `metrics.jsonl`, its name for people and its colour role.
+
+    `count` is the key of the number of independent trials behind a share; the line then has a 95 % interval.
+    """
+
+    key: str
+    name: str
+    role: str
+    count: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One plot over the iterations. `unit` is "share" (printed in per cent) or "number"."""
+
+    title: str
+    y_label: str
+    unit: str
+    lines: tuple[Line, ...]
+
+
+CURVES = (
+    Curve(
         "Kinds of groups",
-        "share of groups generated",
+        "share of the groups generated",
         "share",
-        {
-            "mixed_share": ("mixed", "mixed"),
-            "silent_right_share": ("all right", "right"),
-            "silent_wrong_share": ("all wrong", "wrong"),
-            "silent_other_share": ("all equal, neither", "other"),
-        },
+        (
+            Line("mixed_share", "mixed", "mixed", GROUPS),
+            Line("silent_right_share", "all correct", "right", GROUPS),
+            Line("silent_wrong_share", "all wrong", "wrong", GROUPS),
+            Line("silent_other_share", "other (all equal)", "other", GROUPS),
+        ),
     ),
-    ("Mean outcome reward", "reward", "number", {"reward_mean": ("reward", "plain")}),
-    ("Mean σ̂ of the groups", "σ̂", "number", {"sigma_mean": ("σ̂", "mixed")}),
-    ("Tokens that taught", "share of generated tokens", "share", {"taught_share": ("taught", "mixed")}),
-    ("Entropy", "nats per token", "number", {"entropy": ("entropy", "plain")}),
-    (
-        "Length of answers",
-        "mean tokens",
-        "number",
-        {
-            "length_correct_mean": ("right", "right"),
-            "length_wrong_mean": ("wrong", "wrong"),
-            "length_mean": ("all", "ghost"),
-        },
-    ),
-    (
-        "Clipped tokens",
-        "share of trained tokens",
+    Curve("Correct completions", "share of judged rollouts", "share", (Line("correct_share", "correct", "right"),)),
+    Curve("Mean outcome reward", "reward", "number", (Line("reward_mean", "outcome reward", "plain"),)),
+    Curve("Group standard deviation σ̂", "mean over groups, reward", "number", (Line("sigma_mean", "σ̂", "mixed"),)),
+    Curve(
+        "Tokens with a gradient",
+        "share of the tokens generated",
         "share",
-        {"clip_low_share": ("below", "wrong"), "clip_high_share": ("above", "mixed")},
+        (Line("taught_share", "tokens trained on", "mixed"),),
     ),
-    (
-        "Distance from sampler and reference",
-        "nats per token",
+    Curve("Entropy of the policy", "nats per token", "number", (Line("entropy", "entropy", "plain"),)),
+    Curve(
+        "Completion length",
+        "mean, tokens",
         "number",
-        {"mismatch_kl": ("trainer to sampler", "wrong"), "kl_ref": ("policy to reference", "alt")},
+        (
+            Line("length_correct_mean", "correct", "right"),
+            Line("length_wrong_mean", "wrong", "wrong"),
+            Line("length_mean", "all", "ghost"),
+        ),
     ),
-    ("Surprise at what is trained on", "nats per token", "number", {"nll": ("−log π", "plain")}),
-    ("Pairs told apart", "share of trained pairs", "share", {"pair_right_share": ("positive margin", "right")}),
-    (
-        "Log-probability of pairs",
-        "nats per completion",
-        "number",
-        {"chosen_logp": ("chosen", "right"), "rejected_logp": ("rejected", "wrong")},
-    ),
-    ("Gradient norm", "norm before clipping", "number", {"grad_norm": ("norm", "plain")}),
-    (
-        "Time of an iteration",
-        "seconds",
-        "number",
-        {"generate_s": ("generate", "mixed"), "verify_s": ("verify", "alt"), "update_s": ("update", "wrong")},
-    ),
-    (
+    Curve(
         "Truncated and unusable rollouts",
         "share of rollouts",
         "share",
-        {"truncated_share": ("truncated", "alt"), "unusable_share": ("no verdict", "other")},
+        (Line("truncated_share", "cut at the length limit", "alt"), Line("unusable_share", "no verdict", "other")),
     ),
-    ("Throughput", "tokens per second", "number", {"tokens_per_s": ("tokens/s", "plain")}),
+    Curve(
+        "Clipped tokens",
+        "share of the tokens trained on",
+        "share",
+        (
+            Line("clip_low_share", "ratio below the lower clip", "alt"),
+            Line("clip_high_share", "ratio above the upper clip", "plain"),
+        ),
+    ),
+    Curve(
+        "Sampler against trainer", "KL, nats per token", "number", (Line("mismatch_kl", "KL(sampler‖trainer)", "alt"),)
+    ),
+    Curve(
+        "Policy against reference", "KL, nats per token", "number", (Line("kl_ref", "KL(policy‖reference)", "plain"),)
+    ),
+    Curve("Negative log-likelihood", "nats per token", "number", (Line("nll", "of the tokens trained on", "plain"),)),
+    Curve(
+        "Preference accuracy",
+        "share of trained pairs",
+        "share",
+        (Line("pair_right_share", "chosen side preferred", "plain"),),
+    ),
+    Curve(
+        "Log-probability of pairs",
+        "nats per completion",
+        "number",
+        (Line("chosen_logp", "chosen", "plain"), Line("rejected_logp", "rejected", "alt")),
+    ),
+    Curve(
+        "Critic: explained variance",
+        "1 − Var(R − V) / Var(R)",
+        "number",
+        (Line("explained_variance", "explained variance", "plain"),),
+    ),
+    Curve("Gradient norm", "before clipping", "number", (Line("grad_norm", "gradient norm", "plain"),)),
+    Curve(
+        "Time of an iteration",
+        "seconds",
+        "number",
+        (
+            Line("generate_s", "generation", "plain"),
+            Line("verify_s", "waiting for verdicts", "alt"),
+            Line("update_s", "update", "third"),
+        ),
+    ),
+    Curve("Throughput", "tokens per second of generation", "number", (Line("tokens_per_s", "throughput", "plain"),)),
 )
 
 
 def run_curves(folder: Path) -> tuple[list[Plot], list[str]]:
-    """Plots of a run directory and notes on what could not be read. Both empty for a folder without metrics."""
-    rows, notes = read_jsonl(folder / "metrics.jsonl")
-    plots = [plot for title, label, unit, keys in CURVES if (plot := _curve(rows, title, label, unit, keys))]
-    scores, more = read_jsonl(folder / "eval.jsonl")
-    evaluation = _evaluation(scores)
-    return ([evaluation, *plots] if evaluation else plots), [*notes, *more]
+    """Plots of a run directory, and notes on what of its two files could not be read.
+
+    Both are empty for a folder without these files. Raises DataError when a file is there and cannot be opened.
+    """
+    records, notes = read_records(folder / "metrics.jsonl")
+    keys = sorted({key for curve in CURVES for line in curve.lines for key in (line.key, line.count) if key})
+    columns, more = numbers_of(records, keys, "metrics.jsonl")
+    steps = np.array([record["iteration"] for record in records], dtype=np.float64)
+    plots = [plot for curve in CURVES if (plot := _plot(curve, steps, columns))]
+    heldout, others = heldout_plots(folder)
+    return [*heldout, *plots], [*notes, *more, *others]
 
 
 def generation_seconds(folder: Path) -> float | None:
-    """Seconds spent generating in the whole run, or None where the metrics do not tell."""
-    rows, _ = read_jsonl(folder / "metrics.jsonl")
-    seconds = [row["generate_s"] for row in rows if _is_number(row.get("generate_s"))]
-    return float(sum(seconds)) if seconds else None
+    """Seconds spent generating in the whole run; None where the metrics do not tell."""
+    records, _ = read_records(folder / "metrics.jsonl")
+    seconds = numbers_of(records, ["generate_s"], "metrics.jsonl")[0]["generate_s"]
+    return float(np.nansum(seconds)) if np.isfinite(seconds).any() else None
 
 
-def read_jsonl(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The objects of a JSON-lines file by rising iteration, the last of each; broken lines are counted in a note."""
-    if not path.is_file():
-        return [], []
-    rows: dict[Any, dict[str, Any]] = {}
-    broken = 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                broken += 1
-                continue
-            if isinstance(row, dict) and _is_number(row.get("iteration")):
-                # a run resumed after a crash may have written an iteration twice: the later one counts
-                rows[row["iteration"], row.get("name", ""), row.get("task", "")] = row | {"_line": number}
-            else:
-                broken += 1
-    ordered = sorted(rows.values(), key=lambda row: float(row["iteration"]))
-    return ordered, [f"{path.name}: {broken} broken line{'s' * (broken > 1)} left out."] if broken else []
+def smooth(values: Array, counts: Array, width: float) -> tuple[Array, Array]:
+    """Mean of neighbouring values under a Gaussian window, and the number of trials behind each mean.
+
+    At point i: m = Σ w n v / Σ w n with w = exp(−½ ((j − i)/width)²) and n = `counts`; the number of trials is Kish's
+    (Σ w n)² / Σ w² n. Values that are NaN weigh nothing. All arrays (T,); width 0 changes nothing.
+    """
+    place = np.arange(len(values), dtype=np.float64)
+    distance = place[:, None] - place[None, :]
+    window = np.exp(-0.5 * (distance / width) ** 2) if width > 0 else (distance == 0).astype(np.float64)
+    known = np.where(np.isfinite(values) & np.isfinite(counts), counts, 0.0)
+    filled = np.where(known > 0, values, 0.0)
+    total = window @ known
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(np.isfinite(values), window @ (known * filled) / total, np.nan)
+        trials = total**2 / (window**2 @ known)
+    return mean, trials
 
 
-def _curve(
-    rows: Sequence[dict[str, Any]], title: str, label: str, unit: str, keys: Mapping[str, tuple[str, str]]
-) -> Plot | None:
-    """The plot of some keys; None when no row has a value (or shares are all 0)."""
-    step = max(1, -(-len(rows) // MOST_POINTS))
-    chunks = [rows[i : i + step] for i in range(0, len(rows), step)]
-    series = []
-    for key, (name, role) in keys.items():
-        values = tuple(_mean([row.get(key) for row in chunk]) for chunk in chunks)
-        if any(value is not None for value in values) and (unit != "share" or any(values)):
-            series.append(Series(name, values, role))
-    if not series:
+def _plot(curve: Curve, steps: Array, columns: Mapping[str, Array]) -> Plot | None:
+    """The plot of a curve; None when nothing was measured, or when every share is 0."""
+    shown = [line for line in curve.lines if _says_something(columns[line.key], curve.unit)]
+    if not shown:
         return None
-    x = tuple(float(chunk[0]["iteration"]) for chunk in chunks)
-    return Plot("line", title, "iteration", label, x, tuple(series), unit=unit, note=NOTE_LATE if step > 1 else "")
-
-
-def _evaluation(rows: Sequence[dict[str, Any]]) -> Plot | None:
-    """Scores of the evaluations: every figure in [0, 1] that is no bound of an interval, at most six."""
-    names = [
-        key
-        for key in dict.fromkeys(key for row in rows for key in row)
-        if all(_is_number(row.get(key, 0.0)) and 0 <= row.get(key, 0.0) <= 1 for row in rows)
-        and key not in ("iteration", "step", "seed", "_line")
-        and not key.endswith(("_low", "_high", "_s", "temperature", "top_p"))
-    ][:6]
-    roles = ("right", "mixed", "alt", "wrong", "other", "ghost")
-    series = tuple(
-        Series(
-            name,
-            tuple(row.get(name) for row in rows),
-            role,
-            tuple(row.get(f"{name}_low") for row in rows) if any(f"{name}_low" in row for row in rows) else (),
-            tuple(row.get(f"{name}_high") for row in rows) if any(f"{name}_low" in row for row in rows) else (),
-        )
-        for name, role in zip(names, roles, strict=False)
+    pooled = max(1, -(-len(steps) // MOST_POINTS))
+    points = [slice(i, i + pooled) for i in range(0, len(steps), pooled)]
+    width = len(points) / 40 if len(points) >= SMOOTHED_FROM else 0.0
+    series, lines = [], []
+    for line in shown:
+        counts = columns[line.count] if line.count else np.ones(len(steps))
+        values, weight = _pool(columns[line.key], counts, points)
+        mean, trials = smooth(values, weight, width)
+        low, high = _interval(mean, trials) if line.count else ((), ())
+        series.append(Series(line.name, _listed(values), line.role, low, high))
+        lines.append(_listed(mean))
+    x = tuple(float(steps[part][0]) for part in points)
+    note = _note(pooled, width, bool(any(line.count for line in shown)))
+    extra = {"smooth": lines} if width else {}
+    return Plot(
+        "line", curve.title, "iteration", curve.y_label, x, tuple(series), unit=curve.unit, note=note, extra=extra
     )
-    x = tuple(float(row["iteration"]) for row in rows)
-    return Plot("line", "Evaluation", "iteration", "score", x, series) if series else None
 
 
-def _mean(values: Sequence[Any]) -> float | None:
-    known = [float(value) for value in values if _is_number(value)]
-    return sum(known) / len(known) if known else None
+def _note(pooled: int, width: float, interval: bool) -> str:
+    words = []
+    if pooled > 1:
+        words.append(f"each point is the mean of {pooled} iterations")
+    if width:
+        words.append("points are measured, the line is smoothed over its neighbours")
+    if interval:
+        words.append("band: 95 % interval over groups" + (" of the smoothed share" if width else ""))
+    return "; ".join(words)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _says_something(values: Array, unit: str) -> bool:
+    known = values[np.isfinite(values)]
+    return bool(len(known)) and (unit != "share" or bool(known.any()))
+
+
+def _pool(values: Array, counts: Array, points: Sequence[slice]) -> tuple[Array, Array]:
+    """Means over each run of iterations, weighted by `counts`, and the sums of `counts`; NaN where nothing is known."""
+    means, sums = [], []
+    for part in points:
+        known = np.isfinite(values[part]) & np.isfinite(counts[part]) & (counts[part] > 0)
+        weight = counts[part][known]
+        means.append(float(values[part][known] @ weight / weight.sum()) if len(weight) else np.nan)
+        sums.append(float(weight.sum()))
+    return np.array(means), np.array(sums)
+
+
+def _interval(share: Array, trials: Array) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """Wilson's 95 % interval of each share at its number of trials."""
+    bounds: list[tuple[float | None, float | None]] = []
+    for value, count in zip(share, trials, strict=True):
+        known = 0 <= value <= 1 and count > 0
+        bounds.append(wilson_interval(float(min(value * count, count)), float(count)) if known else (None, None))
+    return tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
+
+
+def _listed(values: Any) -> tuple[float | None, ...]:
+    return tuple(float(value) if np.isfinite(value) else None for value in values)

@@ -1,0 +1,59 @@
+"""Records of a run's JSON-lines files, as numbers by iteration, with notes on everything that could not be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onedial.core.run_log import scan_json_lines
+
+Array = NDArray[np.float64]
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records of a JSON-lines file by rising iteration, and a note on the lines that are none.
+
+    A run that was resumed after a crash may have written an iteration twice: the later record counts. `iteration` is
+    a float in every record. Raises DataError when the file cannot be opened.
+    """
+    lines, broken = scan_json_lines(path)
+    records: dict[float, dict[str, Any]] = {}
+    for line in lines:
+        iteration = number_of(line.get("iteration"))
+        if iteration is None:
+            broken += 1
+        else:
+            records[iteration] = {**line, "iteration": iteration}
+    ordered = [records[iteration] for iteration in sorted(records)]
+    return ordered, [f"{path.name}: {broken:,} broken line{'s' * (broken > 1)} left out."] if broken else []
+
+
+def numbers_of(
+    records: Sequence[Mapping[str, Any]], keys: Sequence[str], name: str
+) -> tuple[dict[str, Array], list[str]]:
+    """Columns (T,) of some keys, NaN where a record has no number, and a note on values of another type."""
+    columns: dict[str, Array] = {}
+    odd: list[str] = []
+    for key in keys:
+        found = [(record.get(key), number_of(record.get(key))) for record in records]
+        odd += [key for value, number in found if value is not None and number is None]
+        columns[key] = np.array([math.nan if number is None else number for _, number in found], dtype=np.float64)
+    if not odd:
+        return columns, []
+    return columns, [f"{name}: {len(odd):,} value{'s' * (len(odd) > 1)} left out that are no number (first: {odd[0]})."]
+
+
+def number_of(value: Any) -> float | None:
+    """A finite number as a float; None for anything else (booleans, text, NaN, integers beyond a float's range)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
