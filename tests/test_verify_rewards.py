@@ -11,7 +11,8 @@ import pytest
 
 from onedial.core.errors import ConfigError
 from onedial.core.types import Prompt, Verdict
-from onedial.training.verify.rewards import STATE, Reward, check_reward, load_object
+from onedial.core.user_code import load_object
+from onedial.training.verify.rewards import STATE, Reward, check_reward
 from onedial.training.verify.verdict import fields_of, judge, verdict_of
 
 CHAT = Prompt(

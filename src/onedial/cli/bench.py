@@ -92,13 +92,12 @@ def _kept(items: Iterable[T], into: list[T]) -> Iterator[T]:
 
 def _settings(args: argparse.Namespace) -> Settings:
     """The checked settings; the model is fetched if need be, so that no download is ever timed."""
-    import os
-
     import torch
     from transformers import AutoConfig
 
     from onedial.bench.workload import Settings
     from onedial.core.errors import ConfigError
+    from onedial.core.system import available_cores
     from onedial.training.models import resolve
     from onedial.training.trainer.policy import pick_device, pick_dtype
 
@@ -106,7 +105,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         if getattr(args, name) < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} {getattr(args, name)}: must be at least {least}")
-    threads = args.threads or len(os.sched_getaffinity(0))
+    threads = args.threads or available_cores()
     torch.set_num_threads(threads)
     device = pick_device(args.device)
     path = str(resolve(args.model))

@@ -10,8 +10,8 @@ from typing import Any
 
 from onedial.core.errors import ConfigError
 from onedial.core.types import Prompt
+from onedial.core.user_code import load_object
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
-from onedial.training.verify.rewards import load_object
 from onedial.training.verify.verdict import PromptLike
 
 
@@ -51,8 +51,17 @@ class TaskVerifier:
 
 
 def build(spec: Any, options: dict[str, Any]) -> Any:
-    """The task object: a live one as it is; a class, named or live, called with the options."""
+    """The task object: a live one as it is; a class, named or live, called with the options.
+
+    Raises ConfigError naming the method or option that is missing, before anything is called.
+    """
     found = load_object(spec) if isinstance(spec, str) else spec
+    label = spec if isinstance(spec, str) else getattr(found, "__name__", type(found).__name__)
+    for method in ("prompt", "verify"):
+        if not callable(getattr(found, method, None)):
+            raise ConfigError(
+                f"task {label}: has no method {method}(); a task needs prompt(rng) and verify(prompt, completion)"
+            )
     if not isinstance(found, type):
         if options:
             raise ConfigError(f"task {spec!r} is an object, not a class: it takes no options ({', '.join(options)})")
@@ -61,18 +70,15 @@ def build(spec: Any, options: dict[str, Any]) -> Any:
     unknown = [option for option in options if option not in allowed]
     if unknown:
         raise ConfigError(f"task {spec!r} takes no option {unknown[0]!r}; allowed: {', '.join(allowed) or 'none'}")
-    return found(**options)
+    try:
+        return found(**options)
+    except Exception as error:  # whatever the user's class raises is theirs to fix
+        raise ConfigError(f"task {spec!r} could not be made: {type(error).__name__}: {error}") from error
 
 
 def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> EndlessSource:
     """The source of a user's task. Raises ConfigError naming the method that is missing."""
     task = build(spec, options)
-    label = spec if isinstance(spec, str) else type(task).__name__
-    for method in ("prompt", "verify"):
-        if not callable(getattr(task, method, None)):
-            raise ConfigError(
-                f"task {label}: has no method {method}(); a task needs prompt(rng) and verify(prompt, completion)"
-            )
     name = str(getattr(task, "name", type(task).__name__.lower()))
     in_process = bool(getattr(task, "in_process", False))
     named = isinstance(spec, str)  # then workers load the file themselves: it may not be importable by name there

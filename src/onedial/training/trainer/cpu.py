@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
+
+from onedial.core.system import available_cores
 
 # malloc.h of the GNU C library
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -15,7 +18,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 def prepare_process(threads: int) -> None:
     """`threads` CPU threads for torch (0: one per core), and freed memory kept for the next pass."""
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads or available_cores())
     keep_freed_memory()
 
 
@@ -49,4 +52,4 @@ def held_bytes() -> int:
 
 
 def _glibc() -> bool:
-    return platform.libc_ver()[0] == "glibc"
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"

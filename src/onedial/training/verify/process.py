@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onedial.core.errors import VerifierError
+from onedial.core.system import exit_status
 from onedial.training.verify.verdict import Fields
 from onedial.training.verify.worker import receive, send
 
@@ -75,7 +76,7 @@ class Process:
 
     def alive(self) -> bool:
         """Whether the process runs."""
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        return exit_status(self._process) is None
 
     def hang_up(self) -> None:
         """Shut the channel, from any thread: whoever waits for an answer gets EOFError."""
@@ -85,19 +86,17 @@ class Process:
     def death(self) -> str:
         """How the process ended, in words; waits a moment for it to be over. Does not reap it."""
         for _ in range(50):
-            status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            status = exit_status(self._process)
             if status is not None:
                 break
             time.sleep(0.01)
         else:
             return "closed its channel"
-        if status.si_code == os.CLD_EXITED:
-            return f"ended its process (exit status {status.si_status})"
-        return f"died of {signal.Signals(status.si_status).name}"
+        return f"ended its process (exit status {status})" if status >= 0 else f"died of {signal.Signals(-status).name}"
 
     def kill(self) -> None:
         """SIGKILL to the worker, its process group, and every descendant that left the group."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, signal.SIGSTOP)  # so that it starts nothing while its descendants are listed
         for _ in range(_KILL_ROUNDS):  # orphans of what was killed come back to the worker, and are listed again
             living = descendants(self.pid)

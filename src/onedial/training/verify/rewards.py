@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from onedial.core.errors import ConfigError, nearest
+from onedial.core.user_code import load_object
 from onedial.training.verify.verdict import Fields, PromptLike, failure, fields_of, number_of
 
 Function = Callable[..., Any]
@@ -252,40 +249,3 @@ def _named(spec: str) -> Any:
             raise
         takes = ", ".join(str(p) for p in inspect.signature(make).parameters.values())
         raise ConfigError(f"reward {spec!r}: must be {name} or {name}(option=value); it takes: {takes}") from error
-
-
-@lru_cache(maxsize=64)
-def load_object(spec: str) -> Any:
-    """The object named by "file.py:name" or "package.module:name". Raises ConfigError naming what is missing."""
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise ConfigError(f"{spec!r}: must be 'file.py:name' or 'package.module:name'")
-    module = _module_of_file(place) if place.endswith(".py") else _module_named(place)
-    if name not in vars(module):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise ConfigError(f"{place} has no {name!r}{nearest(name, public)}; it has: {', '.join(public)}")
-    return vars(module)[name]
-
-
-def _module_of_file(place: str) -> ModuleType:
-    path = Path(place).expanduser().resolve()
-    if not path.is_file():
-        raise ConfigError(f"{place}: no such file")
-    spec = importlib.util.spec_from_file_location(f"onedial_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling look the module up by name
-    return _run(lambda: spec.loader.exec_module(module) or module, place)  # type: ignore[union-attr]
-
-
-def _module_named(place: str) -> ModuleType:
-    return _run(lambda: importlib.import_module(place), place)
-
-
-def _run(load: Callable[[], ModuleType], place: str) -> ModuleType:
-    try:
-        return load()
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever the user's file raises while loading is theirs to mend
-        raise ConfigError(f"{place} could not be loaded: {type(error).__name__}: {error}") from error

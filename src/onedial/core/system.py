@@ -1,0 +1,30 @@
+"""What Linux and macOS do differently, each behind one function."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+
+def available_cores() -> int:
+    """Returns the number of CPU cores that this process may use.
+
+    Where the system has no affinity masks (macOS), all cores of the machine.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def exit_status(process: subprocess.Popen[bytes]) -> int | None:
+    """Returns a child's exit status (negative: the signal that ended it), or None while it runs.
+
+    Where the system allows (`os.waitid`; on macOS from Python 3.13), the child is not reaped: its process number, and
+    with it the number of its process group, cannot be given to another process before the group has been killed.
+    """
+    wait = getattr(os, "waitid", None)
+    if wait is None or process.returncode is not None:
+        return process.poll()
+    ended = wait(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    return int(ended.si_status) if ended.si_code == os.CLD_EXITED else -int(ended.si_status)
