@@ -135,10 +135,8 @@ def test_gradient_weight_by_simulation() -> None:
 def test_mixed_and_silent_add_to_one(p: float, size: int) -> None:
     total = float(dispersion.mixed_probability(p, size)) + float(dispersion.silent_probability(p, size))
     assert total == pytest.approx(1.0, abs=1e-12)
-    # P(mixed) = pass@G − p^G
-    assert dispersion.mixed_probability(p, size) == pytest.approx(
-        float(dispersion.pass_probability(p, size)) - p**size, abs=1e-12
-    )
+    pass_probability = -math.expm1(size * math.log1p(-p)) if p < 1 else 1.0  # oracle: P(mixed) = pass@G − p^G
+    assert dispersion.mixed_probability(p, size) == pytest.approx(pass_probability - p**size, abs=1e-12)
 
 
 def test_mixed_probability_keeps_digits_for_rare_successes() -> None:
@@ -164,41 +162,23 @@ def test_unbiased_powers_is_the_share_of_subsets(k: int, n: int, size: int) -> N
     assert np.isnan(dispersion.unbiased_powers(k, n, n + 1)[0])
 
 
-def test_effective_size_limits_and_simulation() -> None:
-    assert dispersion.effective_size([1, 4, 9], 0.0) == pytest.approx([0, 3, 8])
-    assert dispersion.effective_size([0, 4], np.inf) == pytest.approx([0, 4])
-    assert float(dispersion.effective_size(4, 2.0)) == pytest.approx(4 * 5 / 6)
-    # oracle: Monte Carlo; with p drawn from the prior the noise of Σ(r−b)ξ, ξ independent of unit variance, is
-    # Σ E(r−b)², against pq per rollout for a known baseline; signal per unit noise gives n²pq/ΣE(r−b)² = m
-    rng, n, a, b = np.random.default_rng(0), 4, 1.5, 2.5
-    p = rng.beta(a, b, 400_000)
-    rewards = (rng.random((p.size, n)) < p[:, None]).astype(float)
-    others = rewards.sum(1, keepdims=True) - rewards
-    noise = ((rewards - (a + others) / (a + b + n - 1)) ** 2).sum(1).mean()
-    assert n * n * (p * (1 - p)).mean() / noise == pytest.approx(float(dispersion.effective_size(n, a + b)), rel=0.01)
+@pytest.mark.parametrize(
+    ("hits", "n", "size"),
+    [(5 * 10**17, 10**18, 8), (10**9 - 5, 10**9, 64), (99_990, 100_000, 5000), (7000, 20_000, 3), (64, 128, 32)],
+)
+def test_subset_share_keeps_its_digits_for_any_count(hits: int, n: int, size: int) -> None:
+    exact = Fraction(1)  # oracle: exact fractions
+    for i in range(size):
+        exact *= Fraction(hits - i, n - i)
+    assert float(dispersion.subset_share(hits, n, size)) == pytest.approx(float(exact), rel=1e-11)
 
 
-@pytest.mark.parametrize(("p", "published"), [(0.5, 9.9), (0.05, 21.5)])
-def test_cost_optimal_size_at_published_points(p: float, published: float) -> None:
-    assert float(dispersion.cost_optimal_size(p, rho=0.05)) == pytest.approx(published, abs=0.05)
-
-
-@pytest.mark.parametrize(("p", "beta", "prefill"), [(0.3, 1.0, 0.0), (0.1, 0.5, 2.0), (0.5, 1.0, 5.0)])
-def test_cost_optimal_size_maximises_utility_per_cost(p: float, beta: float, prefill: float) -> None:
-    sizes = np.linspace(beta + 0.01, 200, 400_000)  # oracle: brute force over a fine grid
-    gain = dispersion.utility(sizes - beta, p * (1 - p), rho=0.05) / (prefill + sizes)
-    best = float(dispersion.cost_optimal_size(p, rho=0.05, beta=beta, prefill=prefill))
-    assert sizes[gain.argmax()] == pytest.approx(best, rel=1e-3)
-
-
-def test_tries_at_price_maximises_net_utility() -> None:
-    variance, price, rho = np.array([0.25, 0.16, 0.04, 0.01]), 0.02, 0.05
-    tries = dispersion.tries_at_price(variance, price, rho=rho, cost=1.5)
-    grid = np.linspace(1.0, 400, 400_000)  # oracle: brute force; m = n − 1
-    for v, n in zip(variance, tries, strict=True):
-        net = dispersion.utility(grid - 1.0, v, rho=rho) - price * 1.5 * (grid - 1.0)
-        assert (n == 0.0 and net.argmax() == 0) or grid[net.argmax()] == pytest.approx(n, rel=1e-3)
-    assert tries[-1] == 0.0 and tries[0] > 0  # σ = .1 is below √(λc) = .173
+def test_subset_share_of_many_factors_is_bounded_in_time() -> None:
+    # hand value: C(n−1, n/2)/C(n, n/2) = ½, also where a product would have 10¹⁷ factors
+    assert float(dispersion.subset_share(10**18 - 10**17, 10**18, 10**17)) == 0.0
+    assert float(dispersion.subset_share(10**6 - 10**4, 10**6, 5000)) == pytest.approx(
+        math.exp(math.fsum(math.log1p(-(10**4) / (10**6 - i)) for i in range(5000))), rel=1e-9
+    )
 
 
 def test_optimal_weight_maximises_squared_cosine() -> None:

@@ -15,8 +15,6 @@ from scipy import stats
 
 from onedial.core.errors import DataError
 from onedial.core.maths.estimators import (
-    avg_at_k,
-    best_at_k,
     by_level,
     maj_at_k,
     mean_interval,
@@ -40,29 +38,19 @@ def test_pass_at_k_equals_the_share_of_draws_that_hold_a_correct_sample(n: int) 
     for c, k in itertools.product(range(n + 1), range(1, n + 1)):
         draws = [any(draw) for draw in itertools.combinations([True] * c + [False] * (n - c), k)]
         assert pass_at_k(n, c, k) == pytest.approx(sum(draws) / len(draws), abs=1e-12)
-        assert best_at_k([1.0] * c + [0.0] * (n - c), k) == pytest.approx(pass_at_k(n, c, k), abs=1e-12)
 
 
 def test_pass_at_k_of_many_samples_does_not_overflow() -> None:
     # hand value: k = 1 is the plain share, also where C(n, k) is beyond any float
     assert pass_at_k(100_000, 30_000, 1) == pytest.approx(0.3, abs=1e-12)
     assert pass_at_k(5000, 1, 2500) == pytest.approx(0.5, abs=1e-9)
-    assert best_at_k([0.0] * 2999 + [1.0], 1500) == pytest.approx(0.5, abs=1e-12)
 
 
-def test_best_at_4_of_one_correct_in_four_is_one() -> None:
+def test_pass_at_4_of_one_correct_in_four_is_one() -> None:
     """verl pull 7240: resampling with replacement gives 1 - (3/4)^4 = 0.684 for samples that do hold a correct one."""
     with_replacement = [max(draw) for draw in itertools.product([1.0, 0.0, 0.0, 0.0], repeat=4)]
     assert sum(with_replacement) / len(with_replacement) == pytest.approx(0.684, abs=1e-3)  # the bug, for the record
-    assert best_at_k([1.0, 0.0, 0.0, 0.0], 4) == 1.0
     assert pass_at_k(4, 1, 4) == 1.0
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.data())
-def test_best_at_k_equals_enumeration(rewards: list[float], data: st.DataObject) -> None:
-    k = data.draw(st.integers(1, len(rewards)))
-    draws = [max(draw) for draw in itertools.combinations(rewards, k)]
-    assert best_at_k(rewards, k) == pytest.approx(math.fsum(draws) / len(draws), abs=1e-9)
 
 
 @given(SAMPLES, st.data())
@@ -94,15 +82,13 @@ def test_maj_at_n_hand_values(answers: list[str | None], correct: list[bool], ex
 
 def test_maj_at_1_is_avg_when_every_sample_votes() -> None:
     answers = ["a"] * 5 + ["b"] * 9 + ["c"] * 2
-    assert maj_at_k(answers, [a == "a" for a in answers], 1) == pytest.approx(avg_at_k(16, 5, 1), abs=1e-12)
+    assert maj_at_k(answers, [a == "a" for a in answers], 1) == pytest.approx(5 / 16, abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_fewer_samples_than_k_is_an_error(k: int) -> None:
     for call in (
         lambda: pass_at_k(4, 1, k),
-        lambda: avg_at_k(4, 1, k),
-        lambda: best_at_k([0.0] * 4, k),
         lambda: maj_at_k(["a"] * 4, [True] * 4, k),
     ):
         with pytest.raises(DataError, match=rf"k={k}: must lie in 1 … n=4"):
@@ -127,6 +113,16 @@ def test_wilson_interval_equals_scipy(successes: int, total: int) -> None:
 
 def test_wilson_interval_without_trials_says_nothing() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_intervals_of_a_few_prompts_use_students_quantile() -> None:
+    # oracle: scipy's score interval solved for t instead of z: |mean − p| = t·√(p(1−p)/trials) at both ends
+    values = [1.0, 0.5, 0.25, 1.0, 0.75]
+    mean, spread = 0.7, stats.tvar(values)
+    trials, quantile = 5 * mean * (1 - mean) / spread, stats.t.ppf(0.975, 4)
+    estimate = share_interval(values)
+    for end in (estimate.low, estimate.high):
+        assert abs(mean - end) == pytest.approx(quantile * math.sqrt(end * (1 - end) / trials), rel=1e-9)
 
 
 def test_mean_interval_equals_scipy() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
 from onedial.analysis.findings import Finding, all_findings, collect, silent_row
-from onedial.analysis.findings.intervals import bootstrap_ratio, clustered_wilson, design_effect, discoveries, wilson
+from onedial.analysis.findings.intervals import discoveries
 from onedial.analysis.findings.replay import Cells, coefficient, replay_rows
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.core.errors import DataError
@@ -264,36 +264,6 @@ def test_weights_sum_to_one_and_the_dial_data_reproduce_the_shown_bars(found: di
 def test_coefficient_hand_values() -> None:
     assert float(coefficient(np.array(2.0), np.array(4.0), Cells(0.0))) == pytest.approx(0.25)
     assert float(coefficient(np.array(1.0), np.array(4.0), Cells(2.0))) == 1.0
-
-
-def test_wilson_by_hand_and_at_the_ends() -> None:
-    low, high = wilson(8, 10)  # published example values .4902, .9433
-    assert (low, high) == (pytest.approx(0.4902, abs=2e-4), pytest.approx(0.9433, abs=2e-4))
-    assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == 1.0 and wilson(0, 0) == (0.0, 1.0)
-
-
-def test_design_effect_counts_identical_groups_once() -> None:
-    # oracle: every prompt repeats one verdict ten times, so 1,000 groups are worth 100
-    verdict = np.random.default_rng(0).random(100) < 0.3
-    assert design_effect(10.0 * verdict, np.full(100, 10.0)) == pytest.approx(10.0, rel=0.02)
-    low, high = clustered_wilson(10.0 * verdict, np.full(100, 10.0)) or (0, 0)
-    assert (low, high) == pytest.approx(wilson(float(verdict.sum()), 100.0), rel=0.02)
-
-
-def test_intervals_cover_at_their_level() -> None:
-    # oracle: simulation. Groups of a prompt share its rate; the truth is the mean rate; 95 % wanted
-    rng, hits = np.random.default_rng(4), 0
-    ratio_hits = 0
-    for _ in range(200):
-        rate = rng.beta(1, 3, 150)
-        silent = rng.binomial(5, rate).astype(float)
-        interval = clustered_wilson(silent, np.full(150, 5.0))
-        assert interval is not None
-        hits += interval[0] <= 0.25 <= interval[1]
-        ratio = bootstrap_ratio(silent, np.full(150, 5.0), replicates=300)
-        assert ratio is not None
-        ratio_hits += ratio[0] <= 0.25 <= ratio[1]
-    assert 180 <= hits <= 199 and 178 <= ratio_hits <= 199  # 190 ± 3.2 standard errors of 200 draws
 
 
 def test_silent_row_on_real_rates_is_plain_python() -> None:

@@ -2,7 +2,8 @@
 
 Prompts are the units that were sampled; groups and rollouts of one prompt resemble each other. Shares of groups
 get Wilson's interval at the effective number of groups (the number over the design effect measured between prompts,
-Rao & Scott 1992), so that a log with one group per prompt gives the plain Wilson interval. Everything else is
+Rao & Scott 1992), so that a log with one group per prompt gives the plain Wilson interval. Ratios of sums get the
+linearized interval of a ratio estimator (Cochran 1977, section 6.8), with Student's quantile; other statistics are
 bootstrapped over prompts.
 """
 
@@ -10,27 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control
+
+from onedial.core.maths.estimators import normal_quantile, score_interval, t_quantile
+from onedial.core.maths.estimators import wilson_interval as wilson
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
-Z = 1.959963984540054
 BLOCKS = 4096
 
-
-def wilson(hits: float, n: float, z: float = Z) -> Interval:
-    """Wilson's score interval of a share; (0, 1) for n = 0. `n` need not be whole."""
-    if n <= 0:
-        return (0.0, 1.0)
-    share = hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # at the ends the algebra gives exactly 0 and 1, the floating point nearly
-    low = 0.0 if hits <= 0 else max(0.0, float(middle - half))
-    return (low, 1.0 if hits >= n else min(1.0, float(middle + half)))
+__all__ = ["Interval", "bootstrap", "bootstrap_ratio", "clustered_wilson", "design_effect", "discoveries", "wilson"]
 
 
 def design_effect(hits: ArrayLike, n: ArrayLike) -> float:
@@ -53,36 +48,35 @@ def clustered_wilson(
 ) -> Interval | None:
     """Interval of Σhits/Σn with clusters = prompts (C,); None for a single prompt with several groups.
 
-    Where the clusters are a sample of all, `hits` and `total` are the sums over all of them.
+    Where the clusters are a sample of all, `hits` and `total` are the sums over all of them. Where prompts have
+    several groups the design effect is an estimate, for which Student's quantile allows.
     """
     h, n = np.asarray(each_hits, dtype=np.float64), np.asarray(each, dtype=np.float64)
     if n.sum() == 0 or (len(n) < 2 and n.sum() > 1):
         return None
     effect = design_effect(h, n)
-    share = h.sum() if hits is None else hits
-    return wilson(float(share) / effect, float(n.sum() if total is None else total) / effect)
+    share, of = float(h.sum() if hits is None else hits), float(n.sum() if total is None else total)
+    quantile = normal_quantile() if n.sum() == len(n) else t_quantile(len(n) - 1)
+    return score_interval(share / of, of / effect, quantile)
 
 
-def bootstrap_ratio(
-    top: ArrayLike, bottom: ArrayLike, *, share: bool = True, replicates: int = 1000
-) -> Interval | None:
-    """Interval of Σtop/Σbottom over clusters (C,); None for fewer than two.
+def bootstrap_ratio(top: ArrayLike, bottom: ArrayLike, *, share: bool = True) -> Interval | None:
+    """Interval of Σtop/Σbottom over clusters (C,); None for fewer than two, or where Σbottom is 0.
 
-    With `share` the ratio lies in [0, 1] by nature, and one that is 0 (or 1) in every cluster gives the bootstrap
-    nothing to resample; Wilson over clusters stands in.
+    The residuals top − ratio·bottom give the variance. With `share` the ratio lies in [0, 1] by nature: the score
+    interval at the number of trials with that variance keeps it there, and counts clusters that all agree once each.
     """
-    sums = np.stack([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)], axis=1)
-    if share and len(sums) >= 2 and not sums[:, 0].any():
-        return wilson(0.0, float(len(sums)))
-    if share and len(sums) >= 2 and (sums[:, 0] == sums[:, 1]).all():
-        return wilson(float(len(sums)), float(len(sums)))
-
-    def ratio(total: Array) -> Array:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(total[:, 0] / total[:, 1])
-
-    low, high = bootstrap(sums, ratio, replicates=replicates)
-    return None if np.isnan(low).any() else (float(low[()]), float(high[()]))
+    t, b = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
+    clusters, base = len(b), float(b.sum())
+    if clusters < 2 or base == 0:
+        return None
+    ratio, quantile = float(t.sum()) / base, t_quantile(clusters - 1)
+    variance = float(((t - ratio * b) ** 2).sum()) * clusters / (clusters - 1) / base**2
+    if not share:
+        reach = quantile * float(np.sqrt(variance))
+        return ratio - reach, ratio + reach
+    inside = variance > 0 and 0 < ratio < 1
+    return score_interval(ratio, ratio * (1 - ratio) / variance if inside else float(clusters), quantile)
 
 
 def bootstrap(
@@ -91,8 +85,9 @@ def bootstrap(
     """Percentile interval of a statistic of summed columns, clusters drawn with replacement.
 
     `sums` (C, S) per cluster; `statistic` maps totals (R, S) to (R,) or (R, M). More than `BLOCKS` clusters are
-    first pooled at random into that many blocks, which leaves the interval valid and the cost bounded. NaN where
-    there are fewer than two clusters.
+    first pooled at random into that many blocks, which leaves the interval valid and the cost bounded. Percentiles
+    are spread as Student's t spreads a normal interval (Hesterberg 2015, section 5.3), because those of few clusters
+    are too narrow. NaN where there are fewer than two clusters.
     """
     sums = np.asarray(sums, dtype=np.float64)
     if len(sums) > 1:
@@ -107,7 +102,8 @@ def bootstrap(
         values = statistic(draws.astype(np.float64) @ sums)
     if np.isnan(values).all(axis=0).any():
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
-    low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
+    tail = 100 * NormalDist().cdf(-t_quantile(len(sums) - 1) * np.sqrt(len(sums) / (len(sums) - 1)))
+    low, high = np.nanpercentile(values, [tail, 100 - tail], axis=0)
     return np.asarray(low), np.asarray(high)
 
 
@@ -123,9 +119,11 @@ def _draws(clusters: int, replicates: int, seed: int) -> tuple[NDArray[np.int64]
 def discoveries(chances: NDArray[np.float64], rate: float, tried: int | None = None) -> NDArray[np.bool_]:
     """Which of `tried` hypotheses with the smallest p-values to name so that a share `rate` is named by chance.
 
-    Benjamini and Hochberg (1995): the largest r with p₍ᵣ₎ ≤ r·rate/tried, and all before it. `chances` may leave out
-    hypotheses that are not candidates (p near 1); `tried` counts them.
+    Benjamini and Hochberg (1995). `chances` may leave out hypotheses that are not candidates; `tried` counts them, and
+    each counts as a p-value of 1.
     """
-    order = np.sort(chances)
-    fine = np.flatnonzero(order <= rate * np.arange(1, len(order) + 1) / (tried or len(order)))
-    return np.asarray(chances <= order[fine[-1]]) if len(fine) else np.zeros(len(chances), dtype=bool)
+    chances = np.asarray(chances, dtype=np.float64)
+    if not len(chances):
+        return np.zeros(0, dtype=bool)
+    others = np.ones(max(0, (tried or 0) - len(chances)))
+    return np.asarray(false_discovery_control(np.concatenate([chances, others]))[: len(chances)] <= rate)

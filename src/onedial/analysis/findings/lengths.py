@@ -129,7 +129,7 @@ def _by_length(evidence: Evidence) -> tuple[list[float] | None, list[tuple[float
         part = per.filter(pl.col("bin") == i)
         right, n = part.get_column("right").to_numpy(), part.get_column("n").to_numpy()
         share = float(right.sum() / n.sum()) if len(n) else float("nan")
-        low, high = bootstrap_ratio(right, n, replicates=300) or (float("nan"), float("nan"))
+        low, high = bootstrap_ratio(right, n) or (float("nan"), float("nan"))
         shares.append((share, low, high))
     return [float(cuts[0]), *inner, float(cuts[-1])], shares
 

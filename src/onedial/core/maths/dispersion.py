@@ -16,6 +16,7 @@ from scipy.special import betainc, betaln, gammaln, xlogy
 Array = NDArray[np.float64]
 
 _CELLS = 4_000_000  # numbers held at once by the sums over k, so that long arrays of p stay in bounded memory
+_FACTORS = 4096  # factors of a product before a closed form replaces it
 
 
 def mixed_probability(p: ArrayLike, size: ArrayLike) -> Array:
@@ -37,13 +38,6 @@ def group_sigma(k: ArrayLike, size: ArrayLike) -> Array:
     """σ̂ = √(k(G−k))/G of a group with k right among G (ddof 0); 0 when it is unanimous."""
     k, size = np.asarray(k, dtype=np.float64), np.asarray(size, dtype=np.float64)
     return np.asarray(np.sqrt(k * (size - k)) / size)
-
-
-def binomial_pmf(p: ArrayLike, size: int) -> Array:
-    """P(k | p, G) for k = 0 … G, shape p.shape + (G+1,); exact at p = 0 and 1."""
-    p = _rate(p)[..., None]
-    k = np.arange(size + 1, dtype=np.float64)
-    return np.asarray(np.exp(_log_choose(size, k) + xlogy(k, p) + xlogy(size - k, 1.0 - p)))
 
 
 def expected_sigma(p: ArrayLike, size: int, *, power: float = 1.0) -> Array:
@@ -150,11 +144,24 @@ def expected_silent_split(p: ArrayLike, size: ArrayLike, *, mass: ArrayLike | No
     return right, wrong
 
 
-def pass_probability(p: ArrayLike, tries: ArrayLike) -> Array:
-    """pass@k of a prompt solved with probability p: 1 − q^k. P(mixed | G) = pass@G − p^G."""
-    p, tries = _rate(p), np.asarray(tries, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        return np.asarray(-np.expm1(tries * np.log1p(-p)))
+def subset_share(hits: ArrayLike, n: ArrayLike, size: ArrayLike) -> Array:
+    """C(hits, G)/C(n, G): the chance that G of n samples, drawn without replacement, are all among `hits` of them.
+
+    0 where hits < G ≤ n, NaN where n < G. Shapes broadcast. Silent groups and pass@k (arXiv:2107.03374, eq. 1) are
+    both this number. It is a product of min(G, n − hits) factors: differences of log-gamma lose all digits for counts
+    of 10⁹ and more. Beyond `_FACTORS` factors the beta function stands in for the product.
+    """
+    hits, n, size = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (hits, n, size)))
+    possible = (hits >= size) & (n >= size)
+    few, many = np.minimum(size, n - hits), np.maximum(size, n - hits)
+    short, share = possible & (few <= _FACTORS), np.zeros(hits.shape)
+    share[short] = 1.0
+    for i in range(int(few[short].max(initial=0.0))):
+        left = short & (i < few)
+        share[left] *= (n[left] - many[left] - i) / (n[left] - i)
+    long = possible & ~short
+    share[long] = np.exp(betaln(n[long] - size[long] + 1, size[long]) - betaln(hits[long] - size[long] + 1, size[long]))
+    return np.asarray(np.where(n >= size, share, np.nan))
 
 
 def unbiased_powers(k: ArrayLike, n: ArrayLike, size: ArrayLike) -> tuple[Array, Array]:
@@ -163,23 +170,8 @@ def unbiased_powers(k: ArrayLike, n: ArrayLike, size: ArrayLike) -> tuple[Array,
     Drawing G of the n rollouts without replacement is a group of size G; the same argument gives pass@k
     (arXiv:2107.03374, eq. 1). NaN where n < G. Shapes broadcast.
     """
-    k, n, size = (np.asarray(x, dtype=np.float64) for x in (k, n, size))
-    right, wrong = _subset_share(k, n, size), _subset_share(n - k, n, size)
-    return right, wrong
-
-
-def effective_size(n: ArrayLike, nu: ArrayLike) -> Array:
-    """m(n, ν) = n(ν+n−1)/(ν+n): the rollouts that n tries are worth once they also pay for the baseline.
-
-    The baseline is the leave-one-out posterior mean under a Beta prior of weight ν. ν = 0 is leave-one-out
-    (m = n−1), ν → ∞ a known baseline (m = n).
-    """
-    n, nu = np.asarray(n, dtype=np.float64), np.asarray(nu, dtype=np.float64)
-    total = nu + n
-    with np.errstate(invalid="ignore"):
-        worth = np.where(np.isinf(nu), n, n * (total - 1.0) / np.where(total > 0, total, 1.0))
-    # without tries there is nothing, and without a prior one try is its own baseline
-    return np.asarray(np.where(n > 0, np.maximum(worth, 0.0), 0.0))
+    k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    return subset_share(k, n, size), subset_share(n - k, n, size)
 
 
 def utility(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
@@ -195,38 +187,6 @@ def optimal_weight(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
     """w = m/(1 + ρmσ²): the weight of a prompt's mean gradient that maximises the squared cosine with the truth."""
     m = np.asarray(m, dtype=np.float64)
     return np.asarray(m / (1.0 + rho * m * np.asarray(variance, dtype=np.float64)))
-
-
-def tries_at_price(variance: ArrayLike, price: float, *, rho: float, cost: ArrayLike = 1.0, beta: float = 1.0) -> Array:
-    """n* = β + (σ/√(λc) − 1)/(ρσ²): tries of a prompt when one unit of utility costs `price` λ; 0 if σ < √(λc).
-
-    β = n − m is what the baseline takes. Real-add_gae; the most tries go where σ = 2√(λc).
-    """
-    variance, cost = np.asarray(variance, dtype=np.float64), np.asarray(cost, dtype=np.float64)
-    threshold = np.sqrt(price * cost)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tries = beta + (np.sqrt(variance) / threshold - 1.0) / (rho * variance)
-    return np.asarray(np.where(np.sqrt(variance) < threshold, 0.0, tries))
-
-
-def cost_optimal_size(p: ArrayLike, *, rho: float, beta: float = 1.0, prefill: float = 0.0) -> Array:
-    """G* = β + √((β + c_pre/c)/(ρpq)): the fixed group size with the most utility per cost. Infinite at p = 0, 1.
-
-    Maximises U(G−β)/(c_pre + cG). `prefill` is c_pre/c: what reading the prompt costs, in rollouts. It grows
-    as 1/σ, not as the 1/σ² that fidelity to the limit would ask for.
-    """
-    p = _rate(p)
-    with np.errstate(divide="ignore"):
-        return np.asarray(beta + np.sqrt((beta + prefill) / (rho * p * (1.0 - p))))
-
-
-def _subset_share(hits: Array, n: Array, size: Array) -> Array:
-    """C(hits, G)/C(n, G); 0 where hits < G, NaN where n < G."""
-    enough = np.where(hits >= size, hits, size)
-    whole = np.where(n >= size, n, size)
-    log = gammaln(enough + 1) - gammaln(enough - size + 1) - gammaln(whole + 1) + gammaln(whole - size + 1)
-    share = np.where(hits >= size, np.exp(log), 0.0)
-    return np.asarray(np.where(n >= size, share, np.nan))
 
 
 def _integral_from_half(p: Array, alpha: float) -> Array:

@@ -1,8 +1,8 @@
 """Estimates of how good a policy is, from n judged samples per prompt, with honest ties and intervals.
 
-A prompt has n samples of which c are correct. avg@k, pass@k, best@k and maj@k are expectations over a draw of k
-of the n *without* replacement, which makes them unbiased for k fresh samples. (A bootstrap *with* replacement is
-not: one correct sample of four would give pass@4 = 1 - (3/4)^4 = 0.684 although the four samples hold a correct one.)
+A prompt has n samples of which c are correct. pass@k and maj@k are expectations over a draw of k of the n *without*
+replacement, which makes them unbiased for k fresh samples. (A bootstrap *with* replacement is not: one correct sample
+of four would give pass@4 = 1 - (3/4)^4 = 0.684 although the four samples hold a correct one.)
 An estimate over prompts treats each prompt as one observation: samples of one prompt are not independent.
 """
 
@@ -18,6 +18,7 @@ from statistics import NormalDist, fmean, variance
 from scipy.special import stdtrit
 
 from onedial.core.errors import DataError
+from onedial.core.maths.dispersion import subset_share
 
 
 @dataclass(frozen=True)
@@ -30,38 +31,15 @@ class Estimate:
     num_prompts: int
 
 
-def avg_at_k(n: int, c: int, k: int) -> float:
-    """Expected share of correct samples among k of n: c / n, whatever k is. DataError unless 1 ≤ k ≤ n, 0 ≤ c ≤ n."""
-    _check_draw(n, k)
-    _check_correct(n, c)
-    return c / n
-
-
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Chance that k of n samples hold a correct one: 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374, eq. 1).
 
-    As a product of c factors, so that no binomial overflows. DataError unless 1 ≤ k ≤ n and 0 ≤ c ≤ n: with fewer
-    samples than k there is no unbiased estimate.
+    DataError unless 1 ≤ k ≤ n and 0 ≤ c ≤ n: with fewer samples than k there is no unbiased estimate.
     """
     _check_draw(n, k)
-    _check_correct(n, c)
-    if n - c < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
-
-
-def best_at_k(rewards: Sequence[float], k: int) -> float:
-    """Expected largest reward among k of the n samples; pass@k when rewards are 0 and 1.
-
-    The i-th smallest of n is the largest of k in C(i-1, k-1) of the C(n, k) draws.
-    """
-    n = len(rewards)
-    _check_draw(n, k)
-    draws = math.comb(n, k)
-    # The ratio is taken of exact integers: both are beyond float range for a few hundred samples.
-    return math.fsum(
-        reward * float(Fraction(math.comb(i - 1, k - 1), draws)) for i, reward in enumerate(sorted(rewards), start=1)
-    )
+    if not 0 <= c <= n:
+        raise DataError(f"c={c} correct samples: must lie in 0 … n={n}")
+    return 1.0 - float(subset_share(n - c, n, k))
 
 
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
@@ -115,13 +93,17 @@ def _vote_credit(classes: Sequence[tuple[int, Fraction]], silent: int, k: int, w
 
 
 def wilson_interval(successes: float, total: float, *, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion of independent trials (Wilson 1927); (0, 1) when there are no trials."""
+    """Score interval of a proportion of independent trials (Wilson 1927); (0, 1) when there are no trials.
+
+    `total` need not be whole: it may be an effective number of trials. The bound is exactly 0 (or 1) where no (or
+    every) trial succeeded. Raises DataError unless 0 ≤ successes ≤ total.
+    """
     _check_level(level)
     if not 0 <= successes <= total:
         raise DataError(f"successes={successes}: must lie in 0 … total={total}")
     if total == 0:
         return 0.0, 1.0
-    return _score_interval(successes / total, total, NormalDist().inv_cdf((1 + level) / 2))
+    return score_interval(successes / total, total, normal_quantile(level))
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
@@ -130,7 +112,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     n, mean = len(values), _mean(values)
     if n == 1:
         return Estimate(mean, -math.inf, math.inf, 1)
-    reach = _t_quantile(level, n - 1) * math.sqrt(variance(values, mean) / n)
+    reach = t_quantile(n - 1, level) * math.sqrt(variance(values, mean) / n)
     return Estimate(mean, mean - reach, mean + reach, n)
 
 
@@ -150,7 +132,7 @@ def share_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
         return Estimate(mean, 0.0, 1.0, 1)
     spread = variance(values, mean)
     trials = n * mean * (1 - mean) / spread if spread > 0 and 0 < mean < 1 else float(n)
-    low, high = _score_interval(mean, trials, _t_quantile(level, n - 1))
+    low, high = score_interval(mean, trials, t_quantile(n - 1, level))
     return Estimate(mean, low, high, n)
 
 
@@ -164,14 +146,22 @@ def by_level(levels: Sequence[str], values: Sequence[float], *, level: float = 0
     return {name: share_interval(parts[name], level=level) for name in sorted(parts)}
 
 
-def _score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:
+def score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:
+    """Wilson's interval of `share` seen in `trials` (any number > 0), at a quantile of the normal or of Student's t."""
     squared = quantile * quantile / trials
-    centre = (share + squared / 2) / (1 + squared)
+    center = (share + squared / 2) / (1 + squared)
     reach = quantile * math.sqrt(share * (1 - share) / trials + squared / (4 * trials)) / (1 + squared)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    # at the ends the algebra gives exactly 0 and 1, floating point nearly
+    return 0.0 if share <= 0 else max(0.0, center - reach), 1.0 if share >= 1 else min(1.0, center + reach)
 
 
-def _t_quantile(level: float, degrees: int) -> float:
+def normal_quantile(level: float = 0.95) -> float:
+    """z of a two-sided interval: 1.96 at 95 %."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def t_quantile(degrees: float, level: float = 0.95) -> float:
+    """Student's quantile of a two-sided interval."""
     return float(stdtrit(degrees, (1 + level) / 2))
 
 
@@ -184,11 +174,6 @@ def _mean(values: Sequence[float]) -> float:
 def _check_draw(n: int, k: int) -> None:
     if not 1 <= k <= n:
         raise DataError(f"k={k}: must lie in 1 … n={n}, the samples of each prompt; draw more samples or lower k")
-
-
-def _check_correct(n: int, c: int) -> None:
-    if not 0 <= c <= n:
-        raise DataError(f"c={c} correct samples: must lie in 0 … n={n}")
 
 
 def _check_level(level: float) -> None:
