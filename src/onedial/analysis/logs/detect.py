@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onedial.analysis.logs.formats import Format, Options, Sample, take_sample
+from onedial.analysis.logs.formats import Format, Sample, take_sample
 from onedial.analysis.logs.grouping import KINDS
 from onedial.analysis.logs.log_files import ReadErrors, data_files
+from onedial.analysis.logs.reader_options import Options, check_options
 from onedial.analysis.logs.readers import (
     code,
     lists,
@@ -30,7 +31,7 @@ from onedial.analysis.logs.readers.common import count_of, listed
 from onedial.analysis.logs.readers.onedial_run import without_rollouts
 from onedial.analysis.logs.repair import DAMAGE, reason_of
 from onedial.analysis.logs.runs import lean_groups
-from onedial.analysis.logs.schema import Log
+from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Log
 from onedial.core.errors import DataError, nearest
 
 T = TypeVar("T")
@@ -106,6 +107,7 @@ def read(
         raise DataError(f"{why} (onedial report {path} draws its curves)")
     files = data_files(path)
     form, samples, unread = choose(path, files, format, options, trouble)
+    check_options(options, form, set().union(*(sample.columns for sample in samples)))
     log = form.read([replace(sample, repair=repair) for sample in samples], options, trouble)
     notes = log.coverage.notes
     models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
@@ -157,15 +159,32 @@ def choose(
             seen.setdefault(name, []).append(sample)
     if form is None:
         form = next((known for name, known in FORMATS.items() if name in seen), None)
-    if form is None and options.columns and samples:
-        form = FORMATS["rates" if {"rate", "k", "n"} & set(options.columns) else "table"]
-        return form, samples, unread
+        mapped = _mapped_format(form, options) if samples else None
+        if mapped is not None:
+            chosen = seen.get(form.name if form else "", samples)
+            return mapped, chosen, unread + [sample.file for sample in samples if sample not in chosen]
     if form is None:
         raise DataError(_not_recognised(path, samples, trouble))
     chosen = seen.get(form.name) or (samples if format else [])
     if not chosen:
         raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognised(path, samples, trouble)}")
     return form, chosen, unread + [sample.file for sample in samples if sample not in chosen]
+
+
+def _mapped_format(detected: Format | None, options: Options) -> Format | None:
+    """Rates or rollouts, where `--map` tells: by columns that only one of the two kinds of table has.
+
+    None where it does not tell, and for formats that fix their columns.
+    """
+    if not options.columns or (detected is not None and not detected.maps):
+        return None
+    only_rates = set(options.columns) & (set(RATE_COLUMNS) - set(ROLLOUT_COLUMNS))
+    if only_rates:
+        return FORMATS["rates"]
+    for_rollouts = not set(options.columns) <= set(FORMATS["rates"].maps)
+    if detected is None or (detected.name == "rates" and for_rollouts):
+        return FORMATS["table"]
+    return None
 
 
 def by_name(name: str) -> Format:

@@ -23,26 +23,11 @@ from onedial.analysis.logs.log_files import (
     plain_copy,
     read_some,
 )
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.repair import reason_of
 from onedial.analysis.logs.schema import Log
 
 SAMPLE_ROWS = 50
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the person may say about a log.
-
-    columns  our column name → the file's column name (`--map prompt=question`)
-    outcome  the reward component to take as outcome (`--outcome accuracy_reward`), or "total"
-    tries    rollouts behind each solve rate, where the table does not say (`--tries 64`)
-    text     whether prompts and completions are kept (figures alone do not need them)
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    outcome: str | None = None
-    tries: int | None = None
-    text: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,7 +82,11 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
 
 @dataclass(frozen=True)
 class Format:
-    """One log format: how it is recognised, read, and what it can and cannot show."""
+    """One log format: how it is recognized, read, and what it can and cannot show.
+
+    maps     our columns that `--map` may name; `reward_` stands for any reward component; () = `--map` does not apply
+    options  which of "outcome" and "tries" apply
+    """
 
     name: str
     title: str
@@ -106,6 +95,8 @@ class Format:
     cannot: str
     detect: Callable[[Sample], bool]
     read: Callable[[Sequence[Sample], Options, ReadErrors], Log]
+    maps: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def take_sample(file: Path, trouble: ReadErrors, root: Path | None = None) -> Sample | None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish
 from onedial.analysis.logs.readers.messages import plain
+from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
 from onedial.analysis.logs.readers.rows import as_float, as_list, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
@@ -92,7 +95,8 @@ def detect_evalplus(sample: Sample) -> bool:
 def read_evalplus(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     notes: list[str] = []
     rows = _evalplus(samples, options, trouble, notes)
-    return _finish("evalplus", "the results file", rows, samples, is_="all tests passed", notes=notes)
+    log = _finish("evalplus", "the results file", rows, samples, is_="all tests passed", notes=notes)
+    return apply_outcome(log, options)
 
 
 def _evalplus(
@@ -167,6 +171,10 @@ def detect_lm_eval(sample: Sample) -> bool:
 
 def read_lm_eval(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     notes: list[str] = []
+    if options.outcome:
+        names = sorted(set().union(*(sample.columns for sample in samples)) - {"doc_id"})
+        numeric = [name for name in names if any(as_float(v) is not None for s in samples for v in s.values(name))]
+        options = replace(options, outcome=find_component(options.outcome, numeric))
     rows = _lm_eval(samples, options, trouble, notes)
     return _finish("lm-eval", "lm-eval's sample file", rows, samples, is_="the task's first metric", notes=notes)
 
@@ -191,14 +199,10 @@ def _lm_eval(
     seen: Counter[str] = Counter()
     for sample, line, record in objects(samples, trouble):
         named = record.get("metrics") if isinstance(record.get("metrics"), list) else []
-        metric = next(
-            (
-                m
-                for m in (*METRICS, *(name for name in as_list(named) if isinstance(name, str)))
-                if as_float(record.get(m)) is not None
-            ),
-            None,
-        )
+        known = (*METRICS, *(name for name in as_list(named) if isinstance(name, str)))
+        metric = next((m for m in known if as_float(record.get(m)) is not None), None)
+        if options.outcome:
+            metric = options.outcome if as_float(record.get(options.outcome)) is not None else None
         if record.get("doc_id") is None or metric is None:
             trouble.add(sample.file, line, "doc_id or a number metric is missing")
             continue
@@ -244,6 +248,7 @@ FORMATS: Mapping[str, Format] = {
         cannot="token counts, training fields",
         detect=detect_evalplus,
         read=read_evalplus,
+        options=("outcome",),
     ),
     "lm-eval": Format(
         name="lm-eval",
@@ -253,5 +258,6 @@ FORMATS: Mapping[str, Format] = {
         cannot="groups (one answer a document, as a rule), token counts",
         detect=detect_lm_eval,
         read=read_lm_eval,
+        options=("outcome",),
     ),
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish
 from onedial.analysis.logs.readers.messages import key, plain
 from onedial.analysis.logs.readers.names import LENGTH_LISTS, MARK_LISTS, TEXT_LISTS, find, mapping, norm
@@ -15,7 +16,11 @@ from onedial.analysis.logs.readers.plain_table import identity
 from onedial.analysis.logs.readers.rows import objects
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.errors import DataError
 
+MAPS = (
+    "correct", "outcome_reward", "prompt", "prompt_id", "answer", "completion", "completion_tokens", "source", "level",
+)  # fmt: skip
 ORDER = ("graded_list", "correct", "is_correct", "passed", "acc", "success", "reward", "score")
 
 
@@ -72,7 +77,10 @@ def _all_lists(value: dict[Any, Any], *, marks: bool) -> bool:
 
 def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     notes: list[str] = []
-    columns = sorted({name for name in map(mark_column, samples) if name})
+    given = [name for name in ("correct", "outcome_reward") if name in options.columns]
+    if len(given) == 2:
+        raise DataError("--map correct= and --map outcome_reward= both name the list of verdicts; give one of them")
+    columns = sorted({options.columns[given[0]]} if given else {name for name in map(mark_column, samples) if name})
     frame = store_rows(_rows(samples, options, trouble, notes))
     return finish(
         "sample-lists",
@@ -80,8 +88,18 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         frame,
         samples=samples,
         coverage=Coverage(reward_is=", ".join(columns) or "the list of verdicts", notes=tuple(dict.fromkeys(notes))),
-        ignored=set().union(*(sample.columns for sample in samples)) - set(columns),
+        ignored=_unread(samples, options) - set(columns),
     )
+
+
+def _unread(samples: Sequence[Sample], options: Options) -> set[str]:
+    """Columns that no record's value is taken from, the lists of verdicts aside."""
+    columns = set().union(*(sample.columns for sample in samples))
+    found = mapping(columns, options.columns)
+    used = {found[ours] for ours in ("prompt", "source", "level", "answer") if ours in found}
+    own = options.columns.get("prompt_id") or identity(columns)
+    more = (find(columns, TEXT_LISTS), find(columns, LENGTH_LISTS), own)
+    return columns - used - set(options.columns.values()) - {name for name in more if name}
 
 
 def _rows(
@@ -122,11 +140,13 @@ def _explode(
     sample: Sample, line: int, record: dict[str, Any], marks: list[float | None], options: Options
 ) -> Iterator[dict[str, Any]]:
     columns = set(record)
-    found = mapping(columns, {k: v for k, v in options.columns.items() if v in columns})
+    given = {ours: theirs for ours, theirs in options.columns.items() if theirs in columns}
+    found = mapping(columns, given)
     own = options.columns.get("prompt_id") or identity(columns)
     prompt = plain(record.get(found["prompt"])) if "prompt" in found else None
     name = str(record[own]) if own and record.get(own) is not None else key(prompt) if prompt is not None else str(line)
-    text_column, length_column = find(columns, TEXT_LISTS), find(columns, LENGTH_LISTS)
+    text_column = given.get("completion", find(columns, TEXT_LISTS))
+    length_column = given.get("completion_tokens", find(columns, LENGTH_LISTS))
     texts = record.get(text_column) if text_column else None
     lengths = record.get(length_column) if length_column else None
     shared = {
@@ -135,6 +155,8 @@ def _explode(
         "source": plain(record.get(found["source"])) if "source" in found else None,
         "level": plain(record.get(found["level"])) if "level" in found else None,
     }
+    if "answer" in found and not isinstance(record.get(found["answer"]), list):
+        shared["answer"] = plain(record.get(found["answer"]))
     if options.text and prompt is not None:
         shared["prompt"] = prompt
     for index, mark in enumerate(marks):
@@ -156,4 +178,5 @@ FORMAT = Format(
     cannot="what the lists do not hold (often lengths)",
     detect=detect,
     read=read,
+    maps=MAPS,
 )

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from onedial.analysis.logs.schema import RATE_COLUMNS, REWARD_PART, ROLLOUT_COLUMNS
-from onedial.core.errors import DataError, nearest
-
 STRONG_IDS = (
     "prompt_id", "problem_id", "question_id", "task_id", "example_id", "doc_id", "prompt_idx", "problem_idx",
     "question_idx", "example_idx", "task_idx", "prompt_index", "problem_index", "question_index", "qid", "pid",
@@ -103,11 +100,7 @@ def find(columns: Iterable[str], names: Iterable[str]) -> str | None:
 
 
 def mapping(columns: set[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Our column → the file's column, by what the person gave and then by synonyms.
-
-    Raises DataError for a name that is not ours or not the file's.
-    """
-    check_map(columns, given)
+    """Our column → the file's column, by what the person gave and then by synonyms."""
     taken = set(given.values())
     found = dict(given)
     for ours, names in SYNONYMS.items():
@@ -117,19 +110,3 @@ def mapping(columns: set[str], given: Mapping[str, str]) -> dict[str, str]:
                 found[ours] = theirs
                 taken.add(theirs)
     return found
-
-
-def check_map(columns: set[str], given: Mapping[str, str]) -> None:
-    """Refuse a `--map` that names a column which is not ours or not the file's."""
-    ours = {*ROLLOUT_COLUMNS, *RATE_COLUMNS}
-    for name, theirs in given.items():
-        if name not in ours and not name.startswith(REWARD_PART):
-            raise DataError(
-                f"--map {name}={theirs}: {name!r} is not a column of onedial{nearest(name, ours)}; "
-                f"allowed: {', '.join(sorted(ours))}"
-            )
-        if theirs not in columns:
-            raise DataError(
-                f"--map {name}={theirs}: the file has no column {theirs!r}{nearest(theirs, columns)}; "
-                f"it has: {', '.join(sorted(columns)[:40])}"
-            )

@@ -10,9 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from onedial.analysis.logs.columns import raw_table
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, require
+from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 
 SAME = (
@@ -59,7 +61,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     notes = []
     if "fate" in have:
         notes.append("Every generated rollout is here, silent groups and unused ones included.")
-    return finish(
+    log = finish(
         "onedial",
         "an onedial run",
         raw.select(exprs),
@@ -68,6 +70,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         why={"entropy": "onedial logs entropy per iteration (metrics.jsonl), not per rollout"},
         ignored={"token_ids", "logps", "detail", "schema_version"} & set().union(*(s.columns for s in samples)),
     )
+    return apply_outcome(log, options)
 
 
 def _parts(samples: Sequence[Sample]) -> list[pl.Expr]:
@@ -93,4 +96,5 @@ FORMAT = Format(
     cannot="per-rollout entropy",
     detect=detect,
     read=read,
+    options=("outcome",),
 )

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from onedial.analysis.logs.columns import key_of, number_of, raw_table
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, require
 from onedial.analysis.logs.schema import Coverage, Log
 

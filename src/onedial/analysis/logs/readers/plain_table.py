@@ -8,10 +8,12 @@ from typing import Any
 import polars as pl
 
 from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, truth_of, whole_of
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, split_of_path, step_of_path
 from onedial.analysis.logs.readers.names import STRONG_IDS, WEAK_IDS, find, mapping
+from onedial.analysis.logs.readers.reward_choice import find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
 from onedial.core.errors import DataError
 
@@ -52,8 +54,8 @@ def identity(columns: set[str]) -> str | None:
 def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     columns = set().union(*(sample.columns for sample in samples))
     found = mapping(columns, options.columns)
-    if options.outcome and options.outcome in columns:
-        found["outcome_reward"] = options.outcome
+    if options.outcome:
+        found["outcome_reward"] = _chosen_outcome(samples, columns, options)
         found.pop("correct", None)
     _choose_identity(found, columns, options)
     if not any(name in found for name in MARKS):
@@ -79,6 +81,18 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         ignored=columns - set(found.values()),
         group_parts=tuple(name for name in ("prompt_id", "iteration", "split") if name in have) if made else (),
     )
+
+
+def _chosen_outcome(samples: Sequence[Sample], columns: set[str], options: Options) -> str:
+    """The column that `--outcome` names: one with verdicts or numbers. DataError for any other, or beside a `--map`."""
+    mapped = [name for name in ("correct", "outcome_reward") if name in options.columns]
+    if mapped:
+        raise DataError(
+            f"--outcome {options.outcome} and --map {mapped[0]}={options.columns[mapped[0]]} both name the outcome; "
+            "give one of them"
+        )
+    numeric = [name for name in sorted(columns) if any(_is_mark(sample, name) for sample in samples)]
+    return find_component(str(options.outcome), numeric)
 
 
 def needs(columns: set[str]) -> str:
@@ -252,4 +266,18 @@ FORMAT = Format(
     cannot="what no column says",
     detect=detect,
     read=read,
+    maps=(
+        *NUMBERS,
+        *WHOLES,
+        *WORDS,
+        *MARKS,
+        "truncated",
+        "split",
+        "prompt",
+        "completion",
+        "prompt_id",
+        "group_id",
+        REWARD_PART,
+    ),
+    options=("outcome",),
 )

@@ -8,16 +8,17 @@ group size. What cannot: rewards other than right and wrong, lengths, tokens, an
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, whole_of
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.names import (
     RATE_NAME,
     RIGHT_COUNTS,
@@ -27,7 +28,6 @@ from onedial.analysis.logs.readers.names import (
     TRY_COUNTS,
     WEAK_IDS,
     WEAK_RATES,
-    check_map,
     find,
     norm,
 )  # fmt: skip
@@ -55,9 +55,9 @@ def detect(sample: Sample) -> bool:
     return named and found is not None
 
 
-def find_columns(sample: Sample) -> Found | None:
-    """The rate, right-count and try-count columns; None when the table holds no rates."""
-    columns = sample.columns
+def find_columns(sample: Sample, taken: Collection[str] = ()) -> Found | None:
+    """The rate, right-count and try-count columns but those `taken`; None when the table holds no rates."""
+    columns = sample.columns - set(taken)
     right = _numeric(sample, find(columns, RIGHT_COUNTS))
     tries = _numeric(sample, find(columns, TRY_COUNTS))
     for name in sorted(columns):
@@ -126,8 +126,8 @@ def _distinct(sample: Sample) -> bool:
 def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     columns = set().union(*(sample.columns for sample in samples))
     given = dict(options.columns)
-    check_map(columns, given)
-    found = next((f for f in map(find_columns, samples) if f), None) or Found()
+    taken = given.values()
+    found = next((found for sample in samples if (found := find_columns(sample, taken))), None) or Found()
     found = Found(given.get("rate", found.rate), given.get("k", found.right), given.get("n", found.tries), found.series)
     if found.rate is None and not (found.right and found.tries):
         raise DataError(
@@ -135,12 +135,15 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
             "a rate such as solve_rate or pass_rate, or a count and a total; name yours with --map rate=COLUMN,n=COLUMN"
         )
     notes: list[str] = []
+    if options.tries and found.tries:
+        raise DataError(
+            f"--tries {options.tries}: the table says itself how many rollouts stand behind each rate, in its column "
+            f"{found.tries!r}; leave --tries out, or name another column with --map n=COLUMN"
+        )
     raw, names = _raw(samples, columns, found, given, trouble)
     frame = _with_rates(raw, found, notes)
     frame = _with_tries(frame, found, options, notes, trouble)
-    frame = frame.select(
-        *_identity(raw, names, found, options), "rate", "k", "n", *(["iteration"] if found.series else [])
-    )
+    frame = frame.select(*_identity(raw, names, options), "rate", "k", "n", *_iteration(raw, names, found))
     have = set(frame.collect_schema().names())
     return Log(
         kind="rates",
@@ -226,20 +229,33 @@ def _with_tries(
     tries: pl.Expr = pl.lit(None, dtype=pl.Int64)
     if found.tries:
         tries = number_of(found.tries, have[found.tries]).round().cast(pl.Int64, strict=False)
+    elif found.rate and FRACTION.match(str(_first_text(frame, found.rate, have) or "")):
+        if options.tries:
+            raise DataError(
+                f"--tries {options.tries}: the rates in {found.rate!r} are fractions, which say how many rollouts "
+                "stand behind each; leave --tries out"
+            )
+        tries = pl.col(found.rate).str.extract(FRACTION.pattern, 2).cast(pl.Int64)
     elif options.tries:
         tries = pl.lit(options.tries, dtype=pl.Int64)
-        notes.append(f"Each rate is over {options.tries} rollouts, as you said.")
-    elif found.rate and FRACTION.match(str(_first_text(frame, found.rate, have) or "")):
-        tries = pl.col(found.rate).str.extract(FRACTION.pattern, 2).cast(pl.Int64)
+        notes.append(f"Each rate is over {options.tries} rollouts, as you said.{_misfits(frame, options.tries)}")
     else:
         size, note = _infer_tries(frame, found, have)
         notes.append(note)
         tries = pl.lit(size, dtype=pl.Int64)
     frame = frame.with_columns(n=pl.when(pl.col("rate").is_not_null()).then(tries))
     right = (pl.col("rate") * pl.col("n")).round().cast(pl.Int64)
-    if found.right and found.rate is None:
+    if found.right and (found.rate is None or "k" in options.columns):
         right = number_of(found.right, have[found.right]).round().cast(pl.Int64, strict=False)
     return frame.with_columns(k=right)
+
+
+def _misfits(frame: pl.LazyFrame, tries: int) -> str:
+    """How many rates cannot come from that many tries, rates rounded to two decimals allowed for; empty when none."""
+    exact = pl.col("rate") * tries
+    off = (exact - exact.round()).abs() > 0.005 * tries
+    count = int(frame.select(off.sum()).collect(engine="streaming").item() or 0)
+    return f" {count:,} of the rates are no multiple of 1/{tries}: the number does not fit the table." if count else ""
 
 
 def _first_text(frame: pl.LazyFrame, name: str, have: pl.Schema) -> str | None:
@@ -298,7 +314,16 @@ def _grid(rates: np.ndarray, limit: int, slack: float) -> int | None:
     return None
 
 
-def _identity(raw: pl.LazyFrame, names: dict[str, str], found: Found, options: Options) -> list[pl.Expr]:
+def _iteration(raw: pl.LazyFrame, names: dict[str, str], found: Found) -> list[pl.Expr]:
+    """The number of the epoch in a series, or the column that `--map iteration=` names."""
+    if found.series:
+        return [pl.col("iteration")]
+    if "iteration" not in names:
+        return []
+    return [whole_of(names["iteration"], raw.collect_schema()[names["iteration"]]).alias("iteration")]
+
+
+def _identity(raw: pl.LazyFrame, names: dict[str, str], options: Options) -> list[pl.Expr]:
     have = raw.collect_schema()
     out = [
         text_of(names[ours], have[names[ours]]).alias(ours)
@@ -324,4 +349,6 @@ FORMAT = Format(
     cannot="groups, rewards other than right and wrong, lengths, tokens, training",
     detect=detect,
     read=read,
+    maps=tuple(RATE_COLUMNS),
+    options=("tries",),
 )

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import json_rows
 from onedial.analysis.logs.log_files import ReadErrors, file_kind
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path
 from onedial.analysis.logs.readers.messages import key, plain
+from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.readers.rows import as_float
-from onedial.analysis.logs.readers.trl import choose_outcome, overlap_of
+from onedial.analysis.logs.readers.trl import overlap_of
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
 
@@ -37,7 +39,7 @@ def detect(sample: Sample) -> bool:
 
 def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     parts = _components(samples)
-    outcome, reward_is = choose_outcome(parts, options) if parts else (None, "")
+    outcome, reward_is = choose_component(parts, options) if parts or options.outcome else (None, "")
     counts = {"repeated": 0, "cut": 0}
     frame = store_rows(_rows(samples, options, trouble, parts, outcome, counts))
     notes = [
@@ -165,4 +167,5 @@ FORMAT = Format(
     cannot="token counts, truncation; batches between flushes; evaluation is unmarked",
     detect=detect,
     read=read,
+    options=("outcome",),
 )

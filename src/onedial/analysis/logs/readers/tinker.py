@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish
+from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.readers.rows import as_float, as_list, number, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
@@ -18,7 +20,7 @@ def detect(sample: Sample) -> bool:
 
 
 def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
-    return finish(
+    log = finish(
         "tinker",
         "tinker's rollout summary",
         store_rows(_rows(samples, trouble)),
@@ -37,6 +39,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
             "truncated": "tinker's summaries do not say why an answer ended",
         },
     )
+    return apply_outcome(log, options)
 
 
 def _rows(samples: Sequence[Sample], trouble: ReadErrors) -> Iterator[dict[str, Any]]:
@@ -75,4 +78,5 @@ FORMAT = Format(
     cannot="text, prompt identity across iterations, truncation",
     detect=detect,
     read=read,
+    options=("outcome",),
 )

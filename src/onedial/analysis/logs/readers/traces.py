@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path, step_of_path
 from onedial.analysis.logs.readers.messages import content_of, key, plain
+from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.readers.rows import as_float, as_list, number, numbers, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
@@ -36,7 +38,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
             "share and mean, since its reward judges nothing."
         )
     prime = any("rollouts" in sample.place.parts for sample in chosen)
-    return finish(
+    log = finish(
         "prime-rl" if prime else "verifiers-v1",
         "the trace",
         frame,
@@ -49,6 +51,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         ),
         why={"entropy": "traces hold no entropies", "correct": "traces hold rewards, not a verdict"},
     )
+    return apply_outcome(log, options)
 
 
 def choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
@@ -216,4 +219,5 @@ FORMAT = Format(
     cannot="entropy; with `effective` files alone, what was filtered out",
     detect=detect,
     read=read,
+    options=("outcome",),
 )

@@ -13,9 +13,11 @@ from pathlib import Path
 import polars as pl
 
 from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
-from onedial.analysis.logs.readers.common import count_of, finish, listed, outcome_component, require, split_of_path
+from onedial.analysis.logs.reader_options import Options
+from onedial.analysis.logs.readers.common import count_of, finish, listed, require, split_of_path
+from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.core.errors import DataError
 
@@ -46,7 +48,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     if not parts:
         raise DataError(f"{samples[0].file}: TRL's log has a number column per reward function, and here there is none")
     raw, repeated = drop_repeats(raw, samples, columns)
-    outcome, reward_is = choose_outcome(parts, options)
+    outcome, reward_is = choose_component(parts, options)
     credit = [name for name in ("advantage", "advantages") if name in have]
     total = pl.sum_horizontal(number_of(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
     none = pl.all_horizontal(pl.col(name).is_null() for name in parts)
@@ -71,7 +73,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         "TRL",
         frame,
         samples=samples,
-        coverage=_coverage(parts, outcome, reward_is, repeated, samples),
+        coverage=_coverage(parts, reward_is, repeated, samples),
         ignored={name for sample in samples for name in sample.columns} - set(columns),
         why=dict.fromkeys(("completion_tokens", "prompt_tokens", "truncated", "finish_reason"), NO_LENGTHS),
     )
@@ -80,21 +82,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
 NO_LENGTHS = "TRL logs no token counts and no finish reasons, only text"
 
 
-def choose_outcome(parts: Sequence[str], options: Options) -> tuple[str | None, str]:
-    """(the component that is the outcome, or None for the sum; what the reward is, in words)."""
-    if len(parts) == 1:
-        return parts[0], f"the reward function {parts[0]}"
-    if options.outcome in parts:
-        return options.outcome, f"the reward function {options.outcome} (chosen)"
-    named = outcome_component(parts) if options.outcome is None else None
-    if named:
-        return named, f"the reward function {named}, by its name the one that judges correctness"
-    return None, f"the plain sum of {listed(parts)} (the log does not hold the weights)"
-
-
-def _coverage(
-    parts: Sequence[str], outcome: str | None, reward_is: str, repeated: int, samples: Sequence[Sample]
-) -> Coverage:
+def _coverage(parts: Sequence[str], reward_is: str, repeated: int, samples: Sequence[Sample]) -> Coverage:
     notes = [
         "Only the last generation batch of each logging interval is in the log: shares describe that sample of the "
         "run, and totals such as tokens are not the run's.",
@@ -167,4 +155,5 @@ FORMAT = Format(
     cannot="token counts, truncation, reward weights; batches between logging steps; evaluation is unmarked",
     detect=detect,
     read=read,
+    options=("outcome",),
 )

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path, step_of_path
 from onedial.analysis.logs.readers.messages import key, plain, written
+from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.readers.rows import as_float, number, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
@@ -45,7 +47,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         )
     if len(samples) > 1:
         notes.append(f"{len(samples)} result files were read; groups never span two files.")
-    return finish(
+    log = finish(
         "verifiers",
         "verifiers' results file",
         frame,
@@ -57,6 +59,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         ),
         why={"correct": "the results file holds rewards, not a verdict", "policy_version": "the file does not name it"},
     )
+    return apply_outcome(log, options)
 
 
 def _rows(
@@ -174,4 +177,5 @@ FORMAT = Format(
     cannot="token counts in older files; advantages",
     detect=detect,
     read=read,
+    options=("outcome",),
 )

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import polars as pl
 
 from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of
-from onedial.analysis.logs.formats import Format, Options, Sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
+from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, require, split_of_path, step_of_path
+from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 
 TEXTS = ("input", "output", "gts", "uid", "acc", "data_source", "pred", "request_id", "finish_reason")
@@ -46,7 +48,10 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     notes: list[str] = []
     raw = _with_groups(raw, v1, notes)
     score = number_of("score", have["score"])
-    reward, reward_is = _outcome(raw, have, score, notes)
+    chosen = options.outcome
+    if chosen is not None:
+        chosen = find_component(chosen, [*extras, *(name for name in ("score", "acc") if name in have)])
+    reward, reward_is = _outcome(raw, have, score, notes, chosen)
     columns = {
         "split": pl.col("__split"),
         "iteration": pl.col("__step"),
@@ -64,7 +69,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)
     renamed = {"answer": "gts", "parsed_answer": "pred", "source": "data_source", "finish_reason": "finish_reason"}
     columns |= {ours: pl.col(theirs).cast(pl.String) for ours, theirs in renamed.items() if theirs in have}
-    return finish(
+    log = finish(
         "verl",
         "verl",
         raw.select(**columns),
@@ -81,6 +86,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
             ("completion_tokens", "prompt_tokens", "truncated"), "verl's dump holds text, no token counts"
         ),
     )
+    return log if chosen in ("score", "acc") else apply_outcome(log, options)
 
 
 def _numeric_extras(samples: Sequence[Sample]) -> list[str]:
@@ -122,12 +128,14 @@ def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> pl.LazyFrame:
     return raw
 
 
-def _outcome(raw: pl.LazyFrame, have: pl.Schema, score: pl.Expr, notes: list[str]) -> tuple[dict[str, pl.Expr], str]:
-    """Reward columns: `acc` is the outcome where every scored row has a usable one, else `score`."""
-    if "acc" in have:
+def _outcome(
+    raw: pl.LazyFrame, have: pl.Schema, score: pl.Expr, notes: list[str], chosen: str | None
+) -> tuple[dict[str, pl.Expr], str]:
+    """Reward columns: as `chosen`, else `acc` where every scored row has a usable one, else `score`."""
+    if "acc" in have and chosen != "score":
         acc = number_of("acc", have["acc"])
         gaps = raw.select((acc.is_null() & score.is_not_null()).sum()).collect(engine="streaming").item()
-        if not gaps:
+        if not gaps or chosen == "acc":
             notes.append(
                 "`acc` is the outcome; `score`, which may include shaping such as a length penalty, is kept beside it."
             )
@@ -148,4 +156,5 @@ FORMAT = Format(
     cannot="token counts, truncation; groups that a filter evicted; shaping apart from the outcome without acc",
     detect=detect,
     read=read,
+    options=("outcome",),
 )
