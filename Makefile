@@ -11,7 +11,7 @@ TRAIN_ARGS ?= --config examples/arithmetic.toml
 PEERS := verl tensordict pyvers importlib_metadata zipp orjson codetiming omegaconf
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check slow format constraints clean
+.PHONY: help train test check slow docs format constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ check: $(VENV)/.tested ## style and types
 slow: $(VENV)/.tested ## the tests left out of `make test`: real training, kills, parity on real models
 	@$(PY) -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
 
+docs: $(VENV)/.documented ## the reference pages from the code, then the site, in site/ (offline, warnings are errors)
+	@$(PY) tools/reference.py
+	@$(PY) tools/diagram.py
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
 format: $(VENV)/.tested ## rewrite the sources in the project's style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
@@ -38,8 +43,8 @@ constraints: $(VENV)/.tested ## rewrite constraints.txt from what .venv holds
 	@{ grep '^#' constraints.txt; $(PIP) freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+[a-z0-9.]*$$//'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
-clean: ## remove .venv and caches (never runs/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove .venv, site/ and caches (never runs/)
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache
 
 # The environment itself: a half-made one (no stamp) is made anew.
 $(VENV)/.made:
@@ -66,4 +71,9 @@ $(VENV)/.tested: $(VENV)/.installed
 	@echo "installing the test tools into $(VENV)"
 	@$(PIP) install -qq -c constraints.txt -e '.[test]'
 	@$(PIP) install -qq -c constraints.txt --no-deps $(PEERS)
+	@touch $@
+
+$(VENV)/.documented: $(VENV)/.tested
+	@echo "installing the documentation tools into $(VENV)"
+	@$(PIP) install -qq -c constraints.txt -e '.[docs]'
 	@touch $@

@@ -1,0 +1,218 @@
+"""Writes the reference pages under docs/reference from the tables in the code: `python tools/reference.py`.
+
+Each page is the text that one function below returns, so a page cannot say what the code does not hold.
+`tests/test_reference_pages.py` compares the files with these functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+COMMAND = "make docs"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; vertical bars inside cells are escaped."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for row in rows:
+        cells = (" ".join(str(cell).split()).replace("|", "\\|") for cell in row)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(title: str, *parts: str) -> str:
+    """A page with its heading; says at the top that it is generated."""
+    note = f"<!-- Generated from the code by `{COMMAND}`; changes made here are overwritten. -->"
+    return "\n\n".join([note, f"# {title}", *parts]) + "\n"
+
+
+def code(value: object) -> str:
+    """A value as inline code; a dash for nothing."""
+    return "–" if value in (None, "") else f"`{value}`"
+
+
+def settings_page() -> str:
+    """Every field of `Run`."""
+    from onedial.core.settings import Run
+
+    rows = [
+        (code(cell.name), code(_default(cell)), cell.metadata.get("help", ""))
+        for cell in fields(Run)
+        if cell.name not in ("task_options", "algorithm")
+    ]
+    return page(
+        "Settings of a run",
+        "A setting is a line of a TOML file, a flag of `onedial train`, or an argument of `onedial.Run`. "
+        "Later ones win: defaults, then the file, then the command line.",
+        "Two tables of the file hold more: `[task]` has the task's `name` and [its options](tasks.md), `[algorithm]` "
+        "has the `row` and [any cell](cells.md) that differs from it. On the command line these are `--task.OPTION` "
+        "and `--algorithm.CELL`.",
+        table(("setting", "default", "meaning"), rows),
+    )
+
+
+def _default(cell: Any) -> object:
+    return cell.default if isinstance(cell.default, str | int | float | bool) else None
+
+
+def cells_page() -> str:
+    """Every cell of `Algorithm`."""
+    from onedial.cli.algorithms import cell_meanings
+    from onedial.core.algorithm import CHOICES, Algorithm
+
+    meanings = cell_meanings()
+    rows = [
+        (code(cell.name), code(_default(cell)), ", ".join(map(code, CHOICES.get(cell.name, ()))), meanings[cell.name])
+        for cell in fields(Algorithm)
+        if cell.name not in ("name", "paper")
+    ]
+    return page(
+        "Cells of an algorithm",
+        "An algorithm is one row of independent choices. A cell is changed for one run by `--algorithm.CELL VALUE`, "
+        "in Python by `dataclasses.replace`. Rows that contradict themselves are refused with the reason.",
+        table(("cell", "default", "allowed", "meaning"), rows),
+    )
+
+
+def rows_page() -> str:
+    """Every row of the algorithm table, its paper and its gradient coefficient."""
+    from onedial.cli.algorithms import COEFFICIENTS, LEGEND, main_cells
+    from onedial.core.algorithm_table import ALGORITHMS
+    from onedial.core.maths.coefficient import coefficient_of
+
+    main = [{"row": code(name), **main_cells(row)} for name, row in ALGORITHMS.items()]
+    unified = [asdict(coefficient_of(row)) for row in ALGORITHMS.values()]
+    return page(
+        "The algorithm table",
+        "`onedial algorithms` prints this table, `onedial algorithms ROW` every cell of one row.",
+        table(list(main[0]), [list(row.values()) for row in main]),
+        LEGEND,
+        "## Papers",
+        table(("row", "paper"), [(code(name), row.paper) for name, row in ALGORITHMS.items()]),
+        "## Gradient coefficients",
+        "Who writes the completions, what judges them, and what multiplies ∇log π: Table 10 of DeepSeekMath, made "
+        "from the cells. `onedial algorithms --coefficients` prints it.",
+        table(list(unified[0]), [list(row.values()) for row in unified]),
+        COEFFICIENTS,
+    )
+
+
+def metrics_page() -> str:
+    """Every metric of `metrics.jsonl`."""
+    from onedial.training.trainer.metrics import METRICS
+
+    return page(
+        "Metrics",
+        "A run appends one JSON object per iteration to `metrics.jsonl`, with every key below. The value is `null` "
+        "where nothing was measured. The live view, the trackers and the curves of the page show the same numbers.",
+        table(("key", "meaning"), [(code(name), meaning) for name, meaning in METRICS.items()]),
+    )
+
+
+def formats_page() -> str:
+    """Every log format that `inspect`, `report` and `plan` read."""
+    from onedial.analysis.logs.detect import ALIASES, FORMATS
+
+    parts = []
+    for name, form in FORMATS.items():
+        also = [alias for alias, of in ALIASES.items() if of == name]
+        words = f"Name: {code(name)}" + (f"; also {', '.join(map(code, also))}" if also else "")
+        shown = table(("", ""), [("where", form.where), ("shows", form.shows), ("cannot show", form.cannot)])
+        parts.append(f"## {form.title}\n\n{words}\n\n{shown}")
+    return page(
+        "Log formats",
+        "The format is recognized by the content of the files. `--format NAME` chooses one by hand.",
+        *parts,
+    )
+
+
+def tasks_page() -> str:
+    """Every built-in task with its options."""
+    from onedial.training.tasks.registry import TASKS, open_task
+
+    parts = []
+    for name, factory in TASKS.items():
+        options = [
+            (code(option), code(parameter.annotation), _option_default(parameter))
+            for option, parameter in inspect.signature(factory).parameters.items()
+        ]
+        said = f"## {name}\n\n{_prose(factory)}"
+        parts.append(said + ("\n\n" + table(("option", "type", "default"), options) if options else ""))
+    return page(
+        "Tasks",
+        "`--task NAME` chooses one of these, `--task.OPTION VALUE` sets an option.",
+        *parts,
+        "## Any other task",
+        _prose(open_task),
+    )
+
+
+def _option_default(parameter: inspect.Parameter) -> str:
+    return "required" if parameter.default is parameter.empty else code(parameter.default)
+
+
+def _prose(thing: object) -> str:
+    return inspect.getdoc(thing) or ""
+
+
+def commands_page() -> str:
+    """Every command with its options."""
+    from onedial.cli.main import available
+
+    parts = []
+    for name, summary in available().items():
+        module = importlib.import_module(f"onedial.cli.{name}")
+        parser = argparse.ArgumentParser(prog=f"onedial {name}", add_help=False)
+        module.configure(parser)
+        rows = [_option(action) for action in parser._actions if not _is_setting(name, action)]
+        text = module.HELP.strip()
+        more = "\n\nEvery [setting](settings.md) is an option too." if name == "train" else ""
+        parts.append(
+            f"## onedial {name}\n\n```text\n{text}\n```\n\n{table(('option', 'default', 'meaning'), rows)}{more}"
+        )
+        assert summary
+    return page("Commands", "`onedial COMMAND --help` prints the same.", *parts)
+
+
+def _is_setting(command: str, action: argparse.Action) -> bool:
+    from onedial.core.settings import RUN_FIELDS
+
+    return command == "train" and action.dest in RUN_FIELDS
+
+
+def _option(action: argparse.Action) -> tuple[str, str, str]:
+    shown = action.metavar if isinstance(action.metavar, str) else None
+    name = ", ".join(action.option_strings) or shown or action.dest
+    value = f" {shown or action.dest.upper()}" if action.option_strings and action.nargs != 0 else ""
+    default = action.default if isinstance(action.default, str | int | float) else None
+    plain = None if default is False or default == argparse.SUPPRESS else default
+    return code(name + value), code(plain), (action.help or "").replace("%%", "%")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings": settings_page,
+    "cells": cells_page,
+    "rows": rows_page,
+    "metrics": metrics_page,
+    "formats": formats_page,
+    "tasks": tasks_page,
+    "commands": commands_page,
+}
+
+
+def main() -> None:
+    """Writes every page."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (FOLDER / f"{name}.md").write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
