@@ -22,7 +22,7 @@ Box = tuple[int, int, int, int, str, str, str]  # x, y, width, height, kind, tit
 
 CORE = "types · errors · algorithm table · settings · files of a run; imports nothing from above"
 BOXES: list[Box] = [
-    (20, 20, 880, 40, "panel", "cli", "one module per command: train · eval · inspect · plan · report · algorithms · bench"),
+    (20, 20, 880, 40, "panel", "cli", "by command: train · eval · inspect · plan · report · algorithms · bench"),
     (20, 100, 330, 370, "panel", "analysis", "no torch"),
     (40, 150, 290, 54, "box", "logs", "readers of every format → one table"),
     (40, 236, 290, 54, "box", "findings", "groups, prompts, figures with intervals"),
@@ -74,9 +74,8 @@ def draw(colours: dict[str, str]) -> str:
     parts += [_box(box, colours) for box in BOXES]
     for points in ARROWS:
         path = " ".join(f"{x},{y}" for x, y in points)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colours["line"]}" stroke-width="1.5" marker-end="url(#tip)"/>'
-        )
+        style = f'fill="none" stroke="{colours["line"]}" stroke-width="1.5" marker-end="url(#tip)"'
+        parts.append(f'<polyline points="{path}" {style}/>')
     parts += [_text(x, y, 12, colours["soft"], label) for x, y, label in LABELS]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
