@@ -24,7 +24,7 @@ ORDER = (
     "analysis.logs", "analysis.planning", "analysis.findings", "analysis.page",
     "training.verify", "training.tasks", "training.budget", "training.lm", "training.models", "training.rollout",
     "training.evaluation", "training.trainer",
-    "bench", "cli", "__main__",
+    "evidence", "bench", "cli", "__main__",
 )  # fmt: skip
 WINGS = {"analysis", "training"}
 # Packages that come with an extra, or that are slow to load and serve one purpose.

@@ -27,7 +27,7 @@ from onedial.core.text_safety import escape_control
 
 # Every command there may be, in the order a newcomer meets them; those whose module is absent are not shown.
 COMMANDS = (
-    "train", "eval", "compare", "inspect", "plan", "report", "reproduce", "algorithms", "bench", "doctor",
+    "train", "eval", "compare", "inspect", "plan", "report", "reproduce", "algorithms", "explain", "bench", "doctor",
 )  # fmt: skip
 PROG = "onedial"
 WIDTH = 80
