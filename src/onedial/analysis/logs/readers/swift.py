@@ -15,6 +15,7 @@ from onedial.analysis.logs.lines import json_rows
 from onedial.analysis.logs.log_files import ReadErrors, file_kind
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path
+from onedial.analysis.logs.readers.group_order import BY_ORDER, BY_TEXT, number_blocks
 from onedial.analysis.logs.readers.messages import key, plain
 from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.readers.rows import as_float
@@ -40,13 +41,20 @@ def detect(sample: Sample) -> bool:
 def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
     parts = _components(samples)
     outcome, reward_is = choose_component(parts, options) if parts or options.outcome else (None, "")
-    counts = {"repeated": 0, "cut": 0}
+    counts = {"repeated": 0, "cut": 0, "split": 0}
     frame = store_rows(_rows(samples, options, trouble, parts, outcome, counts))
     notes = [
         "Only the last generation batch before each flush is in the log: shares describe that sample of the run, and "
         "totals such as tokens are not the run's.",
-        "The log names no groups: rows of one flush with the same prompt are taken as one group.",
     ]
+    if counts["split"]:
+        notes.append(
+            "The log names no groups: equal blocks of neighboring rows with one prompt are taken as groups. "
+            f"{count_of(counts['split'], 'group')} would be merged with another by the prompt text alone, because the "
+            "prompt was drawn more than once."
+        )
+    else:
+        notes.append("The log names no groups: rows of one flush with the same prompt are taken as one group.")
     if len(parts) > 1:
         notes.append(f"Several reward columns: outcome is {reward_is}. Choose another with --outcome NAME or total.")
     if counts["repeated"]:
@@ -61,7 +69,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         coverage=Coverage(
             last_batch_only=True,
             evaluation_mixed_in=None,
-            group_identity="inferred from the prompt text",
+            group_identity=BY_ORDER if counts["split"] else BY_TEXT,
             reward_is=reward_is,
             notes=tuple(notes),
         ),
@@ -115,11 +123,15 @@ def _rows(
             counts["cut"] += max(len(table[name]) for name in used) - size
             hashes = [hash(key([table[name][i] for name in used])) for i in range(size)]
             prompts = [key(prompt) for prompt in table["prompt"][:size]]
+            blocks = number_blocks(prompts)
             repeated = overlap_of(before, hashes, prompts)
+            named = set(zip(prompts[repeated:], blocks[repeated:], strict=True))
+            counts["split"] += len(named) - len(set(prompts[repeated:]))
             counts["repeated"] += repeated
             before = hashes
             for i in range(repeated, size):
-                yield _row(sample, line, table, i, parts, outcome, options)
+                row = _row(sample, line, table, i, parts, outcome, options)
+                yield {**row, "group_id": f"{row['group_id']}/{blocks[i]}"}
 
 
 def _row(

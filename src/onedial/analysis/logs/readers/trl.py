@@ -17,6 +17,7 @@ from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, listed, require, split_of_path
+from onedial.analysis.logs.readers.group_order import OrderedGroups, order_groups
 from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.core.errors import DataError
@@ -53,27 +54,25 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     total = pl.sum_horizontal(number_of(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
     none = pl.all_horizontal(pl.col(name).is_null() for name in parts)
     total = pl.when(~none).then(total)
-    frame = (
-        raw.with_columns(text_of("prompt", have["prompt"]), text_of("completion", have["completion"]))
-        .with_columns(prompt_id=key_of("prompt"))
-        .select(
-            iteration=pl.col("step").cast(pl.Int64, strict=False),
-            prompt_id=pl.col("prompt_id"),
-            group_id=key_of(FILE, "step", "prompt_id"),
-            completion_chars=pl.col("completion").str.len_chars().cast(pl.Int64),
-            outcome_reward=number_of(outcome, have[outcome]) if outcome else total,
-            **({"advantage": pl.coalesce(number_of(n, have[n]) for n in credit)} if credit else {}),
-            **({"shaped_reward": total} if outcome and len(parts) > 1 else {}),
-            **({"prompt": pl.col("prompt"), "completion": pl.col("completion")} if options.text else {}),
-            **({REWARD_PART + n: number_of(n, have[n]) for n in parts} if len(parts) > 1 else {}),
-        )
+    texts = raw.with_columns(text_of("prompt", have["prompt"]), text_of("completion", have["completion"]))
+    groups = order_groups(texts.with_columns(prompt_id=key_of("prompt")), "file")
+    frame = groups.frame.select(
+        iteration=pl.col("step").cast(pl.Int64, strict=False),
+        prompt_id=pl.col("prompt_id"),
+        group_id=key_of(FILE, "step", "__block", "prompt_id"),
+        completion_chars=pl.col("completion").str.len_chars().cast(pl.Int64),
+        outcome_reward=number_of(outcome, have[outcome]) if outcome else total,
+        **({"advantage": pl.coalesce(number_of(n, have[n]) for n in credit)} if credit else {}),
+        **({"shaped_reward": total} if outcome and len(parts) > 1 else {}),
+        **({"prompt": pl.col("prompt"), "completion": pl.col("completion")} if options.text else {}),
+        **({REWARD_PART + n: number_of(n, have[n]) for n in parts} if len(parts) > 1 else {}),
     )
     return finish(
         "trl",
         "TRL",
         frame,
         samples=samples,
-        coverage=_coverage(parts, reward_is, repeated, samples),
+        coverage=_coverage(parts, reward_is, repeated, samples, groups),
         ignored={name for sample in samples for name in sample.columns} - set(columns),
         why=dict.fromkeys(("completion_tokens", "prompt_tokens", "truncated", "finish_reason"), NO_LENGTHS),
     )
@@ -82,12 +81,13 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
 NO_LENGTHS = "TRL logs no token counts and no finish reasons, only text"
 
 
-def _coverage(parts: Sequence[str], reward_is: str, repeated: int, samples: Sequence[Sample]) -> Coverage:
+def _coverage(
+    parts: Sequence[str], reward_is: str, repeated: int, samples: Sequence[Sample], groups: OrderedGroups
+) -> Coverage:
     notes = [
         "Only the last generation batch of each logging interval is in the log: shares describe that sample of the "
         "run, and totals such as tokens are not the run's.",
-        "The log names no groups: rows of one file with the same prompt are taken as one group. A prompt drawn twice "
-        "in a batch counts as one larger group.",
+        groups.note,
         "An evaluation at a logged step overwrites that step's file, without a mark: some rows may be evaluation.",
     ]
     if len(parts) > 1:
@@ -106,7 +106,7 @@ def _coverage(parts: Sequence[str], reward_is: str, repeated: int, samples: Sequ
     return Coverage(
         last_batch_only=True,
         evaluation_mixed_in=evaluation,
-        group_identity="inferred from the prompt text",
+        group_identity=groups.identity,
         reward_is=reward_is,
         notes=tuple(notes),
     )

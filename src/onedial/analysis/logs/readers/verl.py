@@ -16,8 +16,9 @@ from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, require, split_of_path, step_of_path
+from onedial.analysis.logs.readers.group_order import order_groups
 from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
-from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
 
 TEXTS = ("input", "output", "gts", "uid", "acc", "data_source", "pred", "request_id", "finish_reason")
 KNOWN = (*TEXTS, "score", "step", "reward")
@@ -46,7 +47,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     )
     raw = raw.with_columns(prompt_id=key_of("input") if options.text else pl.col("input"))
     notes: list[str] = []
-    raw = _with_groups(raw, v1, notes)
+    raw, identity = _with_groups(raw, v1, notes)
     score = number_of("score", have["score"])
     chosen = options.outcome
     if chosen is not None:
@@ -77,7 +78,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         coverage=Coverage(
             survivors_only=None,
             evaluation_mixed_in=None if not any(split_of_path(s.place.parent) for s in samples) else False,
-            group_identity="given" if v1 else "inferred from the prompt text",
+            group_identity=identity,
             reward_is=reward_is,
             notes=tuple(notes),
         ),
@@ -102,14 +103,12 @@ def _numeric_extras(samples: Sequence[Sample]) -> list[str]:
     ]
 
 
-def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> pl.LazyFrame:
+def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> tuple[pl.LazyFrame, GroupIdentity]:
     """`__group`, and for V1 one row per rollout (its last output)."""
     if not v1:
-        notes.append(
-            "The log names no groups: rows of one step with the same prompt are taken as one group. A prompt drawn "
-            "twice in a step counts as one larger group."
-        )
-        return raw.with_columns(__group=key_of("__split", "__step", "prompt_id"))
+        groups = order_groups(raw, "step")
+        notes.append(groups.note)
+        return groups.frame.with_columns(__group=key_of("__split", "__step", "__block", "prompt_id")), groups.identity
     uid, parent = pl.col("uid"), pl.col(FILE).str.replace(r"[^/\\]*$", "")
     raw = raw.with_columns(
         __uid=pl.coalesce(uid.str.extract(UID, 1), uid),
@@ -125,7 +124,7 @@ def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> pl.LazyFrame:
     notes.append(
         "With verl's group filter on, evicted groups are not in the dump; `acc` is not dumped by this trainer version."
     )
-    return raw
+    return raw, "given"
 
 
 def _outcome(
