@@ -141,7 +141,7 @@ def test_dial_weighs_groups_as_python_does(browser: Any, path: Path) -> None:
 def test_filters_of_the_sample_groups(browser: Any, path: Path) -> None:
     with Opened(browser, path) as opened:
         chips = opened.page.locator("#group-list .chip")
-        for kind, words in (("mixed", "mixed"), ("right", "all right"), ("wrong", "all wrong")):
+        for kind, words in (("mixed", "mixed"), ("right", "all correct"), ("wrong", "all wrong")):
             opened.page.locator(f"[data-filter={kind}]").click()
             assert set(chips.all_inner_texts()) == {words}
         opened.page.locator("[data-filter=all]").click()

@@ -1,7 +1,14 @@
-"""Findings as one self-contained HTML file: `write_html(path, log)`, and `write_run` for onedial's own runs."""
+"""A log, or an onedial run with its curves, as one self-contained HTML file.
+
+page.py          what the page shows (`write_html` for a log, `write_curves` for a run without rollouts)
+samples.py       groups to read
+curves.py        metrics.jsonl and, in heldout.py, eval.jsonl as plots; run_records.py reads both
+render.py        the HTML text: style/*.css and script/*.js put inside
+"""
 
 from __future__ import annotations
 
-from onedial.analysis.page.page import page_data, render, write_curves, write_html
+from onedial.analysis.page.page import page_data, write_curves, write_html
+from onedial.analysis.page.render import render
 
 __all__ = ["page_data", "render", "write_curves", "write_html"]

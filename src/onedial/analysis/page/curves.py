@@ -204,8 +204,6 @@ def _note(pooled: int, width: float, interval: bool) -> str:
     words = []
     if pooled > 1:
         words.append(f"each point is the mean of {pooled} iterations")
-    if width:
-        words.append("points are measured, the line is smoothed over its neighbours")
     if interval:
         words.append("band: 95 % interval over groups" + (" of the smoothed share" if width else ""))
     return "; ".join(words)

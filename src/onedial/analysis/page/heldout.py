@@ -15,6 +15,7 @@ from onedial.analysis.page.run_records import number_of, read_records
 
 MOST_LEVELS = 6
 LEVEL_ROLES = ("plain", "alt", "third", "fourth", "fifth", "sixth")
+SECTION = {"section": "heldout"}  # where the page puts these plots
 BAND = "band: 95 % interval over the held-out prompts"
 
 
@@ -64,7 +65,7 @@ def _over_iterations(records: Sequence[Mapping[str, Any]]) -> Plot:
             shares = [_at(record, field, common[-1]) for record in records]
             series.append(_series(f"{word}@{common[-1]}", role, shares))
     x = tuple(record["iteration"] for record in records)
-    return Plot("line", "Held-out accuracy", "iteration", "accuracy", x, tuple(series), note=BAND)
+    return Plot("line", "Held-out accuracy", "iteration", "accuracy", x, tuple(series), note=BAND, extra=SECTION)
 
 
 def _over_k(records: Sequence[Mapping[str, Any]]) -> Plot | None:
@@ -82,7 +83,7 @@ def _over_k(records: Sequence[Mapping[str, Any]]) -> Plot | None:
                 series.append(_series(name, role if record is ends[-1] else f"{role}-first", shares))
     title = "Held-out pass@k and maj@k by the number of samples"
     x = tuple(float(k) for k in ks)
-    return Plot("line", title, "samples k", "accuracy", x, tuple(series), log_x=True, note=BAND)
+    return Plot("line", title, "samples k", "accuracy", x, tuple(series), log_x=True, note=BAND, extra=SECTION)
 
 
 def _by_level(records: Sequence[Mapping[str, Any]]) -> Plot | None:
@@ -97,7 +98,9 @@ def _by_level(records: Sequence[Mapping[str, Any]]) -> Plot | None:
     )
     more = f"; {len(names) - len(shown)} more levels are not drawn" if len(names) > len(shown) else ""
     x = tuple(record["iteration"] for record in records)
-    return Plot("line", "Held-out accuracy by level", "iteration", "accuracy", x, series, note=BAND + more)
+    return Plot(
+        "line", "Held-out accuracy by level", "iteration", "accuracy", x, series, note=BAND + more, extra=SECTION
+    )
 
 
 def _mapping(record: Mapping[str, Any], field: str) -> Mapping[str, Any]:

@@ -1,31 +1,24 @@
-"""Findings as one HTML file that needs nothing else: style, script and data inside, no network, small hand-made SVG.
-
-Text of a log is hostile until shown otherwise (models write HTML, scripts, terminal escapes, right-to-left overrides).
-It enters the page in a JSON block in which `<`, `>` and `&` are escaped, reaches the screen through `textContent`
-only, and the content security policy allows no script or style but the two whose hashes it names.
-"""
+"""What the page of a log shows, as JSON values, and the page as a file (`render` makes the HTML)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onedial import __version__
 from onedial.analysis.findings import Evidence, Finding, Plot, collect, findings_of
 from onedial.analysis.findings.evidence import texts_of
-from onedial.analysis.findings.finding import plain
+from onedial.analysis.findings.finding import percent, plain
 from onedial.analysis.logs.schema import Log
+from onedial.analysis.page.render import render
 from onedial.analysis.page.samples import sample_groups
 from onedial.core.errors import DataError
-from onedial.core.text_safety import escape_control
+from onedial.core.palette import GROUP_KINDS
 
 FOOTER = f"onedial {__version__}. Intervals are 95 %. This file is complete: it loads nothing from anywhere."
+KINDS = {kind: style.label for kind, style in GROUP_KINDS.items()} | {"one": "single", "empty": "not judged"}
 MOST_LISTED = 1500  # prompts whose text is kept for the lists behind bars
 
 
@@ -61,9 +54,9 @@ def write_html(
 def write_curves(path: Path | str, *, title: str, curves: Sequence[Plot], notes: Sequence[str]) -> Path:
     """Write the page of a run that generated nothing: curves and notes, no groups. Raises DataError as `write_html`."""
     data = {
-        "title": title, "subtitle": "trained on a data set", "facts": [], "notes": list(notes), "findings": [],
-        "curves": [plain(curve) for curve in curves], "groups": [], "groups_note": "", "prompts": {},
-        "length_unit": "tokens", "footer": FOOTER,
+        "title": title, "subtitle": "trained on a data set", "facts": [plain(fact) for fact in heldout_facts(curves)],
+        "notes": list(notes), "findings": [], **_curve_sections(curves), "groups": [], "groups_note": "", "prompts": {},
+        "kinds": KINDS, "length_unit": "tokens", "footer": FOOTER,
     }  # fmt: skip
     return _write(Path(path), data)
 
@@ -93,16 +86,53 @@ def page_data(
     return {
         "title": name,
         "subtitle": _subtitle(evidence),
-        "facts": [plain(fact) for fact in facts_of(evidence, findings)],
+        "facts": [plain(fact) for fact in [*heldout_facts(curves), *facts_of(evidence, findings)]],
         "notes": [*notes, *_notes(evidence)],
-        "findings": [plain(finding) for finding in findings],
-        "curves": [plain(curve) for curve in curves],
+        "findings": [_finding_data(finding, evidence, bool(curves)) for finding in findings],
+        **_curve_sections(curves),
         "groups": groups,
         "groups_note": groups_note,
         "prompts": _prompt_texts(evidence, findings),
+        "kinds": KINDS,
         "length_unit": evidence.length_unit,
         "footer": FOOTER,
     }
+
+
+def heldout_facts(curves: Sequence[Plot]) -> list[Fact]:
+    """avg@k of the last evaluation, and what it was at the first."""
+    plot = next((plot for plot in curves if plot.extra.get("section") == "heldout"), None)
+    if plot is None:
+        return []
+    scores = plot.series[0]
+    before = (
+        f"{percent(scores.y[0])} at iteration {plot.x[0]:g}" if len(scores.y) > 1 and scores.y[0] is not None else ""
+    )
+    return [Fact(f"Held-out {scores.name}", scores.y[-1], "share", before)]
+
+
+def _curve_sections(curves: Sequence[Plot]) -> dict[str, Any]:
+    """The evaluations, which have a section of their own, and the curves over training."""
+    heldout = [plot for plot in curves if plot.extra.get("section") == "heldout"]
+    return {
+        "heldout": [plain(plot) for plot in heldout],
+        "curves": [plain(plot) for plot in curves if plot not in heldout],
+    }
+
+
+def _finding_data(finding: Finding, evidence: Evidence, has_curves: bool) -> dict[str, Any]:
+    """The finding as JSON values. A run's curves show what the finding "drift" draws, so there it has no plots."""
+    elsewhere = finding.name == "drift" and has_curves and bool(finding.plots)
+    plots = () if elsewhere else tuple(_with_size(plot, evidence) for plot in finding.plots)
+    return {**plain(replace(finding, plots=plots)), "elsewhere": elsewhere}
+
+
+def _with_size(plot: Plot, evidence: Evidence) -> Plot:
+    """A dial plot with the commonest group size, for the curve of the expected weight."""
+    if plot.kind != "dial" or evidence.shared.is_empty():
+        return plot
+    sizes = evidence.shared.group_by("n").len().sort("len", "n", descending=True)
+    return replace(plot, extra={**plot.extra, "size": int(sizes.get_column("n")[0])})
 
 
 def facts_of(evidence: Evidence, findings: Sequence[Finding]) -> list[Fact]:
@@ -120,7 +150,7 @@ def facts_of(evidence: Evidence, findings: Sequence[Finding]) -> list[Fact]:
         ]
     if evidence.judged:
         k, n = (int(evidence.counts.get_column(column).sum()) for column in ("k", "n"))
-        facts.append(Fact("Right", k / n if n else None, "share", "of judged rollouts"))
+        facts.append(Fact("Correct", k / n if n else None, "share", "of judged rollouts"))
     for key, label in (("silent_share", "Silent groups"), ("silent_tokens", "Silent tokens"), ("sigma", "Mean σ̂")):
         finding = by_name.get(key)
         if finding is not None and not finding.withheld:
@@ -129,48 +159,6 @@ def facts_of(evidence: Evidence, findings: Sequence[Finding]) -> list[Fact]:
     if evidence.log.kind == "rates" and expected is not None and not expected.withheld:
         facts.append(Fact("Silent at G = 8", expected.value, "share", "expected"))
     return facts
-
-
-def render(data: Mapping[str, Any]) -> str:
-    """The HTML text of `page_data`."""
-    folder = files("onedial.analysis.page")
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{_title(str(data['title']))}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f'<script type="application/json" id="data">{_json(data)}</script>\n'
-        "<noscript>This page draws its plots with the script inside it; allow scripts for this file.</noscript>\n"
-        f"<script>{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _json(data: Mapping[str, Any]) -> str:
-    text = json.dumps(_escape_all(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _escape_all(value: Any) -> Any:
-    if isinstance(value, str):
-        return escape_control(value)
-    if isinstance(value, Mapping):
-        return {escape_control(str(key)): _escape_all(item) for key, item in value.items()}
-    return [_escape_all(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _title(text: str) -> str:
-    text = escape_control(text).replace("\n", " ")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _subtitle(evidence: Evidence) -> str:

@@ -9,7 +9,8 @@ import polars as pl
 from onedial.analysis.findings.evidence import Evidence
 
 PER_KIND = {"mixed": 24, "right": 12, "wrong": 16, "other": 6, "empty": 2}
-MOST_ROLLOUTS = 12
+MOST_ROLLOUTS = 12  # of a group whose texts are shown
+MOST_MARKS = 64  # of a group that are shown as marks
 TEXT_BYTES = 450_000  # of completions on the page, shared by all rollouts shown
 LONGEST = 6_000  # characters of one completion
 
@@ -69,7 +70,9 @@ def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evi
         "level": first["level"] or "",
         "prompt": _cut(first["prompt"], LONGEST) or "",
         "answer": _cut(first["answer"], 400),
+        "size": len(rollouts),
         "hidden": len(rollouts) - len(shown),
+        "marks": [_role(r, evidence) for r in rollouts.head(MOST_MARKS).iter_rows(named=True)],
         "rollouts": [_rollout(r, room, evidence, length) for r in shown.iter_rows(named=True)],
     }
 
@@ -83,10 +86,9 @@ def _shown(rollouts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rollout(row: dict[str, Any], room: int, evidence: Evidence, length: str) -> dict[str, Any]:
-    outcome = row["outcome"] or _outcome(row, evidence)
     return {
-        "outcome": outcome,
-        "role": ROLES.get(outcome, "other"),
+        "outcome": row["outcome"] or _outcome(row, evidence),
+        "role": _role(row, evidence),
         "reward": _number(row["outcome_reward"]),
         "shaped": _number(row["shaped_reward"]),
         "advantage": _number(row["advantage"]),
@@ -96,6 +98,11 @@ def _rollout(row: dict[str, Any], room: int, evidence: Evidence, length: str) ->
         "fate": row["fate"] or "",
         "text": _cut(row["completion"], room),
     }
+
+
+def _role(row: dict[str, Any], evidence: Evidence) -> str:
+    """How a rollout is marked: "right", "wrong" or "other"."""
+    return ROLES.get(row["outcome"] or _outcome(row, evidence), "other")
 
 
 def _outcome(row: dict[str, Any], evidence: Evidence) -> str:
