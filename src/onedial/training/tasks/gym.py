@@ -30,6 +30,7 @@ class GymVerifier:
 
     name: str = "reasoning_gym"
     in_process: bool = False
+    executes_text: bool = True  # some of the library's scorers evaluate the answer as Python
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
         """The text in `<answer>` counts, or the whole completion without one; `unparseable` when that is empty."""

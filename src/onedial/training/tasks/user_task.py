@@ -44,6 +44,12 @@ class TaskVerifier:
     name: str
     in_process: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    executes_text: bool = False
+
+    @property
+    def user_code(self) -> tuple[str, ...]:
+        """The spec that a worker loads; empty for a live object."""
+        return (self.task,) if isinstance(self.task, str) else ()
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> object:
         """Whatever the task's `verify` returns."""
@@ -82,6 +88,7 @@ def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> Endle
     name = str(getattr(task, "name", type(task).__name__.lower()))
     in_process = bool(getattr(task, "in_process", False))
     named = isinstance(spec, str)  # then workers load the file themselves: it may not be importable by name there
-    verifier = TaskVerifier(spec if named else task, name, in_process, options if named else {})
+    executes = bool(getattr(task, "executes_text", False))
+    verifier = TaskVerifier(spec if named else task, name, in_process, options if named else {}, executes)
     demonstrate = getattr(task, "demonstrate", None)
     return EndlessSource(UserTask(task, name), verifier, held_out, demonstrate=demonstrate)

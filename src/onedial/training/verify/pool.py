@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Self
 
 import cloudpickle
@@ -19,6 +20,7 @@ import cloudpickle
 from onedial.core.errors import ConfigError, DataError, VerifierError
 from onedial.core.types import Prompt, Verdict
 from onedial.training.verify.process import Process
+from onedial.training.verify.sandbox import REMEDY, SUFFICIENT, Sandbox, choose_sandbox, readable_paths
 from onedial.training.verify.verdict import Fields, Verifier, failure, judge, verdict_of
 
 _MAX_BATCH = 8  # items per message; small, because a hanging item holds up the rest of its message
@@ -40,12 +42,16 @@ class VerifierPool:
         timeout_s: float = 10.0,
         memory_mb: int = 2048,
         *,
+        unsafe: bool = False,
+        hidden: Sequence[Path] = (),
         start_timeout_s: float = 60.0,
         show_output: bool = False,
     ) -> None:
         """timeout_s: wall-clock seconds for one completion. memory_mb: address space beyond the loaded verifier.
 
-        Workers start at once, in the background. Raises ConfigError for impossible settings.
+        unsafe: no sandbox. hidden: folders that no worker may read even if they lie beside the user's code (the run).
+        Workers start at once, in the background. Raises ConfigError for impossible settings, and for a verifier that
+        executes what the model writes where this machine has no sufficient sandbox.
         """
         for name, value in (("workers", workers), ("timeout_s", timeout_s), ("memory_mb", memory_mb)):
             if value <= 0:
@@ -63,8 +69,12 @@ class VerifierPool:
         self._processes: set[Process] = set()
         self._workers = workers
         self._threads: list[threading.Thread] = []
+        self.sandbox: Sandbox | None = None
         if verifier.in_process:
             return
+        self._readable = readable_paths(verifier, [folder.resolve() for folder in hidden])
+        self.sandbox = choose_sandbox(self._readable, unsafe=unsafe)
+        refuse_unsafe(verifier, self.sandbox)
         try:
             self._pickled = cloudpickle.dumps(verifier)
         except Exception as error:  # whatever the verifier holds on to
@@ -211,8 +221,12 @@ class VerifierPool:
         return process
 
     def _process(self) -> Process:
+        assert self.sandbox is not None, "only pools with workers start one"
         return Process(
             self._pickled,
+            sandbox=self.sandbox,
+            readable=self._readable,
+            timeout_s=self._timeout_s,
             memory_mb=self._memory_mb,
             start_timeout_s=self._start_timeout_s,
             show_output=self._show_output,
@@ -229,6 +243,15 @@ class VerifierPool:
         with self._lock:
             for process in self._processes:
                 process.hang_up()
+
+
+def refuse_unsafe(verifier: Verifier, sandbox: Sandbox) -> None:
+    """Raises ConfigError when the verifier executes what the model writes and the sandbox would not contain it."""
+    if getattr(verifier, "executes_text", False) and sandbox.level not in (*SUFFICIENT, "none"):
+        raise ConfigError(
+            f"verifier {verifier.name!r} executes what the model writes, and this machine has no sandbox for it "
+            f"({'; '.join(sandbox.skipped)}): {REMEDY}; --unsafe-verifiers runs it with your rights, at your risk"
+        )
 
 
 def _packed(prompt: Prompt, completion: str, token_ids: Sequence[int]) -> bytes:

@@ -7,47 +7,71 @@ import json
 import os
 import pickle
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from onedial.core.errors import VerifierError
 from onedial.core.system import exit_status
+from onedial.training.verify.descendants import kill_descendants
+from onedial.training.verify.sandbox import SOURCE, Sandbox, prepare_launch
 from onedial.training.verify.verdict import Fields
 from onedial.training.verify.worker import receive, send
 
-_KILL_ROUNDS = 10
-_SOURCE = str(Path(__file__).parents[3])  # the folder that holds the package
+_SIGNAL_BASE = 128  # exit status of bubblewrap when what it ran died of signal n: 128 + n
 
 
 class Process:
     """A started worker. Not forked (the trainer has threads): a fresh interpreter in its own session and group."""
 
-    def __init__(self, verifier: bytes, *, memory_mb: int, start_timeout_s: float, show_output: bool = False) -> None:
-        """verifier: the pickled verifier. Raises VerifierError when it cannot be loaded in time."""
+    def __init__(
+        self,
+        verifier: bytes,
+        *,
+        sandbox: Sandbox,
+        readable: Sequence[str],
+        memory_mb: int,
+        timeout_s: float,
+        start_timeout_s: float,
+        show_output: bool = False,
+    ) -> None:
+        """verifier: pickled. readable: what the sandbox shows. timeout_s: of one judgment, to bound processor time.
+
+        Raises VerifierError when the verifier cannot be loaded in time.
+        """
+        self._sandbox = sandbox
+        self._launch = prepare_launch(sandbox, readable)
         self._channel, theirs = socket.socketpair()
         serve = f"from onedial.training.verify.worker import main; main({theirs.fileno()})"
-        code = f"import sys; sys.path.insert(0, {_SOURCE!r}); {serve}"
+        code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); {serve}"
         output = None if show_output else subprocess.DEVNULL
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [*self._launch.command, sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env=self._launch.environment,
             )
         self.pid = self._process.pid
         self._death_watch = os.pidfd_open(self.pid) if sys.platform == "linux" else None
+        setup = {
+            "path": [os.path.abspath(entry) for entry in sys.path],  # "" is the folder we are in
+            "verifier": verifier,
+            "memory_mb": memory_mb,
+            "timeout_s": timeout_s,
+            "limits": self._launch.limits,
+            "supervise": sandbox.level != "namespace",
+        }
         try:
             self._channel.settimeout(start_timeout_s)
-            send(self._channel, pickle.dumps({"path": sys.path, "verifier": verifier, "memory_mb": memory_mb}))
+            send(self._channel, pickle.dumps(setup))
             answer = json.loads(receive(self._channel))
         except (OSError, EOFError) as error:
             why = f"did not start within {start_timeout_s:g} s" if isinstance(error, TimeoutError) else self.death()
@@ -84,7 +108,7 @@ class Process:
             self._channel.shutdown(socket.SHUT_RDWR)
 
     def death(self) -> str:
-        """How the process ended, in words; waits a moment for it to be over. Does not reap it."""
+        """How the process ended, in words; waits a moment for it to be over."""
         for _ in range(50):
             status = exit_status(self._process)
             if status is not None:
@@ -92,19 +116,15 @@ class Process:
             time.sleep(0.01)
         else:
             return "closed its channel"
+        if self._sandbox.level == "namespace" and status > _SIGNAL_BASE:
+            status = _SIGNAL_BASE - status
         return f"ended its process (exit status {status})" if status >= 0 else f"died of {signal.Signals(-status).name}"
 
     def kill(self) -> None:
         """SIGKILL to the worker, its process group, and every descendant that left the group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, signal.SIGSTOP)  # so that it starts nothing while its descendants are listed
-        for _ in range(_KILL_ROUNDS):  # orphans of what was killed come back to the worker, and are listed again
-            living = descendants(self.pid)
-            for pid in living:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            if not living:
-                break
+        kill_descendants(self.pid)
         # the zombie has not been reaped yet, so the group number cannot have been given to someone else
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -113,27 +133,8 @@ class Process:
         if self._death_watch is not None:
             os.close(self._death_watch)
             self._death_watch = None
-
-
-def descendants(pid: int) -> list[int]:
-    """Living processes below `pid`, from /proc; empty where that is missing (then the process group has to do)."""
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        parent = waiting.pop()
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                waiting += [int(child) for child in children.read_text().split()]
-        if parent != pid and not _is_zombie(parent):
-            found.append(parent)
-    return found
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
-    except OSError:
-        return True
+        if self._launch.folder:
+            shutil.rmtree(self._launch.folder, ignore_errors=True)
 
 
 def _readable(descriptors: Sequence[int], timeout_s: float) -> list[int]:

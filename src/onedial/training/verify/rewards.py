@@ -10,7 +10,6 @@ Each completion is judged by itself: batch functions get lists of one. Sync and 
 from __future__ import annotations
 
 import ast
-import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +49,17 @@ class Reward:
     def name(self) -> str:
         """The functions' names, joined by +."""
         return "+".join(function_name(function) for function in self.functions)
+
+    @property
+    def user_code(self) -> tuple[str, ...] | None:
+        """Specs of the user's objects that a worker loads (live ones count without a name); None without any."""
+        own = [function for function in self.functions if not _is_built_in(function)]
+        return tuple(function for function in own if isinstance(function, str)) if own else None
+
+    @property
+    def executes_text(self) -> bool:
+        """Whether a function says of itself (`executes_text = True`) that it runs what the model writes."""
+        return any(getattr(resolve(function), "executes_text", False) for function in self.functions)
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
         """Weighted sum over the functions that gave a reward; `error` when one fails or all decline (None)."""
@@ -161,7 +171,11 @@ _CALLS = {"trl": _call_trl, "verl": _call_verl, "simple": _call_simple}
 
 def _finish(result: Any) -> Any:
     """The value of a coroutine, run to its end; anything else as it is."""
-    return asyncio.run(_await(result)) if inspect.isawaitable(result) else result
+    if not inspect.isawaitable(result):
+        return result
+    import asyncio  # here, because it takes as long to load as the rest of a worker
+
+    return asyncio.run(_await(result))
 
 
 async def _await(awaitable: Any) -> Any:
@@ -218,6 +232,10 @@ def function_name(function: str | Function) -> str:
     if isinstance(function, str):
         return function.rpartition(":")[2]
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _is_built_in(function: str | Function) -> bool:
+    return isinstance(function, str) and function.partition("(")[0].strip() in BUILT_IN
 
 
 def resolve(function: str | Function) -> Function:

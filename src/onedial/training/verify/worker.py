@@ -1,7 +1,9 @@
 """The worker process: reads (prompt, completion) items from a socket, judges each, answers with JSON.
 
-It imports neither torch nor `onedial.core.types`, writes nothing to the terminal, and dies with its parent. What the
-verifier does to it (print, fork, exit, allocate, hang) is contained here or ended from outside by `Process.kill`.
+It imports neither torch nor `onedial.core.types`, writes nothing to the terminal, and dies with its parent. Before the
+verifier is loaded the worker confines itself (`confine`), inside the file tree and process namespace that bubblewrap
+gave it where there is one. What the verifier does (print, fork, exit, allocate, hang) is contained here or ended from
+outside by `Process.kill`.
 
 Frames are a 4-byte length and a body. To the worker: pickle (its own parent's data). From the worker: JSON, so that
 nothing a verifier can be talked into returning is ever unpickled by the trainer.
@@ -10,25 +12,30 @@ nothing a verifier can be talked into returning is ever unpickled by the trainer
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import struct
 import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onedial.training.verify.confine import Limits, allow_cpu_time, confine, limit_memory
+from onedial.training.verify.descendants import adopt_orphans, kill_descendants
 from onedial.training.verify.rewards import STATE
 from onedial.training.verify.verdict import Fields, Verifier, error_of, fields_of
 
-_PR_SET_CHILD_SUBREAPER = 36
+CPU_SHARE = 4.0  # processor seconds per second of the time limit: a verifier may use a few threads
+UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP)
+SANDBOX_HINT = (
+    "verifiers run in a sandbox without a network, and see no files but Python's and the task's own; "
+    "--unsafe-verifiers lifts it"
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +55,21 @@ def main(descriptor: int) -> None:
     """Serve the parent at the other end of a socket until it closes."""
     os.set_inheritable(descriptor, False)
     channel = socket.socket(fileno=descriptor)
-    _die_with_parent()
-    _adopt_orphans()
     setup = pickle.loads(receive(channel))
+    if setup["supervise"]:
+        run_supervised(channel)
+    statm = os.open("/proc/self/statm", os.O_RDONLY) if sys.platform == "linux" else -1
     sys.path[:] = setup["path"]
+    limits: Limits | None = setup["limits"]
     try:
+        if limits is not None:
+            confine(limits)
         verifier: Verifier = pickle.loads(setup["verifier"])
     except BaseException as error:  # an import that exits or fails must be reported, not end in silence
-        send(channel, json.dumps({"ready": False, "why": error_of(error, "loading it")["detail"]}).encode())
+        why = _explain(error, "loading it", sandboxed=limits is not None)["detail"]
+        send(channel, json.dumps({"ready": False, "why": why}).encode())
         return
-    _limit_memory(setup["memory_mb"])
+    limit_memory(setup["memory_mb"], statm)
     send(channel, json.dumps({"ready": True}).encode())
     pid = os.getpid()
     while True:
@@ -67,48 +79,66 @@ def main(descriptor: int) -> None:
             return
         STATE.global_step = step
         for prompt, completion, token_ids in map(pickle.loads, items):
-            fields = _judge(verifier, PromptView(**prompt), completion, token_ids)
+            if limits is not None:
+                allow_cpu_time(CPU_SHARE * setup["timeout_s"])
+            try:
+                fields = fields_of(verifier.judge(PromptView(**prompt), completion, token_ids), verifier.name)
+            except BaseException as error:  # SystemExit too: sys.exit() in a verifier must not look like an answer
+                fields = _explain(error, verifier.name, sandboxed=limits is not None)
             if os.getpid() != pid:  # the verifier forked and its child came back here: it must not answer as well
                 os._exit(0)
             send(channel, json.dumps(fields).encode())
 
 
-def _judge(verifier: Verifier, prompt: PromptView, completion: str, token_ids: Sequence[int]) -> Fields:
-    try:
-        return fields_of(verifier.judge(prompt, completion, token_ids), verifier.name)
-    except BaseException as error:  # SystemExit too: sys.exit() in a verifier must not look like an answer
-        return error_of(error, verifier.name)
+def _explain(error: BaseException, name: str, *, sandboxed: bool) -> Fields:
+    """The fields of `error_of`, with a hint where the sandbox may be the cause."""
+    fields = error_of(error, name)
+    if sandboxed and isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        fields["detail"] += f"; {SANDBOX_HINT}"
+    return fields
 
 
-def _limit_memory(memory_mb: int) -> None:
-    """Cap the address space at what loading took plus `memory_mb`; children inherit the cap."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory_mb and sys.platform == "linux":
-        with open("/proc/self/statm") as file:
-            held = int(file.read().split()[0]) * resource.getpagesize()
-        limit = held + memory_mb * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+def run_supervised(channel: socket.socket) -> None:
+    """Forks. Returns in the child; the parent waits for it, kills all that it left behind, and ends in the same way.
 
-
-def _die_with_parent() -> None:
-    """Kill the own process group when the parent is gone; an idle worker ends by itself at end of file.
-
-    Not PR_SET_PDEATHSIG: that fires when the *thread* that started the worker ends.
+    The parent stays outside the sandbox, so nothing in it can stop this. It also ends the child when the trainer is
+    gone; not with PR_SET_PDEATHSIG, which fires when the *thread* that started the worker ends.
     """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
+    trainer = os.getppid()
+    adopt_orphans()
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    child = os.fork()
+    if child == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(woken)
+        os.close(wake)
+        return
+    channel.close()
+    status = None
+    while status is None and os.getppid() == trainer:
+        select.select([woken], [], [], 1.0)
+        status = _reap(child)
+    kill_descendants(os.getpid())
+    if status is None:  # the trainer is gone
         os.killpg(0, signal.SIGKILL)
+    elif os.WIFSIGNALED(status):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL) if os.WTERMSIG(status) not in UNCATCHABLE else None
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.waitstatus_to_exitcode(status or 0))
 
-    threading.Thread(target=watch, daemon=True).start()
 
-
-def _adopt_orphans() -> None:
-    """Make daemonised grandchildren stay below this process, where `Process.kill` finds them (Linux only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _reap(child: int) -> int | None:
+    """Collects every child that has ended; the wait status of `child` if it is among them."""
+    status = None
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            status = found[1] if found[0] == child else status
+    return status
 
 
 def send(channel: socket.socket, body: bytes) -> None:

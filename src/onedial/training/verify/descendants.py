@@ -1,0 +1,50 @@
+"""The processes below a process: found, adopted, killed. Linux; elsewhere the process group has to do."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+_ROUNDS = 10
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def kill_descendants(pid: int) -> None:
+    """SIGKILL to every living process below `pid`, in rounds: orphans of what was killed may come back to it."""
+    for _ in range(_ROUNDS):
+        living = list_descendants(pid)
+        for descendant in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(descendant, signal.SIGKILL)
+        if not living:
+            break
+
+
+def list_descendants(pid: int) -> list[int]:
+    """Living processes below `pid`, from /proc; empty where that is missing."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                waiting += [int(child) for child in children.read_text().split()]
+        if parent != pid and not _is_zombie(parent):
+            found.append(parent)
+    return found
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
+def adopt_orphans() -> None:
+    """Makes daemonized grandchildren stay below this process, where `kill_descendants` finds them (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
