@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 
@@ -27,10 +26,10 @@ def _fork_and_exit(_: str) -> float:
     os._exit(1)
 
 
-def _leave_a_child(file: str) -> float:
+def _leave_a_child(seconds: str) -> float:
     """Starts a child in the group, and one that left it for a session of its own; then hangs."""
-    children = [subprocess.Popen(["sleep", "60"]), subprocess.Popen(["sleep", "60"], start_new_session=True)]
-    Path(file).write_text(" ".join(str(child.pid) for child in children))
+    subprocess.Popen(["sleep", seconds])
+    subprocess.Popen(["sleep", seconds], start_new_session=True)
     time.sleep(60)
     return 1.0
 

@@ -18,6 +18,7 @@ import pytest
 from onedial.core.system import available_cores, exit_status
 from onedial.training.verify.process import Process
 from onedial.training.verify.rewards import Reward
+from onedial.training.verify.sandbox import choose_sandbox, readable_paths
 
 SRC = Path(__file__).parents[1] / "src" / "onedial"
 # of `os`, not on macOS with Python 3.11 and 3.12
@@ -82,7 +83,16 @@ def test_verifiers_start_answer_and_die(system: str) -> None:
             os._exit(7)
         return float(len(completion))
 
-    worker = Process(cloudpickle.dumps(Reward((reward,))), memory_mb=0, start_timeout_s=60)
+    verifier = Reward((reward,))
+    readable = readable_paths(verifier)
+    worker = Process(
+        cloudpickle.dumps(verifier),
+        sandbox=choose_sandbox(readable),
+        readable=readable,
+        memory_mb=0,
+        timeout_s=30,
+        start_timeout_s=60,
+    )
     try:
         assert worker.alive()
         item = {"text": "q", "messages": (), "answer": None, "source": "", "meta": {}, "id": "1", "plain": "q"}

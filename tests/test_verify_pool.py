@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from onedial.core.errors import ConfigError, DataError, VerifierError
 from onedial.core.types import Prompt, Verdict
+from onedial.training.verify.descendants import list_descendants
 from onedial.training.verify.math_equal import Math
 from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.process import Process
@@ -100,17 +102,28 @@ def test_quick_items_are_quick(pool: VerifierPool) -> None:
     assert time.monotonic() - start < 1.0
 
 
-def test_c14_a_hanging_verifier_times_out_and_is_not_wrong(tmp_path: Path) -> None:
-    """peers.md C14 (verl 5635, 5839): no silent zero, no endless hang, and the children die as well."""
-    pids = tmp_path / "pids"
-    with VerifierPool(HOSTILE, workers=3, timeout_s=0.5) as pool:
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_c14_a_hanging_verifier_times_out_and_is_not_wrong(unsafe: bool) -> None:
+    """peers.md C14 (verl 5635, 5839): no silent zero, no endless hang, and the children die as well.
+
+    The children are found from outside, by a command line that no other process has.
+    """
+    seconds = f"60.{os.getpid()}{int(unsafe)}"
+    children: set[str] = set()
+    with VerifierPool(HOSTILE, workers=3, timeout_s=1.0, unsafe=unsafe) as pool:
         start = time.monotonic()
-        results = ask(pool, ["hang", "sigterm", f"children {pids}", "right", "right"])
-        assert time.monotonic() - start < 20
+        for key, completion in enumerate(["hang", "sigterm", f"children {seconds}", "right", "right"]):
+            pool.submit((key, completion.split()[0]), PROMPT, completion)
+        results: dict[Any, Verdict] = {}
+        while pool.pending:
+            children |= _running(seconds)
+            results |= dict(pool.drain(0.1))
+        assert time.monotonic() - start < 30
     outcomes = {what: (verdict.outcome, verdict.usable, verdict.detail) for (_, what), verdict in results.items()}
-    timed_out = ("timeout", False, "hostile took longer than 0.5 s")
+    timed_out = ("timeout", False, "hostile took longer than 1 s")
     assert outcomes == {"hang": timed_out, "sigterm": timed_out, "children": timed_out, "right": ("correct", True, "")}
-    for pid in map(int, pids.read_text().split()):
+    assert len(children) == 2, "the children were never seen"
+    for pid in map(int, children):
         assert _gone(pid), f"child {pid} outlived its verifier"
 
 
@@ -145,27 +158,31 @@ def test_submit_and_poll_do_not_wait() -> None:
         pool.submit("late", PROMPT, "right")
 
 
-def test_workers_die_with_the_trainer(tmp_path: Path) -> None:
-    """Oracle: the process table, after the trainer was killed with SIGKILL while a worker hung."""
-    script = tmp_path / "trainer.py"
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_workers_die_with_the_trainer(tmp_path: Path, unsafe: bool) -> None:
+    """Oracle: the process table, after the trainer was killed with SIGKILL while a worker and its child hung."""
+    script, seconds = tmp_path / "trainer.py", f"61.{os.getpid()}{int(unsafe)}"
     script.write_text(
-        "import os, time\n"
+        "import subprocess, time\n"
         "from onedial.core.types import Prompt\nfrom onedial.training.verify.pool import VerifierPool\n"
         "from onedial.training.verify.rewards import Reward\n"
         "def reward(prompt, completion):\n"
-        "    open(completion, 'w').write(str(os.getpid())); time.sleep(60)\n"
-        f"pool = VerifierPool(Reward((reward,)), workers=1); pool.submit(0, Prompt('q'), {str(tmp_path / 'pid')!r})\n"
+        "    subprocess.Popen(['sleep', completion], start_new_session=True)\n    time.sleep(60)\n"
+        f"pool = VerifierPool(Reward((reward,)), workers=1, timeout_s=60, unsafe={unsafe})\n"
+        f"pool.submit(0, Prompt('q'), {seconds!r})\n"
         "time.sleep(60)\n"
     )
     source = str(Path(__file__).parents[1] / "src")
     trainer = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": source})
-    pid_file = tmp_path / "pid"
+    below: list[int] = []
     try:
-        _wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", 30)
+        _wait_for(lambda: bool(_running(seconds)), 30)
+        below = list_descendants(trainer.pid)
     finally:
         trainer.kill()
         trainer.wait()
-    _wait_for(lambda: _gone(int(pid_file.read_text())), 10)
+    assert len(below) >= 2 and {int(pid) for pid in _running(seconds)} <= set(below)
+    _wait_for(lambda: all(_gone(pid) for pid in below), 10)
 
 
 def test_in_process_verifiers_start_no_worker() -> None:
@@ -240,6 +257,16 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def _running(argument: str) -> set[str]:
+    """Numbers of the processes `sleep ARGUMENT`."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if file.read_bytes() == f"sleep\0{argument}\0".encode():
+                found.add(file.parent.name)
+    return found
 
 
 def _wait_for(condition: Any, seconds: float) -> None:

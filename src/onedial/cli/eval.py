@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from onedial.core.settings import RUN_FIELDS, default_of
+from onedial.core.text_safety import escape_line
 
 if TYPE_CHECKING:
     from onedial.core.maths.estimators import Estimate
@@ -44,6 +45,7 @@ FLAGS = {
     "verifier_workers": "verifier_workers",
     "verifier_timeout_s": "verifier_timeout_s",
     "verifier_memory_mb": "verifier_memory_mb",
+    "unsafe_verifiers": "unsafe_verifiers",
 }
 HELP_TEXTS = {
     "prompts": "held-out prompts",
@@ -55,7 +57,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, folder, or run directory")
     for flag, field in FLAGS.items():
         text = HELP_TEXTS.get(flag, str(RUN_FIELDS[field].metadata["help"])).replace("%", "%%")
-        parser.add_argument(f"--{flag}", metavar="X", help=f"{text} [{default_of(field)}]", default=argparse.SUPPRESS)
+        given_alone: dict[str, Any] = {"nargs": "?", "const": True} if default_of(field) is False else {}
+        parser.add_argument(
+            f"--{flag}", metavar="X", help=f"{text} [{default_of(field)}]", default=argparse.SUPPRESS, **given_alone
+        )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--save", type=Path, metavar="FILE", help="parquet file for the completions with verdicts")
 
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     given = {field: getattr(args, flag) for flag, field in FLAGS.items() if flag in args}
     plan = plan_of(args.model, merge(given, args.dotted))
     with Bar() as bar:
-        evaluation = carry_out(plan, save=args.save, progress=bar.show)
+        evaluation = carry_out(plan, save=args.save, progress=bar.show, note=bar.note)
     if args.json:
         record = {"model": args.model, "weights": plan.weights, "task": plan.run.task_name, "seed": plan.run.seed}
         print(json.dumps({**record, **evaluation.to_json()}, indent=1))
@@ -93,6 +98,10 @@ class Bar:
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Prints one line above the bar, on stderr."""
+        self._bar.console.print(escape_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Takes the engine's progress."""

@@ -44,7 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         text = str(RUN_FIELDS[name].metadata["help"]).replace("%", "%%")
         default = default_of(name)
         shown = f" [{default}]" if default not in ("", None) else ""
-        settings.add_argument(f"--{name}", metavar="X", help=text + shown, default=argparse.SUPPRESS)
+        given_alone: dict[str, Any] = {"nargs": "?", "const": True} if default is False else {}
+        settings.add_argument(f"--{name}", metavar="X", help=text + shown, default=argparse.SUPPRESS, **given_alone)
 
 
 def run(args: argparse.Namespace) -> int:

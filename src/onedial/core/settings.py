@@ -85,6 +85,7 @@ class Run:
     verifier_workers: int = _cell(2, "processes that judge completions")
     verifier_timeout_s: float = _cell(10.0, "seconds after which a verifier is killed")
     verifier_memory_mb: int = _cell(2048, "memory a verifier may take beyond its start")
+    unsafe_verifiers: bool = _cell(False, "judge without a sandbox: verifiers get your environment, files and network")
     track: str = _cell("", "also log to: tensorboard, wandb, trackio (comma-separated)")
 
     def __post_init__(self) -> None:

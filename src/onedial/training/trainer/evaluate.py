@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ OF_THE_RUN = (
     "task", "seed", "max_new_tokens", "temperature", "top_p", "top_k", "max_rows", "dtype", "eval_prompts",
     "eval_samples", "verifier_workers", "verifier_timeout_s", "verifier_memory_mb",
 )  # fmt: skip
-SETTINGS = (*OF_THE_RUN, "device", "threads")
+SETTINGS = (*OF_THE_RUN, "device", "threads", "unsafe_verifiers")
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,13 @@ def _is_zero(value: Any) -> bool:
         return False
 
 
-def carry_out(plan: Plan, *, save: Path | None, progress: Progress) -> Evaluation:
-    """Loads the model, generates, judges and averages. The same seed gives the same completions."""
+def carry_out(
+    plan: Plan, *, save: Path | None, progress: Progress, note: Callable[[str], None] = lambda text: None
+) -> Evaluation:
+    """Loads the model, generates, judges and averages. The same seed gives the same completions.
+
+    note: takes one line that says in which sandbox verifiers run.
+    """
     run = plan.run
     if save is not None and not save.parent.is_dir():
         raise ConfigError(f"save={str(save)!r}: no such folder {save.parent}; make it first")
@@ -134,7 +139,15 @@ def carry_out(plan: Plan, *, save: Path | None, progress: Progress) -> Evaluatio
     task = open_task(run.task, **run.task_options)
     prompts = task.heldout(run.eval_prompts, run.seed)
     model, tokenizer = _load(plan)
-    judge = VerifierPool(task.verifier, run.verifier_workers, run.verifier_timeout_s, run.verifier_memory_mb)
+    judge = VerifierPool(
+        task.verifier,
+        run.verifier_workers,
+        run.verifier_timeout_s,
+        run.verifier_memory_mb,
+        unsafe=run.unsafe_verifiers,
+        hidden=(Path(plan.weights),),
+    )
+    note(judge.note)
     with judge:
         groups = generate_groups(
             open_engine(run, model, tokenizer),

@@ -44,6 +44,7 @@ from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import kl_to_reference
 from onedial.training.trainer.trackers import Tracker, open_trackers
 from onedial.training.verify.pool import VerifierPool
+from onedial.training.verify.sandbox import write_sandbox
 
 
 def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:
@@ -100,7 +101,12 @@ class Workshop:
         self.engine = open_engine(run, self.policy.model, self.tokenizer)
         self.sampling = Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
         self.judge = VerifierPool(
-            self.task.verifier, run.verifier_workers, run.verifier_timeout_s, run.verifier_memory_mb
+            self.task.verifier,
+            run.verifier_workers,
+            run.verifier_timeout_s,
+            run.verifier_memory_mb,
+            unsafe=run.unsafe_verifiers,
+            hidden=(self.directory,),
         )
         self.collector = self._open_collector()
         # an error of the template or of the data shows before anything is paid
@@ -114,7 +120,8 @@ class Workshop:
             if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
                 shutil.copyfile(run.plan, self.directory / "plan.json")
             write_toml(run, self.directory / "run.toml")
-        for note in (*self.task.notes, self.plan.note):
+        write_sandbox(self.directory, self.judge.sandbox)
+        for note in (*self.task.notes, self.plan.note, self.judge.note):
             self.view.note(note)
 
     def _open_collector(self) -> Collector | OfflineCollector:

@@ -29,9 +29,9 @@ def list_descendants(pid: int) -> list[int]:
     waiting = [pid]
     while waiting:
         parent = waiting.pop()
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                waiting += [int(child) for child in children.read_text().split()]
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                waiting += map(int, Path(f"/proc/{parent}/task/{thread}/children").read_text().split())
         if parent != pid and not _is_zombie(parent):
             found.append(parent)
     return found

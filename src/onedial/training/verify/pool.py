@@ -84,6 +84,11 @@ class VerifierPool:
             thread.start()
 
     @property
+    def note(self) -> str:
+        """One line for the screen: where verifiers run."""
+        return self.sandbox.text if self.sandbox else f"verifier {self._name!r} runs in the trainer's process"
+
+    @property
     def pending(self) -> int:
         """Items submitted and not yet handed back."""
         return self._pending
@@ -202,7 +207,7 @@ class VerifierPool:
             self._done.put((backlog.popleft()[0], fields))
             if not lives:
                 return False
-        return True
+        return not process.is_crowded()
 
     @property
     def _name(self) -> str:

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 
 from onedial.core.errors import VerifierError
 from onedial.core.system import exit_status
-from onedial.training.verify.descendants import kill_descendants
+from onedial.training.verify.descendants import kill_descendants, list_descendants
 from onedial.training.verify.sandbox import SOURCE, Sandbox, prepare_launch
 from onedial.training.verify.verdict import Fields
 from onedial.training.verify.worker import receive, send
 
+_MAX_LEFT_BEHIND = 16  # processes below a worker; with more it is to be replaced, and they die with it
+_LOOK_S = 0.5
 _SIGNAL_BASE = 128  # exit status of bubblewrap when what it ran died of signal n: 128 + n
 
 
@@ -60,6 +62,7 @@ class Process:
                 env=self._launch.environment,
             )
         self.pid = self._process.pid
+        self._looked = 0.0
         self._death_watch = os.pidfd_open(self.pid) if sys.platform == "linux" else None
         setup = {
             "path": [os.path.abspath(entry) for entry in sys.path],  # "" is the folder we are in
@@ -101,6 +104,14 @@ class Process:
     def alive(self) -> bool:
         """Whether the process runs."""
         return exit_status(self._process) is None
+
+    def is_crowded(self) -> bool:
+        """Whether verifiers have left many processes behind; looks at most once in `_LOOK_S` seconds."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return False
+        self._looked = now
+        return len(list_descendants(self.pid)) > _MAX_LEFT_BEHIND
 
     def hang_up(self) -> None:
         """Shut the channel, from any thread: whoever waits for an answer gets EOFError."""

@@ -21,7 +21,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +69,12 @@ class Sandbox:
     def to_json(self) -> dict[str, object]:
         """What the run's record holds."""
         return {"level": self.level, "another_user": self.change_user, "no_stronger_because": list(self.skipped)}
+
+
+def write_sandbox(directory: Path, sandbox: Sandbox | None) -> None:
+    """Writes sandbox.json into a run directory: the level reached, or "in_process" where no worker runs."""
+    record = sandbox.to_json() if sandbox else {"level": "in_process"}
+    (directory / "sandbox.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,8 @@ def choose_sandbox(readable: Sequence[str], *, unsafe: bool = False) -> Sandbox:
     """The strongest level that this machine gives, found by trying each; "none" when it was asked for."""
     if unsafe:
         return Sandbox("none")
+    if sys.platform != "linux":
+        return Sandbox("process", skipped=(f"the stronger ones need Linux, this is {sys.platform}",))
     skipped: list[str] = []
     for sandbox in _candidates(readable):
         why = probe(sandbox)
@@ -183,7 +191,7 @@ def probe(sandbox: Sandbox) -> str | None:
         secret.chmod(0o666)
         readable = library_paths()
         launch = prepare_launch(sandbox, readable)
-        victim = subprocess.Popen(["sleep", str(_PROBE_S)])
+        victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
         arguments = [json.dumps(vars(launch.limits)), str(secret), str(server.getsockname()[1]), str(victim.pid)]
         code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from onedial.training.verify.sandbox import attempt"
         command = [*launch.command, sys.executable, "-c", f"{code}; attempt(sys.argv[1:])", *arguments]
@@ -223,7 +231,7 @@ def attempt(arguments: Sequence[str]) -> None:
     confine(Limits(**json.loads(arguments[0])))
     with contextlib.suppress(OSError):
         os.kill(victim, signal.SIGKILL)
-    attempts = {
+    attempts: dict[str, Callable[[], None]] = {
         "read a file": lambda: open(secret).close(),
         "write a file": lambda: open(secret + "2", "w").close(),
         "connect to the network": lambda: socket.create_connection(("127.0.0.1", port), 2).close(),
