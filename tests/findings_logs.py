@@ -7,7 +7,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from onedial.analysis import analyze
+from onedial.analysis.findings import Finding
 from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log, conform
+
+
+def key_figures(log: Log) -> dict[str, Any]:
+    """The key figures of all rows of a log."""
+    return analyze(log, split="all").figures
+
+
+def all_findings(log: Log, **options: Any) -> list[Finding]:
+    """The findings of all rows of a log, the most important first."""
+    return list(analyze(log, split="all", **options).findings)
 
 
 def rollout_log(rows: list[dict[str, Any]], **options: Any) -> Log:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from findings_logs import rate_log, rollout_log, simulated
-from onedial.analysis.findings import Finding, all_findings, collect, silent_row
+from findings_logs import all_findings, rate_log, rollout_log, simulated
+from onedial.analysis import analyze
+from onedial.analysis.findings import Finding, collect, silent_row
 from onedial.analysis.findings.intervals import discoveries
 from onedial.analysis.findings.replay import Cells, coefficient, replay_rows
 from onedial.analysis.logs.schema import Coverage, Log
@@ -49,7 +50,7 @@ def test_silent_share_and_tokens_are_the_plain_count(log: Log, found: dict[str, 
     right = sum(values[0] == 1.0 for key, values in rewards.items() if key in silent)
     assert found["silent_share"].value == pytest.approx(len(silent) / len(groups), abs=1e-12)
     bars = found["silent_share"].plots[0]
-    assert bars.series[bars.x.index("all right")].y[bars.x.index("all right")] == pytest.approx(right / len(groups))
+    assert bars.series[bars.x.index("all correct")].y[bars.x.index("all correct")] == pytest.approx(right / len(groups))
     tokens = {key: sum(row["completion_tokens"] for row in rows) for key, rows in groups.items()}
     share = sum(tokens[key] for key in silent) / sum(tokens.values())
     assert found["silent_tokens"].value == pytest.approx(share, abs=1e-12)
@@ -110,7 +111,8 @@ def test_every_finding_explains_itself_and_is_json(found: dict[str, Finding]) ->
     assert len(found) == 15
     for finding in found.values():
         assert finding.definition and finding.why and finding.headline
-        assert finding.withheld or (finding.value is not None and finding.what_to_do)
+        assert finding.withheld or finding.value is not None
+        assert not finding.what_to_do.startswith("Nothing")
         json.dumps(finding.to_json(), allow_nan=False)
         for plot in finding.plots:
             assert plot.title and plot.x_label and plot.y_label
@@ -128,7 +130,7 @@ def test_constant_neither_right_nor_wrong() -> None:
     kinds = finding.plots[0]
     shares = {name: kinds.series[i].y[i] for i, name in enumerate(kinds.x)}
     # hand count; .95 eight times has a floating-point std above 0, and is silent all the same
-    assert shares == pytest.approx({"mixed": 0.2, "all right": 0.2, "all wrong": 0.2, "all equal, neither": 0.4})
+    assert shares == pytest.approx({"mixed": 0.2, "all correct": 0.2, "all wrong": 0.2, "other": 0.4})
 
 
 def test_unusable_rollouts_leave_their_group() -> None:
@@ -168,14 +170,18 @@ def test_rates_without_counts_are_withheld() -> None:
 def test_evaluation_rows_are_set_aside() -> None:
     row = {"prompt_id": "p", "group_id": "g", "outcome_reward": 1.0, "split": "train"}
     rows = [row, row | {"outcome_reward": 0.0}, row | {"split": "eval", "group_id": "e"}]
-    evidence = collect(rollout_log(rows))
-    assert evidence.evaluation_rows == 1 and len(evidence.groups) == 1
+    analysis = analyze(rollout_log(rows))
+    assert analysis.splits == {"eval": 1, "train": 2} and len(analysis.tables.groups) == 1
+    assert "1 evaluation rows are set aside" in " ".join(analysis.log.coverage.notes)
+    assert analyze(rollout_log(rows), split="all").figures["groups"] == 2
 
 
 def test_empty_log_is_one_clear_error() -> None:
     log = rollout_log([{"prompt_id": "p", "group_id": "g", "outcome_reward": 1.0}])
+    empty = Log("rollouts", log.frame.filter(False), "test")
     with pytest.raises(DataError, match="holds no rollout"):
-        all_findings(Log("rollouts", log.frame.filter(False), "test"))
+        collect(empty)
+    assert analyze(empty).findings == () and analyze(empty).figures["rollouts"] == 0
 
 
 def test_graded_rewards_withhold_solve_rates() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from findings_logs import rate_log, simulated
-from onedial.analysis.findings import all_findings
+from findings_logs import all_findings, rate_log, simulated
 from onedial.core.maths import dispersion
 from onedial.core.maths.mixing import beta_with_ends, bootstrap, cells_of, npmle, posterior, smoothed
 

@@ -181,7 +181,7 @@ def test_help_lists_every_command_within_80_columns(capsys: pytest.CaptureFixtur
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert max(cell_len(line) for line in out.splitlines()) <= 80
-    modules = {path.stem for path in (SRC / "cli").glob("[a-z]*.py")} - {"main"}
+    modules = {path.stem for path in (SRC / "cli").glob("[a-z]*.py") if "\ndef configure(" in path.read_text()}
     assert modules == set(cli.available()), "a command that COMMANDS does not list is never shown"
     for name, summary in cli.available().items():
         assert summary, f"cli/{name}.py: HELP has no first line"

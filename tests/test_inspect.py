@@ -12,7 +12,7 @@ import pytest
 
 from logs_data import make
 from onedial.analysis.logs import FORMATS
-from onedial.cli.inspect import parse_map
+from onedial.cli.log_options import parse_map
 from onedial.cli.main import main
 from onedial.core.errors import ConfigError
 
@@ -114,7 +114,7 @@ def test_summary_says_the_biggest_finding_first_and_what_to_do(
 ) -> None:
     text = as_text(capsys, make.onedial_run(tmp_path, make.rollouts(2)))
     first = text[text.index("Findings") :].splitlines()[1:5]
-    assert "Groups that taught nothing" in first[0]
+    assert "Silent groups" in first[0]
     assert any("→" in line for line in first)
 
 

@@ -15,9 +15,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from findings_logs import all_findings, key_figures
 from logs_data import make
-from onedial.analysis.findings import all_findings
-from onedial.analysis.findings.key_figures import key_figures
 from onedial.analysis.logs import FORMATS, read
 from onedial.analysis.logs.splits import with_split
 from onedial.core.errors import DataError

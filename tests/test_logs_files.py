@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from findings_logs import all_findings, key_figures
 from logs_data import make
-from onedial.analysis.findings import all_findings, collect
-from onedial.analysis.findings.key_figures import key_figures
+from onedial.analysis.findings import collect
 from onedial.analysis.logs import lines, read, store
 from onedial.cli.main import main
 from onedial.core.errors import DataError

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pytest
 
+from findings_logs import key_figures
 from logs_data import make
-from onedial.analysis.findings.key_figures import key_figures
 from onedial.analysis.logs import ROLLOUT_COLUMNS, read
 from onedial.analysis.logs.splits import with_split
 
@@ -48,6 +48,18 @@ CASES: dict[str, tuple[Callable[[Path, list[make.Row]], Path], str, bool]] = {
 }
 
 
+def by_prompt(row: make.Row) -> Any:
+    return row.prompt
+
+
+def by_group(row: make.Row) -> Any:
+    return row.iteration, row.prompt
+
+
+PROMPTS = {"verifiers": by_group, "tinker": by_group}
+"""Formats that name no prompt across iterations."""
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_figures_of_every_format_equal_dict_loops(case: str, seed: int, tmp_path: Path) -> None:
@@ -56,7 +68,7 @@ def test_figures_of_every_format_equal_dict_loops(case: str, seed: int, tmp_path
     log = with_split(read(write(tmp_path, rows)))
     assert log.format == name
     assert log.broken_lines == 0, log.broken
-    check(key_figures(log), make.expected(rows), lengths=lengths)
+    check(key_figures(log), make.expected(rows, prompt=PROMPTS.get(case, by_prompt)), lengths=lengths)
 
 
 @pytest.mark.parametrize("case", ["prime-rl", "verifiers", "onedial"])
@@ -65,7 +77,8 @@ def test_errors_and_timeouts_leave_their_group_first(case: str, tmp_path: Path) 
     write, _, lengths = CASES[case]
     rows = make.rollouts(5, errors=True)
     assert any(row.error for row in rows)
-    check(key_figures(with_split(read(write(tmp_path, rows)))), make.expected(rows), lengths=lengths)
+    oracle = make.expected(rows, prompt=PROMPTS.get(case, by_prompt))
+    check(key_figures(with_split(read(write(tmp_path, rows)))), oracle, lengths=lengths)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from findings_logs import key_figures, rate_log
 from logs_data import make
-from onedial.analysis.findings.key_figures import key_figures, pass_at_k, silent_at
+from onedial.analysis.findings import collect
+from onedial.analysis.findings.expected import expected_silent_shares
+from onedial.analysis.findings.pass_rates import pass_rates
 from onedial.analysis.logs import read, scale
+from onedial.analysis.logs.grouping import group_frame, scale_and_groups
 from onedial.analysis.logs.readers.rates import smallest_grid
 from onedial.analysis.logs.readers.trl import overlap_of
-from onedial.analysis.logs.runs import lean_groups, scale_and_groups
 from onedial.analysis.logs.splits import split_counts, with_split
 from onedial.core.errors import DataError
 
@@ -334,9 +337,9 @@ def test_a_third_reward_far_into_a_log_is_seen(late: float | None, tmp_path: Pat
     if late is not None:
         objects[-1]["reward"] = late
     log = read(make.lines(tmp_path / "a.jsonl", objects), text=False)
-    marks, groups = scale_and_groups(log)
+    marks, groups = scale_and_groups(log, lambda marks: {})
     assert marks == scale(log)
-    again = lean_groups(log, marks=scale(log))
+    again = group_frame(log, marks=scale(log)).collect()
     assert groups.sort("group_id").equals(again.sort("group_id").select(groups.columns))
     assert (marks.right, marks.exact) == {0.5: (1.0, True), 2.0: (2.0, False), None: (1.0, True)}[late]
     assert groups.get_column("c").sum() == sum(row["reward"] == marks.right for row in objects)
@@ -628,7 +631,7 @@ def test_rates_with_a_count(tmp_path: Path) -> None:
         (16, 16),
     ]
     assert (figures["mixed_share"], figures["silent_right_share"], figures["silent_wrong_share"]) == (0.4, 0.4, 0.2)
-    assert figures["pass_at_k"]["1"] == pytest.approx((0 + 1 / 16 + 0.5 + 2) / 5)
+    assert figures["pass_at_k"]["1"] == pytest.approx((0 + 1 / 16 + 0.5 + 1) / 4)  # one prompt stands twice
     plain = sum((math.comb(k, 4) + math.comb(16 - k, 4)) / math.comb(16, 4) for k in (0, 1, 8, 16, 16)) / 5
     assert figures["expected_silent_share"]["4"] == pytest.approx(plain)
 
@@ -726,17 +729,19 @@ def test_smallest_grid_explains_every_rate(n: int, ks: list[int]) -> None:
 @given(n=st.integers(1, 30), c=st.integers(0, 30), k=st.integers(1, 30))
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n: int, c: int, k: int) -> None:
     c = min(c, n)
-    got = pass_at_k([(n, c, 3)], k)
+    got = pass_rates(collect(rate_log([c] * 3, [n] * 3)), [k])
     if k > n:
-        assert got is None
+        assert k not in got
     else:
-        assert got == pytest.approx(1 - math.prod((n - c - i) / (n - i) for i in range(k)))
+        assert got[k].prompts == 3
+        assert got[k].value == pytest.approx(1 - math.prod((n - c - i) / (n - i) for i in range(k)))
 
 
 def test_silent_at_is_the_probability_of_a_unanimous_draw() -> None:
     """2 of 4 right, pairs: 2 of the 6 pairs are unanimous."""
-    assert silent_at([(4, 2, 1)], 2) == pytest.approx(2 / 6)
-    assert silent_at([(4, 2, 1)], 8) is None
+    found = expected_silent_shares(collect(rate_log([2], [4])))
+    assert found[2].share == pytest.approx(2 / 6)
+    assert 8 not in found
 
 
 # the real files beside the checkout
@@ -750,7 +755,9 @@ def test_real_cruxeval(shared_data: Path) -> None:
     assert figures["rollouts"] == 8000 and figures["groups"] == len(groups) == 800
     assert figures["mixed_share"] == sum(len(set(g)) > 1 for g in groups) / 800
     assert figures["silent_right_share"] == sum(all(g) for g in groups) / 800
-    assert figures["pass_at_k"] == pytest.approx(make.passes([(len(g), sum(g)) for g in groups]), abs=1e-12)
+    assert figures["pass_at_k"] == pytest.approx(
+        make.passes([(i, len(g), sum(g)) for i, g in enumerate(groups)]), abs=1e-12
+    )
 
 
 def test_real_solve_rates(shared_data: Path) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
-from onedial.analysis import logs
+from onedial.analysis import analyze, logs
 from onedial.analysis.findings import collect
 from onedial.analysis.page import write_html
 from onedial.analysis.page.samples import sample_groups
@@ -94,7 +94,7 @@ def test_data_survive_as_json_and_hold_no_invisible_characters(hostile: Path) ->
 
 
 def test_page_is_lean_and_loads_nothing(tmp_path: Path) -> None:
-    path = write_html(tmp_path / "a.html", simulated(np.linspace(0, 1, 120), iterations=8))
+    path = write_html(tmp_path / "a.html", analyze(simulated(np.linspace(0, 1, 120), iterations=8)))
     assert path.stat().st_size < 1_000_000
     text = path.read_text("utf-8")
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
@@ -106,25 +106,25 @@ def test_huge_completions_stay_in_bounds(tmp_path: Path) -> None:
          "completion": f"{i}" * 60_000}
         for g in range(40) for i in range(8)
     ]  # fmt: skip
-    assert write_html(tmp_path / "a.html", rollout_log(rows)).stat().st_size < 2_000_000
+    assert write_html(tmp_path / "a.html", analyze(rollout_log(rows))).stat().st_size < 2_000_000
 
 
 def test_page_of_rates_and_of_one_group(tmp_path: Path) -> None:
     for log in (rate_log([0, 3, 8], [8, 8, 8]), simulated([0.5]), simulated([0.0], size=1)):
-        assert write_html(tmp_path / "a.html", log).stat().st_size > 10_000
+        assert write_html(tmp_path / "a.html", analyze(log)).stat().st_size > 10_000
 
 
 def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write the page"):
-        write_html(tmp_path / "file" / "a.html", simulated([0.5]))
+        write_html(tmp_path / "file" / "a.html", analyze(simulated([0.5])))
 
 
 def test_page_shows_the_groups_it_says(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     log = logs.read(run)
     rows = log.frame.collect()
-    data = json.loads(Page(write_html(tmp_path / "a.html", log).read_text("utf-8")).texts[1])
+    data = json.loads(Page(write_html(tmp_path / "a.html", analyze(log)).read_text("utf-8")).texts[1])
     for group in data["groups"]:
         part = rows.filter(pl.col("group_id").cast(pl.String) == group["id"]).sort("rollout_index")
         rewards = part.get_column("outcome_reward").to_list()

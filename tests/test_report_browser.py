@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from findings_logs import simulated
+from onedial.analysis import analyze
 from onedial.analysis.page import write_html
 from onedial.cli.main import main
 from report_runs import write_run
@@ -44,7 +45,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = simulated(np.random.default_rng(1).beta(0.5, 0.9, 80), iterations=6, growth=0.03)
-    return write_html(tmp_path_factory.mktemp("page") / "page.html", log, title="demo")
+    return write_html(tmp_path_factory.mktemp("page") / "page.html", analyze(log), title="demo")
 
 
 class Opened:

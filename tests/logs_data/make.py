@@ -55,8 +55,13 @@ def rollouts(
     return rows
 
 
-def expected(rows: Iterable[Row], key: Callable[[Row], Hashable] | None = None) -> dict[str, Any]:
-    """The key figures by dict loops over the rows."""
+def expected(
+    rows: Iterable[Row],
+    key: Callable[[Row], Hashable] | None = None,
+    *,
+    prompt: Callable[[Row], Hashable] = lambda row: row.prompt,
+) -> dict[str, Any]:
+    """The key figures by dict loops over the rows; `prompt` is what the format names prompts by."""
     groups: dict[Hashable, list[Row]] = defaultdict(list)
     rows = list(rows)
     for row in rows:
@@ -83,24 +88,28 @@ def expected(rows: Iterable[Row], key: Callable[[Row], Hashable] | None = None) 
         "silent_other_share": (len(silent) - len(right) - len(wrong)) / base,
         "tokens_generated": sum(row.tokens for row in rows),
         "tokens_silent": sum(row.tokens for name in silent for row in groups[name]),
-        "pass_at_k": passes([(len(v), int(sum(x == 1.0 for x in v))) for v in usable.values() if v]),
+        "pass_at_k": passes(
+            [(prompt(groups[name][0]), len(v), int(sum(x == 1.0 for x in v))) for name, v in usable.items() if v]
+        ),
         "unusable": sum(row.reward is None for row in rows),
     }
 
 
-def passes(counts: list[tuple[int, int]]) -> dict[str, float]:
-    """pass@k by the product form 1 − Π (1 − k/i), i = n−c+1 … n (Chen et al. 2021), not by binomials."""
-    top = max(n for n, _ in counts)
-    ks = [2**i for i in range(20) if 2**i <= top]
-    if len({n for n, _ in counts}) == 1 and top not in ks:
-        ks.append(top)
+def passes(counts: list[tuple[Hashable, int, int]]) -> dict[str, float]:
+    """pass@k of (prompt, n, c) by the product form 1 − Π (1 − k/i), i = n−c+1 … n (Chen et al. 2021), not by binomials:
+    averaged over the groups of each prompt, then over prompts."""
+    top = max(n for _, n, _ in counts)
+    ks = {2**i for i in range(20) if 2**i <= top} | {k for k in (1, 10, 100) if k <= top}
+    if len({n for _, n, _ in counts}) == 1:
+        ks.add(top)
     out = {}
-    for k in ks:
-        values = []
-        for n, c in counts:
+    for k in sorted(ks):
+        values: dict[Hashable, list[float]] = defaultdict(list)
+        for prompt, n, c in counts:
             if n >= k:
-                values.append(1.0 if n - c < k else 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1)))
-        out[str(k)] = sum(values) / len(values)
+                passed = 1.0 if n - c < k else 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+                values[prompt].append(passed)
+        out[str(k)] = sum(sum(v) / len(v) for v in values.values()) / len(values)
     return out
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onedial.analysis.logs.readers.common import count_of
-from onedial.core.errors import ConfigError, DataError
+from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
+from onedial.core.errors import ConfigError
 from onedial.core.text_safety import escape_control
 
 if TYPE_CHECKING:
+    from onedial.analysis import Analysis
     from onedial.analysis.findings import Finding
     from onedial.analysis.logs import Log
 
@@ -45,25 +47,31 @@ SHARE_ROWS = (
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "onedial inspect LOG [--format F] [--json] [-o report.html] | --formats"
     parser.add_argument("log", nargs="?", type=Path, metavar="LOG", help="a log file, or the folder that holds it")
-    parser.add_argument("--format", metavar="F", help="read as this format instead of detecting it (see --formats)")
     parser.add_argument("--formats", action="store_true", help="list the formats and stop")
     parser.add_argument("--json", action="store_true", help="print only JSON: the key figures")
     parser.add_argument("--findings", action="store_true", help="with --json: every finding too")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the page with plots to this .html file"
     )
-    parser.add_argument("--split", choices=("train", "eval", "all"), help="rows to look at [train where there are any]")
     parser.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        metavar="OURS=THEIRS",
-        help="name your columns: prompt=question,correct=ok",
+        "--group-size",
+        type=int,
+        metavar="G",
+        help="training group size at which the expected silent share is told [8]",
     )
-    parser.add_argument("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
-    parser.add_argument("--tries", type=int, metavar="N", help="rollouts behind each solve rate, where not given")
-    parser.add_argument("--price", type=float, metavar="P", help="money per million completion tokens")
-    parser.add_argument("--seconds", type=float, metavar="S", help="seconds spent generating, to price silence in time")
+    parser.add_argument(
+        "--at-k", type=whole_numbers, metavar="K[,K...]", help="pass@k at these k too, besides 1, 2, 4 … and 1, 10, 100"
+    )
+    add_log_options(parser)
+    add_price_options(parser)
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """`"5,20"` as numbers; raises ArgumentTypeError unless all are whole and at least 1."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) >= 1 for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be whole numbers of at least 1, as in --at-k 5,20")
+    return tuple(map(int, words))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,78 +82,56 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "inspect needs a log: onedial inspect PATH (a file or a folder); --formats lists what it reads"
         )
-    for name in ("price", "seconds", "tries"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"--{name} {value}: must be greater than 0")
+    if args.findings and not args.json:
+        raise ConfigError("--findings adds every finding to --json; the summary and the page (-o) show them anyway")
+    if args.group_size is not None and args.group_size < 2:
+        raise ConfigError(f"--group-size {args.group_size}: must be at least 2")
     inspect(args)
     return 0
 
 
 def inspect(args: argparse.Namespace) -> None:
     """Read, measure, print, and write the page if one is asked for."""
-    from onedial.analysis.logs import with_log
-
     needs_text = bool(args.output or args.findings or not args.json)
-    log, figures, findings, written = with_log(
-        lambda log: _measure(log, args, needs_text),
-        args.log,
-        args.format,
-        columns=parse_map(args.map),
-        outcome=args.outcome,
-        tries=args.tries,
-        text=needs_text,
-    )
+    analysis, written = with_analysis(args, args.log, lambda analysis: _measure(analysis, args), text=needs_text)
+    figures = {"log": str(args.log), **analysis.figures}
     if args.json:
         if args.findings:
-            figures["findings"] = [finding.to_json() for finding in findings]
+            figures["findings"] = [finding.to_json() for finding in analysis.findings]
         print(json.dumps(_json_safe(figures), indent=2, allow_nan=False))
-        return
-    _Terminal.here().summary(args.log, figures, findings, log)
+    else:
+        _Terminal.here().summary(args.log, figures, analysis.findings, analysis.log)
     if args.output:
-        print(f"\nPage: {written}")
+        print(f"\nPage: {written}", file=sys.stderr if args.json else sys.stdout)
 
 
-def _measure(
-    log: Log, args: argparse.Namespace, needs_text: bool
-) -> tuple[Log, dict[str, Any], list[Finding], Path | None]:
-    """(log of the wanted split, key figures, findings, page)."""
-    from onedial.analysis.findings.key_figures import key_figures
-    from onedial.analysis.logs.splits import split_counts, with_split
-
-    splits = split_counts(log)
-    log = with_split(log, args.split)
-    figures = {"log": str(args.log), **key_figures(log), "splits": splits}
-    findings = _findings(log, args) if needs_text else []
+def _measure(analysis: Analysis, args: argparse.Namespace) -> tuple[Analysis, Path | None]:
+    """The analysis with everything computed that will be shown, and the page."""
+    check_options(analysis, args)
+    if args.findings or not args.json:
+        _ = analysis.findings
+    _ = analysis.figures
     if not args.output:
-        return log, figures, findings, None
+        return analysis, None
     from onedial.analysis.page import write_html
 
-    return log, figures, findings, write_html(args.output, log, findings or None, title=Path(args.log).resolve().name)
+    return analysis, write_html(args.output, analysis, title=Path(args.log).resolve().name)
 
 
-def parse_map(words: Sequence[str]) -> dict[str, str]:
-    """`--map a=b,c=d` (repeatable) as a dict. Raises ConfigError for a pair without `=`."""
-    pairs: dict[str, str] = {}
-    for word in words:
-        parts = word.split(",") if all("=" in part for part in word.split(",")) else [word]
-        for part in parts:
-            ours, equals, theirs = part.partition("=")
-            if not equals or not ours.strip() or not theirs.strip():
-                raise ConfigError(f"--map {word}: write OURS=THEIRS, for example --map prompt=question,correct=is_ok")
-            pairs[ours.strip()] = theirs.strip()
-    return pairs
+def check_options(analysis: Analysis, args: argparse.Namespace) -> None:
+    """Raises ConfigError for a group size or a k beyond the tries that the log holds."""
+    if analysis.is_empty or analysis.tables.visits.is_empty():
+        return
+    from onedial.analysis.findings.expected import visits_of
 
-
-def _findings(log: Log, args: argparse.Namespace) -> list[Finding]:
-    from onedial.analysis.findings import all_findings
-
-    try:
-        return list(all_findings(log, price=args.price, seconds=args.seconds))
-    except DataError:  # an empty log: the key figures say so already
-        if args.output:
-            raise
-        return []
+    if args.group_size is not None and visits_of(analysis.tables, args.group_size) is None:
+        median = int(analysis.tables.visits.get_column("n").median() or 0)  # type: ignore[arg-type]
+        raise ConfigError(
+            f"--group-size {args.group_size}: most prompts have fewer tries (median {median}); give at most {median}"
+        )
+    most = int(analysis.tables.visits.get_column("n").max())  # type: ignore[arg-type]
+    if args.at_k and max(args.at_k) > most:
+        raise ConfigError(f"--at-k {max(args.at_k)}: no prompt has so many tries at once; the most is {most}")
 
 
 def _json_safe(value: Any) -> Any:

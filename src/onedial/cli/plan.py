@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
+
+from onedial.cli.log_options import add_log_options, with_analysis
 
 HELP = """Group size, tries and weight per prompt for a budget, from a log or a table of solve rates.
 
@@ -28,11 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fixed-size", type=int, metavar="G", help="plan with this group size instead of choosing one")
     parser.add_argument("--rho", type=float, default=0.05, help="a prompt's signal over a rollout's noise (0.05)")
     parser.add_argument("--audit", type=float, default=0.1, help="share of the budget for second looks (0.1)")
-    parser.add_argument("--tries", type=int, metavar="N", help="tries behind each rate, if the table does not say")
     parser.add_argument("--survivors-only", action="store_true", help="silent groups were dropped before logging")
-    parser.add_argument("--format", metavar="NAME", help="format of the log; default: detected")
-    parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help="name columns, as in inspect")
-    parser.add_argument("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--export",
@@ -43,23 +42,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "`onedial train --task PATH` reads too, or .parquet), verl:PATH (.parquet): the funded prompts; table:PATH "
         "(.csv, .jsonl, .parquet): belief, tries, weight and fate of every prompt id; may be repeated",
     )
+    add_log_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, export."""
-    from onedial.analysis import logs
-    from onedial.analysis.findings.evidence import collect
     from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
     from onedial.analysis.planning.backtest import held_out
     from onedial.analysis.planning.export import export, parse_target
     from onedial.analysis.planning.planner import plan
-    from onedial.cli.inspect import parse_map
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
-    evidence = logs.with_log(
-        collect, args.log, args.format, columns=parse_map(args.map), outcome=args.outcome, tries=args.tries
-    )
-    counts = prompt_counts(evidence, survivors_only=True if args.survivors_only else None)
+    tables = with_analysis(args, Path(args.log), lambda analysis: analysis.tables)
+    counts = prompt_counts(tables, survivors_only=True if args.survivors_only else None)
     made = plan(
         counts,
         args.budget,
@@ -70,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         audit=args.audit,
     )
     check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=args.rho)
-    texts = prompt_rows(evidence.log, counts.ids) if targets else None
+    texts = prompt_rows(tables.log, counts.ids) if targets else None
     written = [str(export(made, texts, kind, path)) for kind, path in targets if texts is not None]
     print(json.dumps(as_json(made, written, check), indent=2) if args.json else as_text(made, written, check))
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
+
 HELP = """One self-contained HTML page: findings, curves, and sample groups to read.
 
 Works on onedial's own runs and on any rollout log or table of solve rates.
@@ -19,34 +21,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or NAME.report.html here"
     )
     parser.add_argument("--open", action="store_true", help="show it in the browser")
-    parser.add_argument("--format", metavar="NAME", help="format of the log; default: detected")
-    parser.add_argument("--price", type=float, metavar="P", help="price of a million completion tokens")
+    add_log_options(parser)
+    add_price_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, find, write."""
     from onedial.analysis import logs
-    from onedial.analysis.findings import collect, findings_of
     from onedial.analysis.page import write_curves, write_html
     from onedial.analysis.page.curves import generation_seconds, run_curves
 
     source = Path(args.run)
+    target, title = args.output or default_output(source), source.resolve().name
+    curves, notes = run_curves(source) if source.is_dir() else ([], [])
     if why := logs.without_rollouts(source):
-        curves, notes = run_curves(source)
-        target = args.output or default_output(source)
-        path = write_curves(target, title=source.resolve().name, curves=curves, notes=[why, *notes])
+        path = write_curves(target, title=title, curves=curves, notes=[why, *notes])
         print(f"{why}\nwrote {path}: its curves")
         return 0
-
-    def page(log: logs.Log) -> Path:
-        evidence = collect(log)
-        curves, notes = run_curves(source) if source.is_dir() else ([], [])
-        seconds = generation_seconds(source) if source.is_dir() else None
-        findings = findings_of(evidence, price=args.price, seconds=seconds)
-        target, title = args.output or default_output(source), source.resolve().name
-        return write_html(target, log, findings, evidence=evidence, title=title, curves=curves, notes=notes)
-
-    path = logs.with_log(page, source, args.format)
+    if args.seconds is None and source.is_dir():
+        args.seconds = generation_seconds(source)
+    path = with_analysis(
+        args, source, lambda analysis: write_html(target, analysis, title=title, curves=curves, notes=notes)
+    )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if args.open:
         import webbrowser

@@ -1,41 +1,45 @@
-"""What a log shows: pure functions from an `Evidence` (groups and prompts of a log) to `Finding`s.
+"""What a log shows: pure functions from its tables (groups and prompts) to `Finding`s.
 
-    from onedial.analysis.findings import all_findings
-    for finding in all_findings(onedial.analysis.logs.read("runs/x")):
+    tables = collect(onedial.analysis.logs.read("runs/x"))
+    for finding in find_all(tables):
         print(finding.headline)
 
 Each finding carries its figure, a 95 % interval, its definition, why it matters and what to do. A figure that the log
-cannot support is withheld, with the reason.
+cannot support is withheld, with the reason. To add one, write a `Spec` and a function from `LogTables` to a
+`Measurement` (or to the reason why there is none), and name the function in `find_all`.
 """
 
 from __future__ import annotations
 
-from onedial.analysis.findings.difficulty import expected_silence, sigma, silent_row, solve_rates
+from onedial.analysis.findings.difficulty import expected_silence, silent_row, solve_rates
 from onedial.analysis.findings.drift import drift
-from onedial.analysis.findings.evidence import Evidence, collect
-from onedial.analysis.findings.finding import Finding, Plot, Series, Table
+from onedial.analysis.findings.duplicates import duplicates
+from onedial.analysis.findings.finding import Finding, Measurement, Plot, Series, Spec, Table, measures
 from onedial.analysis.findings.lengths import length_bias, truncation
-from onedial.analysis.findings.prompts import always_solved, duplicates, never_solved, suspicious
+from onedial.analysis.findings.log_tables import LogTables, collect
+from onedial.analysis.findings.prompts import always_solved, never_solved
 from onedial.analysis.findings.replay import algorithm_weights
+from onedial.analysis.findings.sigma import sigma
 from onedial.analysis.findings.silence import shaping_leaks, silent_share, silent_tokens, unusable_share
-from onedial.analysis.logs.schema import Log
-from onedial.core.maths.mixing import npmle
+from onedial.analysis.findings.suspicious import suspicious
 
 __all__ = [
-    "Evidence",
     "Finding",
+    "LogTables",
+    "Measurement",
     "Plot",
     "Series",
+    "Spec",
     "Table",
-    "all_findings",
     "algorithm_weights",
     "always_solved",
     "collect",
     "drift",
     "duplicates",
     "expected_silence",
-    "findings_of",
+    "find_all",
     "length_bias",
+    "measures",
     "never_solved",
     "shaping_leaks",
     "sigma",
@@ -49,34 +53,26 @@ __all__ = [
 ]
 
 
-def all_findings(log: Log, *, price: float | None = None, seconds: float | None = None) -> list[Finding]:
+def find_all(tables: LogTables, *, price: float | None = None, seconds: float | None = None) -> list[Finding]:
     """Every finding of a log, the most important first, withheld ones last.
 
     `price` is money per million completion tokens, `seconds` the time spent generating them.
-    Raises DataError when the log holds no rollout and no rate.
     """
-    return findings_of(collect(log), price=price, seconds=seconds)
-
-
-def findings_of(evidence: Evidence, *, price: float | None = None, seconds: float | None = None) -> list[Finding]:
-    """The same from evidence already collected, so that a page can reuse it."""
-    usable = evidence.judged and not evidence.counts.is_empty() and not evidence.log.coverage.survivors_only
-    fitted = npmle(evidence.cells()[0]) if usable else None
     found = [
-        silent_share(evidence),
-        silent_tokens(evidence, price=price, seconds=seconds),
-        solve_rates(evidence, fitted),
-        sigma(evidence),
-        expected_silence(evidence, fitted),
-        algorithm_weights(evidence),
-        drift(evidence),
-        length_bias(evidence),
-        shaping_leaks(evidence),
-        truncation(evidence),
-        never_solved(evidence),
-        always_solved(evidence),
-        suspicious(evidence),
-        duplicates(evidence),
-        unusable_share(evidence),
+        silent_share(tables),
+        silent_tokens(tables, price=price, seconds=seconds),
+        solve_rates(tables),
+        sigma(tables),
+        expected_silence(tables),
+        algorithm_weights(tables),
+        drift(tables),
+        length_bias(tables),
+        shaping_leaks(tables),
+        truncation(tables),
+        never_solved(tables),
+        always_solved(tables),
+        suspicious(tables),
+        duplicates(tables),
+        unusable_share(tables),
     ]
     return sorted(found, key=lambda finding: (bool(finding.withheld), -finding.importance))

@@ -5,51 +5,75 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from onedial.analysis.findings.evidence import SHARED_KINDS, Evidence
-from onedial.analysis.findings.finding import Finding, Plot, Series, percent, withheld
+from onedial.analysis.findings.expected import no_visits
+from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, measures, percent
 from onedial.analysis.findings.intervals import bootstrap
-from onedial.analysis.findings.silence import NAMES, ROLES, blind
+from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.findings.silence import why_no_group_shares
+from onedial.analysis.logs.grouping import SHARED_KINDS
+from onedial.core.maths import dispersion
+from onedial.core.palette import GROUP_KINDS
 
 MOST_POINTS = 120  # iterations are pooled into at most this many points
 
-DEFINITION = (
-    "Share of groups that are all right, in the last third of the iterations minus the first third. The plots show "
-    "every iteration (neighbours are pooled in long logs)."
-)
-WHY = (
-    "As the policy learns, prompts run out: the all-right share climbs and takes the gradient with it. Falling entropy "
-    "and growing wrong answers are the usual next troubles."
+DRIFT = Spec(
+    name="drift",
+    title="Change over the run",
+    unit="difference of shares",
+    definition=(
+        "Share of groups that are all correct, in the last third of the iterations minus the first third; for a table "
+        "of solve rates by iteration, the share expected at the training group size. The plots show every iteration "
+        "(neighbours are pooled in long logs)."
+    ),
+    why=(
+        "As the policy learns, prompts run out: the share of all-correct groups grows, and with it the part of the "
+        "batch without a gradient. Falling entropy and growing wrong answers are the usual next troubles."
+    ),
 )
 
 
-def drift(evidence: Evidence) -> Finding:
-    """All-right share over iterations, with lengths, entropy, rewards and truncation beside it."""
-    name, title = "drift", "Change over the run"
-    reason = blind(evidence)
-    groups = evidence.groups
-    if not reason:
-        groups = evidence.shared.filter(pl.col("iteration").is_not_null())
-        reason = "the log has fewer than three iterations" if groups.get_column("iteration").n_unique() < 3 else ""
-    if reason:
-        return withheld(name, title, "share", reason, definition=DEFINITION, why=WHY)
-    table = by_iteration(groups)
+@measures(DRIFT)
+def drift(tables: LogTables) -> Measurement | str:
+    """Share of all-correct groups over iterations, with lengths, entropy, rewards and truncation beside it."""
+    if reason := no_visits(tables) if tables.log.kind == "rates" else why_no_group_shares(tables):
+        return reason
+    groups = _with_kinds(tables).filter(pl.col("iteration").is_not_null())
+    if groups.get_column("iteration").n_unique() < 3:
+        return "the log has fewer than three iterations"
     value, interval = _change(groups)
     first, last = (_share(groups, third) for third in (0, 2))
-    return Finding(
-        name=name,
-        title=title,
+    word = "Expected all-correct groups" if tables.log.kind == "rates" else "All-correct groups"
+    return Measurement(
         value=value,
-        unit="difference of shares",
         interval=interval,
-        headline=f"All-right groups went from {percent(first)} in the first third to {percent(last)} in the last.",
-        definition=DEFINITION,
-        why=WHY,
-        what_to_do="Bring harder prompts or rest solved ones (`onedial plan` on the latest iterations)."
+        headline=f"{word} went from {percent(first)} in the first third to {percent(last)} in the last.",
+        advice="Bring harder prompts or rest solved ones (`onedial plan` on the latest iterations)."
         if value > 0.1
-        else "Nothing urgent.",
+        else "",
         method="bootstrap over prompts",
         importance=0.25 + min(0.24, abs(value)),
-        plots=_plots(evidence, table),
+        plots=_plots(tables, by_iteration(groups)),
+    )
+
+
+def _with_kinds(tables: LogTables) -> pl.DataFrame:
+    """Groups with one column per kind: 1 and 0 for a log's own groups, the chance of the kind for groups drawn from a
+    visit of a rate table."""
+    if tables.log.kind != "rates":
+        return tables.shared.with_columns(
+            *((pl.col("kind") == kind).cast(pl.Float64).alias(kind) for kind in SHARED_KINDS)
+        )
+    visits = tables.visits.filter(pl.col("n") >= tables.group_size)
+    right, wrong = dispersion.unbiased_powers(visits.get_column("k"), visits.get_column("n"), tables.group_size)
+    empty = [pl.lit(None, dtype=pl.Float64).alias(name) for name in ("length_right", "length_wrong", "cut", "entropy")]
+    return visits.with_columns(
+        *empty,
+        c=pl.col("k"),
+        total=pl.col("k").cast(pl.Float64),
+        mixed=pl.Series(1 - right - wrong),
+        right=pl.Series(right),
+        wrong=pl.Series(wrong),
+        other=pl.lit(0.0),
     )
 
 
@@ -64,7 +88,7 @@ def by_iteration(groups: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.col("iteration").min(),
             pl.len().alias("groups"),
-            *((pl.col("kind") == kind).mean().alias(kind) for kind in SHARED_KINDS),
+            pl.col(*SHARED_KINDS).mean(),
             (pl.col("total").sum() / pl.col("n").sum()).alias("reward"),
             (pl.col("length_right").sum() / pl.col("c").sum()).alias("length_right"),
             (pl.col("length_wrong").sum() / (pl.col("n") - pl.col("c")).sum()).alias("length_wrong"),
@@ -84,7 +108,7 @@ def _third(groups: pl.DataFrame) -> pl.Series:
 
 def _share(groups: pl.DataFrame, third: int) -> float:
     part = groups.filter(_third(groups) == third)
-    return int((part.get_column("kind") == "right").sum()) / max(1, len(part))
+    return float(part.get_column("right").sum()) / max(1, len(part))
 
 
 def _change(groups: pl.DataFrame) -> tuple[float, tuple[float, float] | None]:
@@ -93,7 +117,7 @@ def _change(groups: pl.DataFrame) -> tuple[float, tuple[float, float] | None]:
         expr
         for number in (0, 2)
         for expr in (
-            ((pl.col("third") == number) & (pl.col("kind") == "right")).sum().alias(f"right{number}"),
+            pl.col("right").filter(pl.col("third") == number).sum().alias(f"right{number}"),
             (pl.col("third") == number).sum().alias(f"all{number}"),
         )
     ]
@@ -109,15 +133,17 @@ def _change(groups: pl.DataFrame) -> tuple[float, tuple[float, float] | None]:
     return value, None if np.isnan(low).any() else (float(low[()]), float(high[()]))
 
 
-def _plots(evidence: Evidence, table: pl.DataFrame) -> tuple[Plot, ...]:
+def _plots(tables: LogTables, table: pl.DataFrame) -> tuple[Plot, ...]:
     x = tuple(float(i) for i in table.get_column("iteration"))
     kinds = [kind for kind in SHARED_KINDS if table.get_column(kind).sum()]
     plots = [
-        _lines("Kinds of groups", "share of groups", x, table, {k: (NAMES[k], ROLES[k]) for k in kinds}),
+        _lines(
+            "Kinds of groups", "share of groups", x, table, {kind: (GROUP_KINDS[kind].label, kind) for kind in kinds}
+        ),
         _lines("Mean outcome reward", "reward", x, table, {"reward": ("mean reward", "plain")}, unit="number"),
         _lines(
             "Length of right and wrong answers",
-            f"mean length, {evidence.length_unit}",
+            f"mean length, {tables.length_unit}",
             x,
             table,
             {"length_right": ("right", "right"), "length_wrong": ("wrong", "wrong")},

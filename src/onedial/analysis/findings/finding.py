@@ -6,12 +6,15 @@ Findings hold plain values only (numbers, strings, tuples), so that the terminal
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 Value = str | int | float | bool | None
 PlotKind = Literal["bars", "stack", "line", "dial"]
+Source = TypeVar("Source")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,40 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One figure a log supports, or the reason why it does not (`withheld`; then `value` is None).
+class Spec:
+    """What a finding measures, whatever the log: a stable snake_case name, a title, the unit of its figure ("share",
+    "tokens", "ratio", …), how the figure is defined, and why it matters."""
 
-    name        snake_case, stable
-    unit        "share" (0–1), "tokens", "nats", "ratio", …
-    interval    95 %, or None where none can be given
+    name: str
+    title: str
+    unit: str
+    definition: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The figure of one log.
+
+    interval    95 %, or None where none can be given; `value` lies in it
     headline    one sentence with the figure in it
+    advice      what to do about it; empty where there is nothing to do
     importance  0–1, by which findings are ordered: how much of the run the figure puts at stake
     """
+
+    value: float
+    headline: str
+    interval: tuple[float, float] | None = None
+    advice: str = ""
+    method: str = ""
+    importance: float = 0.0
+    plots: tuple[Plot, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A `Spec` with the `Measurement` of one log, or the reason why there is none (`withheld`; `value` is None)."""
 
     name: str
     title: str
@@ -85,22 +113,30 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; not-a-number becomes null."""
-        return {name: plain(getattr(self, name)) for name in self.__dataclass_fields__}
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
 
 
-def withheld(name: str, title: str, unit: str, reason: str, *, definition: str, why: str) -> Finding:
-    """The finding that says why there is no figure."""
-    return Finding(
-        name=name,
-        title=title,
-        value=None,
-        unit=unit,
-        headline=f"Withheld: {reason}",
-        definition=definition,
-        why=why,
-        what_to_do="",
-        withheld=reason,
-    )
+def measures(
+    spec: Spec,
+) -> Callable[[Callable[Concatenate[Source, P], Measurement | str]], Callable[Concatenate[Source, P], Finding]]:
+    """Makes a finding of a function that returns a measurement, or the reason why the log supports none."""
+
+    def make(measure: Callable[Concatenate[Source, P], Measurement | str]) -> Callable[Concatenate[Source, P], Finding]:
+        @wraps(measure)
+        def find(source: Source, /, *args: P.args, **kwargs: P.kwargs) -> Finding:
+            return _finding(spec, measure(source, *args, **kwargs))
+
+        return find
+
+    return make
+
+
+def _finding(spec: Spec, found: Measurement | str) -> Finding:
+    same = {each.name: getattr(spec, each.name) for each in fields(spec)}
+    if isinstance(found, str):
+        return Finding(**same, value=None, headline=f"Withheld: {found}", what_to_do="", withheld=found)
+    own = {each.name: getattr(found, each.name) for each in fields(found) if each.name != "advice"}
+    return Finding(**same, **own, what_to_do=found.advice)
 
 
 def plain(value: Any) -> Any:
@@ -123,3 +159,21 @@ def percent(share: float, digits: int = 0) -> str:
     if 0 < share < 0.005 or 0.995 < share < 1:
         digits = max(digits, 1 if 0.0005 <= share <= 0.9995 else 2)
     return f"{100 * share:.{digits}f} %"
+
+
+def percent_parts(parts: Sequence[float], digits: int = 0) -> tuple[str, tuple[str, ...]]:
+    """The sum of some shares and the shares themselves, rounded so that the parts shown add up to the sum shown.
+
+    Every part is rounded down; the units that are missing go to the parts with the largest remainders.
+    """
+    whole = sum(parts)
+    small = [value for value in (whole, *parts) if value > 0]
+    digits = max([digits, *(1 for value in small if value < 0.005)])
+    scale = 10.0 ** (2 + digits)
+    exact = [round(scale * part, 6) for part in parts]
+    units = [math.floor(value) for value in exact]
+    missing = round(scale * whole) - sum(units)
+    for index in sorted(range(len(parts)), key=lambda i: units[i] - exact[i])[:missing]:
+        units[index] += 1
+    shown = [f"{100 * number / scale:.{digits}f} %" for number in (round(scale * whole), *units)]
+    return shown[0], tuple(shown[1:])

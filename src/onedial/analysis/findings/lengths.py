@@ -1,4 +1,4 @@
-"""Length against outcome, what each aggregation makes of it, and truncation."""
+"""Length against outcome, its weight under each aggregation, and truncation."""
 
 from __future__ import annotations
 
@@ -6,111 +6,136 @@ import numpy as np
 import polars as pl
 
 from onedial.analysis.findings.difficulty import UNJUDGED
-from onedial.analysis.findings.evidence import Evidence
-from onedial.analysis.findings.finding import Finding, Plot, Series, Table, percent, withheld
+from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
 from onedial.analysis.findings.intervals import bootstrap_ratio
+from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.logs.grouping import reward_of, right_of
 
 BINS = 10
 
 
-def length_bias(evidence: Evidence) -> Finding:
-    """Mean length of wrong answers over that of right answers, within mixed groups."""
-    name, title = "length_bias", "Length of wrong against right answers"
-    definition = (
+LENGTH_BIAS = Spec(
+    name="length_bias",
+    title="Length of wrong against right answers",
+    unit="ratio",
+    definition=(
         "Mean length of wrong answers over mean length of right ones, within mixed groups only, so that hard prompts "
-        "with long answers do not pose as a length effect (each group weighs as its mean)."
-    )
-    why = (
+        "with long answers do not look like a length effect (each group counts by its mean)."
+    ),
+    why=(
         "Where wrong answers are longer, an objective that divides by each answer's length punishes their tokens less "
         "than it rewards those of short right answers, and wrong answers grow."
-    )
-    reason = _no_length(evidence)
-    split = (pl.col("kind") == "mixed") & pl.col("c").is_between(1, pl.col("n") - 1)
-    mixed = evidence.groups if reason else evidence.shared.filter(split)
-    if not reason and mixed.is_empty():
-        reason = "no group has both right and wrong answers"
-    if reason:
-        return withheld(name, title, "ratio", reason, definition=definition, why=why)
+    ),
+)
+TRUNCATION = Spec(
+    name="truncation",
+    title="Truncated completions",
+    unit="share",
+    definition="Share of judged rollouts that the length limit, not the policy, ended.",
+    why="A cut answer is nearly always judged wrong: it is punished for the limit, not for its reasoning.",
+)
+OFTEN_CUT = 0.02  # share of cut answers from which something should be done
+
+
+@measures(LENGTH_BIAS)
+def length_bias(tables: LogTables) -> Measurement | str:
+    """Mean length of wrong answers over that of right answers, within mixed groups."""
+    if reason := _no_length(tables):
+        return reason
+    mixed = tables.shared.filter((pl.col("kind") == "mixed") & pl.col("c").is_between(1, pl.col("n") - 1))
+    if mixed.is_empty():
+        return "no group has both right and wrong answers"
     per = mixed.group_by("prompt_id").agg(
         (pl.col("length_right") / pl.col("c")).sum().alias("right"),
         (pl.col("length_wrong") / (pl.col("n") - pl.col("c"))).sum().alias("wrong"),
-        pl.len().alias("groups"),
     )
-    sums = per.select(pl.col("right", "wrong").sum(), pl.col("groups").sum()).row(0)
-    if not sums[0]:
-        return withheld(name, title, "ratio", "right answers have no length", definition=definition, why=why)
-    ratio, unit = sums[1] / sums[0], evidence.length_unit
-    quantiles, right_share = _by_length(evidence)
-    plots = () if quantiles is None else (_accuracy_plot(evidence, quantiles, right_share),)
-    return Finding(
-        name=name,
-        title=title,
+    right, wrong = (float(per.get_column(name).sum()) for name in ("right", "wrong"))
+    if not right:
+        return "right answers have no length"
+    ratio, unit = wrong / right, tables.length_unit
+    quantiles, right_share = _by_length(tables)
+    return Measurement(
         value=ratio,
-        unit="ratio",
         interval=bootstrap_ratio(per.get_column("wrong"), per.get_column("right"), share=False),
         headline=f"Within mixed groups wrong answers are {ratio:.2f}× as long as right ones "
-        f"({sums[1] / sums[2]:,.0f} against {sums[0] / sums[2]:,.0f} {unit}).",
-        definition=definition,
-        why=why,
-        what_to_do="Use aggregate = fixed_length or token_mean, and watch the length of wrong answers."
-        if ratio > 1.1
-        else "Nothing urgent: lengths do not separate right from wrong here.",
+        f"({wrong / len(mixed):,.0f} against {right / len(mixed):,.0f} {unit}).",
+        advice="" if ratio <= 1.1 or tables.log.is_evaluation else _length_advice(tables),
         method="bootstrap over prompts",
         importance=0.2 + min(0.3, 0.5 * abs(float(np.log(max(ratio, 1e-9))))),
-        plots=plots,
+        plots=() if quantiles is None else (_accuracy_plot(tables, quantiles, right_share),),
         tables=() if quantiles is None else (_aggregation_table(quantiles, unit),),
     )
 
 
-def truncation(evidence: Evidence) -> Finding:
-    """Share of completions cut by the length limit, and how many of those are wrong."""
-    name, title = "truncation", "Truncated completions"
-    definition = "Share of judged rollouts that the length limit, not the policy, ended."
-    why = "A cut answer is nearly always judged wrong: the limit, not the reasoning, is what it is punished for."
-    reason = "a table of solve rates holds no rollouts" if evidence.log.kind == "rates" else ""
-    reason = reason or evidence.log.why_missing("truncated")
-    if reason:
-        return withheld(name, title, "share", reason, definition=definition, why=why)
-    per = evidence.groups.group_by("prompt_id").agg(pl.col("cut", "cut_right", "n").sum())
+def _length_advice(tables: LogTables) -> str:
+    change = "Sum or average token losses over the batch (Dr. GRPO's fixed divisor, or a token mean)"
+    if tables.log.format == "onedial":
+        change = "If the row has aggregate = sequence_mean, try fixed_length or token_mean"
+    return change + ", and watch the length of wrong answers."
+
+
+@measures(TRUNCATION)
+def truncation(tables: LogTables) -> Measurement | str:
+    """Share of completions cut by the length limit, and how many of those are right."""
+    if tables.log.kind == "rates":
+        return "a table of solve rates holds no rollouts"
+    if reason := tables.log.why_missing("truncated"):
+        return reason
+    per = tables.groups.group_by("prompt_id").agg(pl.col("cut", "cut_right", "n").sum())
     cut, right, total = (int(per.get_column(column).sum()) for column in ("cut", "cut_right", "n"))
     if total == 0:
-        return withheld(name, title, "share", "no rollout was judged", definition=definition, why=why)
-    of_cut = f" {percent(right / cut)} of the cut ones are right." if cut and evidence.judged else ""
-    blamed = evidence.shared.filter((pl.col("kind") == "wrong") & (pl.col("cut") == pl.col("n")))
-    note = f" {len(blamed):,} groups are all wrong with every answer cut." if len(blamed) else ""
-    return Finding(
-        name=name,
-        title=title,
+        return "no rollout was judged"
+    words = [f"{percent(cut / total, 1)} of completions were cut."]
+    last = _last_share(tables)
+    if cut and last is not None:
+        words.append(f"In the last third of the iterations it was {percent(last, 1)}.")
+    if cut and tables.judged:
+        words.append(f"{percent(right / cut)} of the cut ones are right.")
+    blamed = tables.shared.filter((pl.col("kind") == "wrong") & (pl.col("cut") == pl.col("n")))
+    if len(blamed):
+        words.append(f"{len(blamed):,} groups are all wrong with every answer cut.")
+    return Measurement(
         value=cut / total,
-        unit="share",
         interval=bootstrap_ratio(per.get_column("cut"), per.get_column("n")),
-        headline=f"{percent(cut / total, 1)} of completions were cut.{of_cut}{note}",
-        definition=definition,
-        why=why,
-        what_to_do="Raise the length limit, or mask cut rollouts from the loss (overlong = mask)."
-        if cut / total > 0.02
-        else "Nothing.",
+        headline=" ".join(words),
+        advice=_cut_advice(tables) if (cut / total if last is None else last) > OFTEN_CUT else "",
         method="bootstrap over prompts",
         importance=0.1 + 0.8 * cut / total,
     )
 
 
-def _no_length(evidence: Evidence) -> str:
-    if evidence.log.kind == "rates":
+def _last_share(tables: LogTables) -> float | None:
+    """Share of cut answers in the last third of the iterations; None for fewer than three iterations."""
+    steps = tables.groups.get_column("iteration").drop_nulls().unique().sort()
+    if len(steps) < 3:
+        return None
+    late = tables.groups.filter(pl.col("iteration") >= steps[-(len(steps) // 3)])
+    judged = int(late.get_column("n").sum())
+    return int(late.get_column("cut").sum()) / judged if judged else None
+
+
+def _cut_advice(tables: LogTables) -> str:
+    if tables.log.is_evaluation:
+        return "Raise the length limit: the score is that of the limit, not of the policy."
+    mask = "set overlong = mask" if tables.log.format == "onedial" else "mask cut rollouts from the loss"
+    return f"Raise the length limit, or {mask}."
+
+
+def _no_length(tables: LogTables) -> str:
+    if tables.log.kind == "rates":
         return "a table of solve rates holds no answers"
-    if not evidence.judged:
+    if not tables.judged:
         return UNJUDGED
-    return "" if evidence.length_unit else evidence.log.why_missing("completion_tokens", "completion_chars")
+    return "" if tables.length_unit else tables.log.why_missing("completion_tokens", "completion_chars")
 
 
-def _by_length(evidence: Evidence) -> tuple[list[float] | None, list[tuple[float, float, float]]]:
+def _by_length(tables: LogTables) -> tuple[list[float] | None, list[tuple[float, float, float]]]:
     """Deciles of length over rollouts, and per decile the share right with its interval."""
-    column = {"tokens": "completion_tokens", "characters": "completion_chars"}[evidence.length_unit]
-    log = evidence.log
+    column = {"tokens": "completion_tokens", "characters": "completion_chars"}[tables.length_unit]
+    log = tables.log
     rows = log.frame.filter(reward_of().is_not_null()).select(
         pl.col(column).alias("length"),
-        right_of(log, evidence.marks).alias("right"),
+        right_of(log, tables.marks).alias("right"),
         pl.col("prompt_id" if log.has("prompt_id") else "group_id").hash().alias("prompt"),
     )
     levels = [pl.col("length").quantile(i / BINS).alias(str(i)) for i in range(BINS + 1)]
@@ -134,13 +159,13 @@ def _by_length(evidence: Evidence) -> tuple[list[float] | None, list[tuple[float
     return [float(cuts[0]), *inner, float(cuts[-1])], shares
 
 
-def _accuracy_plot(evidence: Evidence, edges: list[float], shares: list[tuple[float, float, float]]) -> Plot:
+def _accuracy_plot(tables: LogTables, edges: list[float], shares: list[tuple[float, float, float]]) -> Plot:
     labels = tuple(f"{a:,.0f}–{b:,.0f}" for a, b in zip(edges[:-1], edges[1:], strict=True))[: len(shares)]
     values, low, high = (tuple(None if np.isnan(s[i]) else s[i] for s in shares) for i in range(3))
     return Plot(
         "bars",
         "Share right by length of the answer",
-        f"length of the completion, {evidence.length_unit} (tenths of all rollouts)",
+        f"length of the completion, {tables.length_unit} (tenths of all rollouts)",
         "share right",
         labels,
         (Series("right", values, "right", low, high),),

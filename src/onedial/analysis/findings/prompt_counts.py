@@ -5,29 +5,29 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from onedial.analysis.findings.evidence import Evidence, collect
+from onedial.analysis.findings.log_tables import LogTables, collect
 from onedial.analysis.logs.schema import Log
 from onedial.analysis.planning.posterior import PromptCounts
 from onedial.core.errors import DataError
 
 
-def prompt_counts(log: Log | Evidence, *, survivors_only: bool | None = None) -> PromptCounts:
+def prompt_counts(log: Log | LogTables, *, survivors_only: bool | None = None) -> PromptCounts:
     """Right answers and tries of every judged prompt.
 
     `survivors_only` overrides what the log says of itself. Raises DataError, with the reason, where rightness or the
     number of tries is unknown.
     """
-    evidence = log if isinstance(log, Evidence) else collect(log)
-    if not evidence.judged or evidence.counts.is_empty():
-        raise DataError(_why(evidence))
-    dropped = bool(evidence.log.coverage.survivors_only) if survivors_only is None else survivors_only
-    table = evidence.counts
+    tables = log if isinstance(log, LogTables) else collect(log)
+    if not tables.judged or tables.counts.is_empty():
+        raise DataError(_why(tables))
+    dropped = bool(tables.log.coverage.survivors_only) if survivors_only is None else survivors_only
+    table = tables.counts
     if dropped:
         table = table.filter((pl.col("k") > 0) & (pl.col("k") < pl.col("n")) & (pl.col("mixed") > 0))
         if table.is_empty():
             raise DataError("the log is said to hold survivors only, but no group in it is mixed: nothing to plan from")
     tokens = table.get_column("tokens")
-    known = evidence.length_unit == "tokens" and tokens.null_count() < len(tokens)
+    known = tables.length_unit == "tokens" and tokens.null_count() < len(tokens)
     mean_tokens = (tokens / table.get_column("n")).cast(pl.Float64).to_numpy() if known else None
     return PromptCounts(
         ids=tuple(table.get_column("prompt_id")),
@@ -36,8 +36,8 @@ def prompt_counts(log: Log | Evidence, *, survivors_only: bool | None = None) ->
         groups=table.get_column("groups").cast(pl.Float64).to_numpy(),
         tokens=mean_tokens,
         survivors_only=dropped,
-        history=None if dropped else _history(evidence, table),
-        notes=_notes(evidence, dropped),
+        history=None if dropped else _history(tables, table),
+        notes=_notes(tables, dropped),
     )
 
 
@@ -48,27 +48,22 @@ def prompt_rows(log: Log, ids: tuple[str, ...]) -> pl.DataFrame:
     return rows.group_by("prompt_id").agg(pl.col("prompt", "answer", "source").first()).collect(engine="streaming")
 
 
-def _why(evidence: Evidence) -> str:
-    if evidence.log.kind == "rates":
+def _why(tables: LogTables) -> str:
+    if tables.log.kind == "rates":
         return (
             "the table gives solve rates without the number of tries behind them: 0.5 of 2 and 0.5 of 128 call for "
             "different plans. Give it with --tries N, or a column with the count"
         )
     return (
-        f"the log does not tell which rollouts are right ({evidence.marks.rule}): the planner needs right answers out "
+        f"the log does not tell which rollouts are right ({tables.marks.rule}): the planner needs right answers out "
         "of tries per prompt"
     )
 
 
-def _history(evidence: Evidence, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+def _history(tables: LogTables, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
     """Visits of prompts: (prompt number, iteration, k, n); None where iterations are unknown or there is only one."""
     order = table.select("prompt_id").with_row_index("prompt")
-    if evidence.log.kind == "rates":
-        source = evidence.log.frame.select(pl.col("prompt_id").cast(pl.String), "iteration", "k", "n").collect(
-            engine="streaming"
-        )
-    else:
-        source = evidence.groups.select("prompt_id", "iteration", pl.col("c").alias("k"), "n")
+    source = tables.visits
     visits = source.drop_nulls().filter(pl.col("n") > 0)
     if visits.get_column("iteration").n_unique() < 2:
         return None
@@ -82,10 +77,10 @@ def _history(evidence: Evidence, table: pl.DataFrame) -> tuple[np.ndarray, np.nd
     )
 
 
-def _notes(evidence: Evidence, dropped: bool) -> tuple[str, ...]:
+def _notes(tables: LogTables, dropped: bool) -> tuple[str, ...]:
     notes = []
-    coverage = evidence.log.coverage
-    lost = len(evidence.prompts) - len(evidence.counts)
+    coverage = tables.log.coverage
+    lost = len(tables.prompts) - len(tables.counts)
     if lost:
         notes.append(f"{lost:,} prompts without a usable verdict are left out.")
     if coverage.survivors_only is None and not dropped:

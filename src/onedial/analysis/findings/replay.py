@@ -1,4 +1,8 @@
-"""What each algorithm would weigh: the same groups, replayed under every row of the table."""
+"""How each algorithm weighs prompts by difficulty: the same groups under every row of the algorithm table.
+
+Everything is a sum over (prompt, number right j, group size): the groups of a log count once each, those drawn from the
+tries of a rate table count by their probability.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
-from onedial.analysis.findings.evidence import Evidence
-from onedial.analysis.findings.finding import Finding, Plot, Series, Table, Value, percent, withheld
+from onedial.analysis.findings.expected import group_pmf, no_visits
+from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures, percent
 from onedial.analysis.findings.intervals import bootstrap
-from onedial.analysis.findings.silence import SHOWN, blind
+from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.findings.silence import SHOWN, why_no_group_shares
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.maths import dispersion
 from onedial.core.maths.mixing import posterior, smoothed
@@ -20,7 +25,22 @@ from onedial.core.maths.mixing import posterior, smoothed
 Array = NDArray[np.float64]
 
 BINS = 10
+MOST_ROWS = 2_000_000
 LABELS = tuple(f"{10 * i}–{10 * i + 10}" for i in range(BINS))
+
+
+WEIGHTS = Spec(
+    name="algorithm_weights",
+    title="Weight by difficulty under each algorithm",
+    unit="share",
+    definition=(
+        "Counterfactual replay: each group's coefficient σ̂^(2−α) (times n/(n−1) with a leave-one-out baseline), "
+        "summed by the prompt's estimated solve rate, as a share of the total. For a rate table, its expectation over "
+        "groups of the training size drawn from the tries. The figure is the share that α = 1 gives to prompts solved "
+        "less than 20 % of the time."
+    ),
+    why="The dial α, not only the data, decides which prompts drive the update.",
+)
 
 
 class Cells(NamedTuple):
@@ -29,6 +49,20 @@ class Cells(NamedTuple):
     dial: float
     leave_one_out: bool = False
     ddof: int = 0
+
+
+class Groups(NamedTuple):
+    """Groups of k right of n, each counted `times` times: the difficulty bin and the number of its prompt, all (R,)."""
+
+    k: Array
+    n: Array
+    times: Array
+    bin: NDArray[np.int64]
+    prompt: NDArray[np.int64]
+
+    def by_bin(self, weight: Array) -> Array:
+        """A weight per row, summed by difficulty (BINS,)."""
+        return np.bincount(self.bin, weights=weight * self.times, minlength=BINS).astype(np.float64)
 
 
 def coefficient(k: Array, n: Array, row: Cells) -> Array:
@@ -42,73 +76,73 @@ def coefficient(k: Array, n: Array, row: Cells) -> Array:
     return np.asarray(value * ((n - 1.0) / n) ** (row.dial * row.ddof / 2))
 
 
-def algorithm_weights(evidence: Evidence) -> Finding:
+@measures(WEIGHTS)
+def algorithm_weights(tables: LogTables) -> Measurement | str:
     """Share of the total weight by difficulty under each algorithm row; value: GRPO's share on hard prompts."""
-    name, title = "algorithm_weights", "What each algorithm would weigh"
-    definition = (
-        "Counterfactual replay: each group's coefficient σ̂^(2−α) (times n/(n−1) with a leave-one-out baseline), "
-        "summed by the prompt's estimated solve rate, as a share of the total. The figure is the share that α = 1 "
-        "puts on prompts solved less than 20 % of the time."
-    )
-    why = "The dial α, not only the data, chooses which prompts steer the policy: one log can be read either way."
-    reason = blind(evidence) or ("" if evidence.judged else UNJUDGED)
-    if not reason and not int((evidence.shared.get_column("kind") == "mixed").sum()):
-        reason = "no group is mixed: every algorithm weighs every group 0"
-    if reason:
-        return withheld(name, title, "share", reason, definition=definition, why=why)
-    table = _with_difficulty(evidence)
-    k, n = (table.get_column(column).cast(pl.Float64).to_numpy() for column in ("c", "n"))
-    bins, prompt = table.get_column("bin").to_numpy(), table.get_column("prompt").to_numpy()
-    grpo = coefficient(k, n, Cells(1.0))
+    if reason := _why_not(tables):
+        return reason
+    groups, members = _drawn(tables) if tables.log.kind == "rates" else _own(tables)
+    weights = {label: groups.by_bin(coefficient(groups.k, groups.n, cells)) for label, cells in replay_rows().items()}
+    each = coefficient(groups.k, groups.n, Cells(1.0))
+    grpo, plain = groups.by_bin(each), groups.by_bin(coefficient(groups.k, groups.n, Cells(0.0)))
     if not grpo.any():  # rewards differ within groups, verdicts do not
-        reason = "no group holds both right and wrong answers: its rewards differ in degree only"
-        return withheld(name, title, "share", reason, definition=definition, why=why)
-    rows = {label: coefficient(k, n, cells) for label, cells in replay_rows().items()}
-    shares = {label: np.bincount(bins, weights=w, minlength=BINS) / w.sum() for label, w in rows.items()}
-    groups = np.bincount(bins, minlength=BINS) / len(bins)
-    columns = [np.bincount(prompt, weights=grpo * (bins == i)) for i in range(BINS)]
-    per_bin = np.stack(columns, axis=1).astype(np.float64)
-    low, high = bootstrap(per_bin, lambda total: total / total.sum(axis=1, keepdims=True), replicates=400)
-    hard = bootstrap(per_bin, lambda total: np.asarray(total[:, :2].sum(axis=1) / total.sum(axis=1)), replicates=400)
-    value = float(np.bincount(bins, weights=grpo, minlength=BINS)[:2].sum() / grpo.sum())
-    plain = coefficient(k, n, Cells(0.0))
-    flat = float(np.bincount(bins, weights=plain, minlength=BINS)[:2].sum() / plain.sum())
-    ids = table.get_column("prompt_id").to_numpy()
-    members = tuple(tuple(dict.fromkeys(map(str, ids[bins == i][:2000])))[:SHOWN] for i in range(BINS))
-    plot = Plot(
+        return "no group holds both right and wrong answers: its rewards differ in degree only"
+    shares = {label: weight / weight.sum() for label, weight in weights.items()}
+    low, high, hard = _intervals(groups, each)
+    value, flat = (float(weight[:2].sum() / weight.sum()) for weight in (grpo, plain))
+    rows: tuple[tuple[Value, ...], ...] = tuple((label, *map(float, share)) for label, share in shares.items())
+    if low is not None and high is not None:
+        rows += (("α = 1, low", *map(float, low)), ("α = 1, high", *map(float, high)))
+    return Measurement(
+        value=value,
+        interval=hard if value else None,
+        headline=f"Prompts solved under 20 % of the time get {percent(value)} of GRPO's weight (α = 1), "
+        f"{percent(flat)} of Dr. GRPO's (α = 0).",
+        advice="Choose α for the prompts you want to move: larger α gives hard and easy prompts more weight than those "
+        "in the middle. Tune the learning rate again, since the total weight changes too."
+        if not tables.log.is_evaluation
+        else "",
+        method="bootstrap over prompts; difficulty is the posterior mean of the prompt's solve rate",
+        importance=0.33,
+        plots=(_dial_plot(groups, grpo / grpo.sum(), members),),
+        tables=(Table("Share of weight by solve rate", ("row", *LABELS), rows, ("", *["share"] * BINS)),),
+    )
+
+
+def _why_not(tables: LogTables) -> str:
+    if tables.log.kind == "rates":
+        return no_visits(tables)
+    if reason := why_no_group_shares(tables) or ("" if tables.judged else UNJUDGED):
+        return reason
+    return "" if tables.kind_shares["mixed"].count else "no group is mixed: every algorithm weighs every group 0"
+
+
+def _intervals(groups: Groups, weight: Array) -> tuple[Array | None, Array | None, tuple[float, float] | None]:
+    """95 % intervals over prompts of the share of each bin (low, high), and of the two hardest bins together."""
+    columns = [np.bincount(groups.prompt, weights=weight * groups.times * (groups.bin == i)) for i in range(BINS)]
+    per_prompt = np.stack(columns, axis=1).astype(np.float64)
+    low, high = bootstrap(per_prompt, lambda total: total / total.sum(axis=1, keepdims=True), replicates=400)
+    hard = bootstrap(per_prompt, lambda total: np.asarray(total[:, :2].sum(axis=1) / total.sum(axis=1)), replicates=400)
+    if np.isnan(low).any() or np.isnan(hard[0]).any():
+        return None, None, None
+    return low, high, (float(hard[0][()]), float(hard[1][()]))
+
+
+def _dial_plot(groups: Groups, grpo: Array, members: tuple[tuple[str, ...], ...]) -> Plot:
+    share = groups.by_bin(np.ones(len(groups.k))) / groups.times.sum()
+    return Plot(
         "dial",
         "Weight by difficulty: turn the dial",
         "estimated solve rate of the prompt, per cent",
         "share of the total weight",
         LABELS,
         (
-            Series("weight", tuple(map(float, np.bincount(bins, weights=grpo, minlength=BINS) / grpo.sum())), "plain"),
-            Series("groups", tuple(map(float, groups)), "ghost"),
+            Series("weight", tuple(map(float, grpo)), "plain"),
+            Series("groups", tuple(map(float, share)), "ghost"),
         ),
         members=members,
         note="outlined: share of all groups in the bin, silent ones included",
-        extra=_levels(k, n, bins),
-    )
-    body: tuple[tuple[Value, ...], ...] = tuple((label, *map(float, share)) for label, share in shares.items())
-    spread: tuple[tuple[Value, ...], ...] = ()
-    if not np.isnan(low).any():
-        spread = (("α = 1, low", *map(float, low)), ("α = 1, high", *map(float, high)))
-    return Finding(
-        name=name,
-        title=title,
-        value=value,
-        unit="share",
-        interval=None if np.isnan(hard[0]).any() or value == 0.0 else (float(hard[0][()]), float(hard[1][()])),
-        headline=f"Prompts solved under 20 % of the time get {percent(value)} of GRPO's weight (α = 1), "
-        f"{percent(flat)} of Dr. GRPO's (α = 0).",
-        definition=definition,
-        why=why,
-        what_to_do="Choose α for the prompts you want to move: larger α lifts hard and easy prompts over the middle. "
-        "Learning rate must be tuned again, since the total weight changes too.",
-        method="bootstrap over prompts; difficulty is the posterior mean of the prompt's solve rate",
-        importance=0.33,
-        plots=(plot,),
-        tables=(Table("Share of weight by solve rate", ("row", *LABELS), body + spread, ("", *["share"] * BINS)),),
+        extra=_levels(groups),
     )
 
 
@@ -126,22 +160,56 @@ def replay_rows() -> dict[str, Cells]:
     return {", ".join(labels): cells for cells, labels in sorted(names.items())}
 
 
-def _with_difficulty(evidence: Evidence) -> pl.DataFrame:
-    """Shared groups with the number and the difficulty bin of their prompt."""
-    cells, number = evidence.cells()
+def _difficulty(tables: LogTables) -> pl.DataFrame:
+    """Per prompt: prompt_id, prompt (its number), bin (of the posterior mean of its solve rate)."""
+    cells, number = tables.cells
     prior = smoothed(cells)
     mean = posterior(cells, prior) @ prior.points
-    difficulty = np.minimum((mean[number] * BINS).astype(np.int64), BINS - 1)
-    prompts = evidence.counts.select("prompt_id").with_columns(
-        pl.Series("bin", difficulty), pl.Series("prompt", np.arange(len(number)))
+    bins = np.minimum((mean[number] * BINS).astype(np.int64), BINS - 1)
+    return tables.counts.select("prompt_id").with_columns(
+        pl.Series("bin", bins), pl.Series("prompt", np.arange(len(number)))
     )
-    return evidence.shared.select("prompt_id", "n", "c").join(prompts, on="prompt_id").sort("prompt", "n", "c")
 
 
-def _levels(k: Array, n: Array, bins: NDArray[np.int64]) -> dict[str, list[object]]:
+def _own(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
+    """The groups of the log that enter shares, and prompts of each bin."""
+    table = tables.shared.select("prompt_id", "n", "c").join(_difficulty(tables), on="prompt_id")
+    table = table.sort("prompt", "n", "c")
+    k, n, bins, prompt = (table.get_column(name).to_numpy() for name in ("c", "n", "bin", "prompt"))
+    groups = Groups(k.astype(np.float64), n.astype(np.float64), np.ones(len(k)), bins, prompt)
+    return groups, _members(table)
+
+
+def _drawn(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
+    """Groups of the training size drawn from the tries of every prompt, by their probability, and prompts of each bin.
+
+    Where that makes more than `MOST_ROWS` rows, a part of the prompts, chosen by hash, stands for all.
+    """
+    size = tables.group_size
+    table = tables.visits.filter(pl.col("n") >= size).join(_difficulty(tables), on="prompt_id")
+    step = -(-len(table) * (size + 1) // MOST_ROWS)
+    if step > 1:
+        table = table.filter(pl.col("prompt_id").hash(5) % step == 0)
+    table = table.sort("prompt", "iteration", "n", "k")
+    k, n, bins, prompt = (table.get_column(name).to_numpy() for name in ("k", "n", "bin", "prompt"))
+    pairs, where = np.unique(np.stack([k, n], axis=1), axis=0, return_inverse=True)
+    pmf = group_pmf(pairs[:, 0].astype(np.float64), pairs[:, 1].astype(np.float64), size)[where.reshape(-1)]
+    row, right = np.nonzero(pmf)
+    sizes = np.full(len(row), float(size))
+    groups = Groups(right.astype(np.float64), sizes, pmf[row, right], bins[row], prompt[row])
+    return groups, _members(table)
+
+
+def _members(table: pl.DataFrame) -> tuple[tuple[str, ...], ...]:
+    found = dict(table.group_by("bin").agg(pl.col("prompt_id").unique(maintain_order=True).head(SHOWN)).iter_rows())
+    return tuple(tuple(found.get(i, ())) for i in range(BINS))
+
+
+def _levels(groups: Groups) -> dict[str, list[object]]:
     """σ̂ to three digits and how many groups of each bin have it: enough to weigh by any α."""
-    sigma = np.round(dispersion.group_sigma(k, n), 3)
-    values, where = np.unique(sigma[sigma > 0], return_inverse=True)
-    counts = np.zeros((BINS, len(values)), dtype=np.int64)
-    np.add.at(counts, (bins[sigma > 0], where.reshape(-1)), 1)
-    return {"sigma": [float(v) for v in values], "counts": [[int(c) for c in row] for row in counts]}
+    sigma = np.round(dispersion.group_sigma(groups.k, groups.n), 3)
+    mixed = sigma > 0
+    values, where = np.unique(sigma[mixed], return_inverse=True)
+    counts = np.zeros((BINS, len(values)))
+    np.add.at(counts, (groups.bin[mixed], where.reshape(-1)), groups.times[mixed])
+    return {"sigma": [float(v) for v in values], "counts": [[round(float(c), 3) for c in row] for row in counts]}

@@ -1,93 +1,140 @@
-"""Which groups taught nothing, why, and what they cost."""
+"""Silent groups: how many there are, why, and what they cost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
-from onedial.analysis.findings.evidence import SHARED_KINDS, Evidence
-from onedial.analysis.findings.finding import Finding, Plot, Series, Table, percent, withheld
-from onedial.analysis.findings.intervals import Interval, bootstrap_ratio, clustered_wilson
+from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent, percent_parts
+from onedial.analysis.findings.intervals import bootstrap_ratio, clustered_wilson
+from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.logs.grouping import SHARED_KINDS
+from onedial.core.palette import GROUP_KINDS
 
-NAMES = {"mixed": "mixed", "right": "all right", "wrong": "all wrong", "other": "all equal, neither"}
-ROLES = {"mixed": "mixed", "right": "right", "wrong": "wrong", "other": "other"}
 COST_COLUMNS = ("what", "all", "silent", "share")
 SHOWN = 40  # prompts listed behind one bar
 METHOD = "Wilson at the effective number of groups: groups of one prompt count as alike as they are (Rao-Scott)"
 
-SILENT = (
-    "Share of groups (two or more judged rollouts of one prompt in one iteration) whose outcome rewards are all equal: "
-    "max = min. Timeouts, errors and groups of one rollout are left out."
+SILENT = Spec(
+    name="silent_share",
+    title="Silent groups",
+    unit="share",
+    definition=(
+        "Share of groups (two or more judged rollouts of one prompt in one iteration) whose outcome rewards are all "
+        "equal: max = min. Timeouts, errors and groups of one rollout are left out."
+    ),
+    why=(
+        "Every rollout of a silent group has advantage 0 under any group baseline, so the group has no policy "
+        "gradient (a KL, entropy or critic term, where there is one, remains). Its generation was paid for all the "
+        "same."
+    ),
 )
-SILENT_WHY = (
-    "A unanimous group has advantage 0 for every rollout under any group baseline: its generation is paid, and its "
-    "gradient is zero."
+TOKENS = Spec(
+    name="silent_tokens",
+    title="Tokens in silent groups",
+    unit="share",
+    definition="Completion tokens of silent groups over those of all groups of two or more judged rollouts.",
+    why="This is the part of the generation cost that yields no policy gradient.",
+)
+LEAK = Spec(
+    name="shaping_leak",
+    title="Gradient from reward shaping alone",
+    unit="share",
+    definition=(
+        "Share of groups whose outcome rewards are all equal while their shaped rewards (length, format, penalties) "
+        "differ. The silent share on the shaped reward is in the table."
+    ),
+    why=(
+        "Such a group trains style only. Dividing by a tiny standard deviation makes its gradient as large as that of "
+        "a real disagreement, and a filter on the shaped reward takes it for a mixed group."
+    ),
+)
+UNUSABLE = Spec(
+    name="unusable_share",
+    title="Rollouts not judged",
+    unit="share",
+    definition="Share of rollouts without a reward that may train: timeouts, errors, missing or infinite rewards.",
+    why="Counted as 0 they would train the policy as if the verifier's failures were wrong answers.",
 )
 
 
-def blind(evidence: Evidence) -> str:
+def why_no_group_shares(tables: LogTables) -> str:
     """Why this log cannot give shares of groups; empty when it can."""
-    if evidence.log.kind == "rates":
+    if tables.log.kind == "rates":
         return "a table of solve rates holds no groups; see the expected silent share instead"
-    if evidence.log.coverage.survivors_only:
-        return "the log holds only groups that survived filtering, so the silent ones cannot be counted"
-    if evidence.log.coverage.group_identity == "none":
+    if tables.log.coverage.survivors_only:
+        return "the log holds only groups that survived filtering, so silent groups cannot be counted"
+    if tables.log.coverage.group_identity == "none":
         return "the log does not tell which rollouts belong to one group"
-    if evidence.shared.is_empty():
-        return "no group has two or more judged rollouts"
+    if tables.shared.is_empty():
+        return "no group has two or more usable rollouts" + _other_column(tables)
     return ""
 
 
-def silent_share(evidence: Evidence) -> Finding:
+def _other_column(tables: LogTables) -> str:
+    inferred = tables.log.coverage.group_identity == "inferred from the prompt text"
+    hint = " (if the prompt's column holds the answer too, name another with --map prompt=COLUMN)"
+    return hint if inferred else ""
+
+
+@measures(SILENT)
+def silent_share(tables: LogTables) -> Measurement | str:
     """The silent share on the outcome reward, split by kind."""
-    title = "Groups that taught nothing"
-    if reason := blind(evidence):
-        return withheld("silent_share", title, "share", reason, definition=SILENT, why=SILENT_WHY)
-    prompts, total = _sharing(evidence), len(evidence.shared)
-    sums = {kind: int(prompts.get_column(kind).sum()) for kind in SHARED_KINDS}
-    silent = 1 - sums["mixed"] / total
-    shown = [kind for kind in SHARED_KINDS if kind != "other" or sums["other"]]
-    ranges = {kind: _interval(prompts, pl.col(kind)) for kind in shown}
-    worst = "wrong" if sums["wrong"] >= sums["right"] else "right"
-    advice = {
-        "wrong": "Mostly all wrong: the prompts are too hard for this policy. Raise the group size for them, teach "
-        "them first (SFT, hints), or drop those never solved after many tries.",
-        "right": "Mostly all right: the prompts are used up. Drop or rest the solved ones and bring harder prompts.",
-    }[worst]
-    headline = (
-        f"{percent(silent)} of {total:,} groups were silent: {percent(sums['right'] / total)} all right, "
-        f"{percent(sums['wrong'] / total)} all wrong"
-        + (f", {percent(sums['other'] / total)} all equal but neither." if sums["other"] else ".")
-    )
-    if evidence.log.coverage.survivors_only is None:
+    if reason := why_no_group_shares(tables):
+        return reason
+    kinds, total = tables.kind_shares, len(tables.shared)
+    silent = kinds["silent"]
+    shown = [kind for kind in SHARED_KINDS if kind != "other" or kinds[kind].count]
+    whole, parts = percent_parts([kinds[kind].share for kind in shown if kind != "mixed"])
+    words = [f"{part} {GROUP_KINDS[k].label}" for part, k in zip(parts, shown[1:], strict=True)]
+    headline = f"{whole} of {total:,} groups were silent: {', '.join(words)}."
+    if tables.log.coverage.survivors_only is None:
         headline += " This format may drop silent groups before logging, so the true share can be higher."
-    return Finding(
-        name="silent_share",
-        title=title,
-        value=silent,
-        unit="share",
-        interval=_interval(prompts, pl.col("shared") - pl.col("mixed")),
+    return Measurement(
+        value=silent.share,
+        interval=silent.interval,
         headline=headline,
-        definition=SILENT,
-        why=SILENT_WHY,
-        what_to_do=advice if silent > 0.2 else "Nothing urgent: most groups carry a gradient.",
+        advice=_silence_advice(tables) if silent.share > 0.2 else "",
         method=METHOD,
-        importance=0.5 + 0.5 * silent,
-        plots=(_kinds_plot(evidence, shown, sums, total, ranges), *_size_plot(evidence)),
+        importance=0.5 + 0.5 * silent.share,
+        plots=(_kinds_plot(tables, shown), *_size_plot(tables)),
     )
 
 
-def silent_tokens(evidence: Evidence, *, price: float | None = None, seconds: float | None = None) -> Finding:
+def _silence_advice(tables: LogTables) -> str:
+    """What to do about silent groups, by their larger kind and by who sampled them."""
+    kinds = tables.kind_shares
+    hard = kinds["wrong"].count >= kinds["right"].count
+    if tables.log.is_evaluation:
+        if hard:
+            return "Most silent groups are all wrong. A policy trained on these prompts would need more tries for them."
+        return "Most silent groups are all correct: as training prompts they would be used up."
+    if tables.log.format == "onedial":
+        return (
+            "Most silent groups are all wrong: let `onedial plan` give those prompts more tries or leave them out "
+            "(`onedial train --plan`), or warm up on solutions first (the row sft)."
+            if hard
+            else "Most silent groups are all correct: let `onedial plan` rest the solved prompts (`onedial train "
+            "--plan`), or choose a harder task."
+        )
+    return (
+        "Most silent groups are all wrong: the prompts are too hard for this policy. Raise the group size for them, "
+        "train on solutions first (SFT, hints), or drop those never solved after many tries."
+        if hard
+        else "Most silent groups are all correct: drop or rest the solved prompts and bring harder ones."
+    )
+
+
+@measures(TOKENS)
+def silent_tokens(tables: LogTables, *, price: float | None = None, seconds: float | None = None) -> Measurement | str:
     """Completion tokens of silent groups; money at `price` per million tokens, time out of `seconds` generating."""
-    name, title = "silent_tokens", "Tokens that taught nothing"
-    definition = "Completion tokens of silent groups over those of all groups of two or more judged rollouts."
-    why = "This is the part of the generation bill that no gradient came from."
-    reason = blind(evidence) or evidence.log.why_missing("completion_tokens")
-    if reason:
-        return withheld(name, title, "share", reason, definition=definition, why=why)
-    prompts = _sharing(evidence)
-    total, silent = int(prompts.get_column("shared_tokens").sum()), int(prompts.get_column("silent_tokens").sum())
+    if reason := why_no_group_shares(tables) or tables.log.why_missing("completion_tokens"):
+        return reason
+    prompts = tables.shared_by_prompt
+    total, silent = int(prompts.get_column("tokens").sum()), int(prompts.get_column("silent_tokens").sum())
     if total == 0:
-        return withheld(name, title, "share", "every completion is empty", definition=definition, why=why)
+        return "every completion is empty"
     share = silent / total
     rows: list[tuple[str | float | None, ...]] = [("completion tokens", total, silent, share)]
     if price is not None:
@@ -95,142 +142,104 @@ def silent_tokens(evidence: Evidence, *, price: float | None = None, seconds: fl
     if seconds is not None:
         rows.append(("seconds generating", seconds, seconds * share, share))
     money = f", {silent * price / 1e6:,.2f} in money" if price is not None else ""
-    return Finding(
-        name=name,
-        title=title,
+    return Measurement(
         value=share,
-        unit="share",
-        interval=bootstrap_ratio(prompts.get_column("silent_tokens"), prompts.get_column("shared_tokens")),
+        interval=bootstrap_ratio(prompts.get_column("silent_tokens"), prompts.get_column("tokens")),
         headline=f"{percent(share)} of the completion tokens ({silent:,} of {total:,}{money}) were in silent groups.",
-        definition=definition,
-        why=why,
-        what_to_do="Plan tries per prompt (`onedial plan`), stop sampling a prompt whose verdict is clear, and skip "
-        "the backward pass of silent groups (exact where no KL or entropy term remains).",
+        advice=_token_advice(tables) if share > 0.2 else "",
         method="bootstrap over prompts" + (", time split by tokens" if seconds is not None else ""),
         importance=0.45 + 0.5 * share,
         tables=(Table("What silent groups cost", COST_COLUMNS, tuple(rows), ("", "", "", "share")),),
     )
 
 
-def shaping_leaks(evidence: Evidence) -> Finding:
+def _token_advice(tables: LogTables) -> str:
+    plan = "Plan the tries of each prompt (`onedial plan`) and stop sampling a prompt whose verdict is clear"
+    if tables.log.format == "onedial":  # it skips their backward pass already
+        return plan + "."
+    if tables.log.is_evaluation:
+        return ""
+    return plan + ", and skip the backward pass of silent groups (exact where no KL or entropy term remains)."
+
+
+@measures(LEAK)
+def shaping_leaks(tables: LogTables) -> Measurement | str:
     """Groups with a unanimous outcome but different shaped rewards: gradient from shaping alone."""
-    name, title = "shaping_leak", "Gradient from reward shaping alone"
-    definition = (
-        "Share of groups whose outcome rewards are all equal while their shaped rewards (length, format, penalties) "
-        "differ. The silent share on the shaped reward stands in the table."
-    )
-    why = (
-        "Such a group pushes the policy by style only. Dividing by a tiny standard deviation makes the push as large "
-        "as that of a real disagreement, and a filter on the shaped reward lets it pass as mixed."
-    )
-    reason = blind(evidence) or evidence.log.why_missing("shaped_reward")
-    groups = evidence.shared
-    if not reason:
-        groups = groups.filter(pl.col("shaped_n") == pl.col("n"))
-        if groups.is_empty():
-            reason = "no group has a shaped reward for all its rollouts"
-        elif len(groups) < len(evidence.shared) and (groups.get_column("kind") == "mixed").all():
-            reason = "only mixed groups have shaped rewards in this log, so a leak in a silent one cannot show"
-    if reason:
-        return withheld(name, title, "share", reason, definition=definition, why=why)
+    if reason := why_no_group_shares(tables) or tables.log.why_missing("shaped_reward"):
+        return reason
+    groups = tables.shared.filter(pl.col("shaped_n") == pl.col("n"))
+    if groups.is_empty():
+        return "no group has a shaped reward for all its rollouts"
+    if len(groups) < len(tables.shared) and (groups.get_column("kind") == "mixed").all():
+        return "only mixed groups have shaped rewards in this log, so a leak in a silent one cannot show"
     varies, mixed = pl.col("shaped_high") > pl.col("shaped_low"), pl.col("kind") == "mixed"
     flags = groups.select(
-        "prompt_id", (varies & ~mixed).alias("leak"), (~varies & mixed).alias("lost"), (~varies).alias("quiet")
+        "prompt_id", leak=varies & ~mixed, lost=~varies & mixed, quiet=~varies, silent=~mixed, shared=pl.lit(1)
     )
-    per = flags.group_by("prompt_id").agg(pl.col("leak", "lost", "quiet").sum(), pl.len().alias("shared"))
-    total = len(groups)
-    leak, lost, quiet = (int(per.get_column(column).sum()) for column in ("leak", "lost", "quiet"))
-    outcome_silent = int((groups.get_column("kind") != "mixed").sum())
+    per = flags.group_by("prompt_id").agg(pl.col("leak", "lost", "quiet", "silent", "shared").sum())
+    leak, lost, quiet, silent, total = (int(value) for value in per.drop("prompt_id").sum().row(0))
     rows = (
-        ("outcome unanimous", outcome_silent, outcome_silent / total),
+        ("outcome unanimous", silent, silent / total),
         ("shaped reward unanimous", quiet, quiet / total),
         ("outcome unanimous, shaped mixed (leak)", leak, leak / total),
         ("outcome mixed, shaped unanimous (signal lost)", lost, lost / total),
     )
-    return Finding(
-        name=name,
-        title=title,
+    return Measurement(
         value=leak / total,
-        unit="share",
-        interval=_interval(per, pl.col("leak")),
+        interval=clustered_wilson(per.get_column("leak"), per.get_column("shared")),
         headline=f"{percent(leak / total)} of groups differ only by shaping; {percent(lost / total)} have a mixed "
         "outcome that shaping levels out.",
-        definition=definition,
-        why=why,
-        what_to_do="Filter and measure unanimity on the outcome reward, add shaping after, and keep its size below the "
+        advice="Filter and measure unanimity on the outcome reward, add shaping after, and keep its size below the "
         "outcome's."
+        if leak and tables.log.format != "onedial"  # onedial filters on the outcome
+        else "Keep the size of shaping below the outcome's."
         if leak
-        else "Nothing: shaping never stands alone here.",
+        else "",
         method=METHOD,
         importance=0.15 + 0.7 * max(leak, lost) / total,
         tables=(Table("Unanimity on each reward", ("groups where", "count", "share"), rows, ("", "", "share")),),
     )
 
 
-def unusable_share(evidence: Evidence) -> Finding:
+@measures(UNUSABLE)
+def unusable_share(tables: LogTables) -> Measurement | str:
     """Rollouts that no verdict could be reached on."""
-    definition = "Share of rollouts without a reward that may train: timeouts, errors, missing or infinite rewards."
-    why = "Counted as 0 they would teach the policy that the verifier's failures are wrong answers."
-    if evidence.log.kind == "rates":
-        reason = "a table of solve rates holds no rollouts"
-        return withheld("unusable_share", "Rollouts not judged", "share", reason, definition=definition, why=why)
-    per = evidence.groups.group_by("prompt_id").agg(pl.col("unusable").sum(), pl.col("size").sum())
-    lost, total = int(per.get_column("unusable").sum()), int(per.get_column("size").sum())
-    return Finding(
-        name="unusable_share",
-        title="Rollouts not judged",
+    if tables.log.kind == "rates":
+        return "a table of solve rates holds no rollouts"
+    total = tables.totals.rollouts
+    lost = total - tables.totals.judged
+    per = tables.groups.group_by("prompt_id").agg(pl.col("unusable").sum(), pl.col("size").sum())
+    return Measurement(
         value=lost / total,
-        unit="share",
-        interval=bootstrap_ratio(per.get_column("unusable"), per.get_column("size")),
+        interval=None
+        if tables.totals.ungrouped
+        else bootstrap_ratio(per.get_column("unusable"), per.get_column("size")),
         headline=f"{lost:,} of {total:,} rollouts ({percent(lost / total, 1)}) have no usable verdict.",
-        definition=definition,
-        why=why,
-        what_to_do="Look at the verifier's time limit and errors." if lost else "Nothing.",
+        advice="Look at the verifier's time limit and errors." if lost else "",
         method="bootstrap over prompts",
         importance=0.05 + 0.9 * lost / total,
     )
 
 
-def _sharing(evidence: Evidence) -> pl.DataFrame:
-    """Per prompt: groups in shares by kind, and their tokens."""
-    silent = pl.col("kind") != "mixed"
-    return evidence.shared.group_by("prompt_id").agg(
-        pl.len().alias("shared"),
-        *((pl.col("kind") == kind).sum().alias(kind) for kind in SHARED_KINDS),
-        pl.col("tokens").sum().alias("shared_tokens"),
-        pl.col("tokens").filter(silent).sum().alias("silent_tokens"),
-    )
-
-
-def _interval(prompts: pl.DataFrame, hits: pl.Expr) -> Interval | None:
-    table = prompts.select(hits.cast(pl.Float64).alias("hits"), pl.col("shared").cast(pl.Float64))
-    return clustered_wilson(table.get_column("hits").to_numpy(), table.get_column("shared").to_numpy())
-
-
-def _kinds_plot(
-    evidence: Evidence, kinds: list[str], sums: dict[str, int], total: int, ranges: dict[str, Interval | None]
-) -> Plot:
+def _kinds_plot(tables: LogTables, kinds: Sequence[str]) -> Plot:
     """One bar per kind of group, prompts behind each."""
-    series = tuple(
-        Series(
-            NAMES[kind],
-            tuple(sums[kind] / total if kind == other else None for other in kinds),
-            ROLES[kind],
-            tuple((ranges[kind] or (None, None))[0] if kind == other else None for other in kinds),
-            tuple((ranges[kind] or (None, None))[1] if kind == other else None for other in kinds),
-        )
-        for kind in kinds
-    )
-    members = tuple(_most(evidence.prompts, kind) for kind in kinds)
+    found = tables.kind_shares
+
+    def bar(kind: str) -> Series:
+        low, high = found[kind].interval or (None, None)
+        only = [kind == other for other in kinds]
+        values = [tuple(value if own else None for own in only) for value in (found[kind].share, low, high)]
+        return Series(GROUP_KINDS[kind].label, values[0], kind, values[1], values[2])
+
     return Plot(
         "stack",
         "Groups by what their rewards say",
         "rewards of the group",
         "share of groups",
-        tuple(NAMES[kind] for kind in kinds),
-        series,
-        members=members,
-        note=f"{total:,} groups of two or more judged rollouts",
+        tuple(GROUP_KINDS[kind].label for kind in kinds),
+        tuple(map(bar, kinds)),
+        members=tuple(_most(tables.prompts, kind) for kind in kinds),
+        note=f"{len(tables.shared):,} groups of two or more judged rollouts",
     )
 
 
@@ -240,9 +249,9 @@ def _most(prompts: pl.DataFrame, column: str) -> tuple[str, ...]:
     return tuple(found.get_column("prompt_id"))
 
 
-def _size_plot(evidence: Evidence) -> tuple[Plot, ...]:
+def _size_plot(tables: LogTables) -> tuple[Plot, ...]:
     """Kinds by group size, when sizes differ."""
-    table = evidence.shared.group_by("n").agg(
+    table = tables.shared.group_by("n").agg(
         pl.len().alias("all"), *((pl.col("kind") == kind).sum().alias(kind) for kind in SHARED_KINDS)
     )
     if len(table) < 2:
@@ -250,7 +259,7 @@ def _size_plot(evidence: Evidence) -> tuple[Plot, ...]:
     table = table.sort("all", descending=True).head(24).sort("n")
     kinds = [kind for kind in SHARED_KINDS if table.get_column(kind).sum()]
     series = tuple(
-        Series(NAMES[kind], tuple((table.get_column(kind) / table.get_column("all")).to_list()), ROLES[kind])
+        Series(GROUP_KINDS[kind].label, tuple((table.get_column(kind) / table.get_column("all")).to_list()), kind)
         for kind in kinds
     )
     x = tuple(str(n) for n in table.get_column("n"))

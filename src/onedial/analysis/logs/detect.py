@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onedial.analysis.logs.formats import Format, Sample, take_sample
-from onedial.analysis.logs.grouping import KINDS
+from onedial.analysis.logs.grouping import SILENT_KINDS, group_frame
 from onedial.analysis.logs.log_files import ReadErrors, data_files
 from onedial.analysis.logs.reader_options import Options, check_options
 from onedial.analysis.logs.readers import (
@@ -30,7 +30,6 @@ from onedial.analysis.logs.readers import (
 from onedial.analysis.logs.readers.common import count_of, listed
 from onedial.analysis.logs.readers.onedial_run import without_rollouts
 from onedial.analysis.logs.repair import DAMAGE, reason_of
-from onedial.analysis.logs.runs import lean_groups
 from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Log
 from onedial.core.errors import DataError, nearest
 
@@ -224,9 +223,8 @@ def _tell_survivors(log: Log) -> Log:
     """Where the format allows a filter before logging, let the groups tell whether it was on."""
     if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
         return log
-    kinds = lean_groups(log).get_column("kind")
-    silent = int(kinds.is_in([KINDS.index(kind) for kind in ("right", "wrong", "other")]).sum())
-    mixed = int((kinds == KINDS.index("mixed")).sum())
+    kinds = group_frame(log).select("kind").collect(engine="streaming").get_column("kind")
+    silent, mixed = int(kinds.is_in(SILENT_KINDS).sum()), int((kinds == "mixed").sum())
     if silent:
         return replace(log, coverage=replace(log.coverage, survivors_only=False))
     if mixed < MIN_GROUPS_TO_TELL:

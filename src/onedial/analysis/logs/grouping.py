@@ -1,14 +1,14 @@
-"""From rollouts to groups, in one pass: sizes, extremes, right answers, tokens, and what each group could teach.
+"""From rollouts to groups: which rewards are right answers, and one table with a row per group.
 
 A group is silent when the **outcome** reward of its usable rollouts is unanimous: max == min, never std == 0, which
 rounding can miss (0.95 eight times has a standard deviation of 1e-16). Timeouts, errors and rollouts without a reward
-leave the group before any statistic and are counted. A group with one usable rollout can teach nothing whatever it
-got; it is neither silent nor mixed, is counted apart (`kind == "one"`) and stands in no share.
+are removed from the group before any statistic and are counted. A group with fewer than two usable rollouts is neither
+silent nor mixed: its kind is "one" or "empty", and it enters no share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,8 @@ Reward = Literal["outcome_reward", "shaped_reward"]
 GroupKind = Literal["mixed", "right", "wrong", "other", "one", "empty"]
 
 KINDS: tuple[GroupKind, ...] = ("mixed", "right", "wrong", "other", "one", "empty")
+SHARED_KINDS: tuple[GroupKind, ...] = ("mixed", "right", "wrong", "other")  # two or more usable rollouts
+SILENT_KINDS: tuple[GroupKind, ...] = ("right", "wrong", "other")
 UNUSABLE = ("timeout", "error")
 SAMPLE_ROWS = 20_000
 
@@ -29,16 +31,14 @@ class Scale:
     """Which reward is a right answer and which a wrong one.
 
     exact  whether `right` decides every rollout (pass@k may be computed); False for graded rewards on an unknown
-           scale, where the observed extremes stand in
+           scale, where the observed extremes are used instead
     rule   how it was decided, in words
-    binary every usable reward was seen to be `right` or `wrong`
     """
 
     right: float | None
     wrong: float | None
     exact: bool
     rule: str
-    binary: bool = False
 
 
 def usable() -> pl.Expr:
@@ -75,12 +75,12 @@ def scale_of(values: Sequence[float]) -> Scale:
     low, high = values[0], values[-1]
     if len(values) == 2 and not (low >= 0 and 0 < high < 1):
         rule = f"two reward values were seen: {high:g} is taken as right, {low:g} as wrong"
-        return Scale(high, low, True, rule, binary=True)
+        return Scale(high, low, True, rule)
     if len(values) == 1:
         if high == 1:
-            return Scale(1.0, 0.0, True, "every reward is 1, taken as right", binary=True)
+            return Scale(1.0, 0.0, True, "every reward is 1, taken as right")
         if high <= 0:
-            return Scale(1.0, high, True, f"every reward is {high:g}, taken as wrong", binary=True)
+            return Scale(1.0, high, True, f"every reward is {high:g}, taken as wrong")
         return Scale(None, None, False, f"every reward is {high:g}, which says neither right nor wrong")
     if low >= 0 and high <= 1:
         return Scale(1.0, 0.0, True, "rewards are graded within [0, 1]: exactly 1 is taken as right, 0 as wrong")
@@ -115,52 +115,60 @@ def observed(frame: pl.LazyFrame, on: Reward) -> list[float]:
     return sorted({low, high, *rest.get_column("r").to_list()})
 
 
-def group_frame(
-    log: Log,
-    *,
-    on: Reward = "outcome_reward",
-    marks: Scale | None = None,
-    extra: Sequence[pl.Expr] = (),
-) -> pl.LazyFrame:
+def group_frame(log: Log, *, marks: Scale | None = None, extra: Mapping[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """One row per group of a rollout log.
 
-    Columns: group_id, prompt_id, size (all rollouts), n (usable), low, high, total (of the reward of usable
-    rollouts), c (right ones among the usable; null where rightness is unknown), tokens (completion tokens of all
-    rollouts, null when not logged), kind (GroupKind), and whatever `extra` aggregates. Counts and shares of very long
-    logs need less: `onedial.analysis.logs.runs.lean_groups`.
+    Columns: group_id, prompt_id (where the log has one), size (all rollouts), n (usable), low, high, total (of the
+    outcome reward of usable rollouts), c (right ones among the usable; 0 where rightness is unknown), tokens
+    (completion tokens of all rollouts, null when not logged), kind (GroupKind), and the aggregates `extra` by name.
+    Rows without a group form one row whose group_id is null.
     """
-    marks = marks or scale(log, on)
+    marks = marks or scale(log)
     r, c = pl.col("__r"), pl.col("__c")
-    aggregates = [pl.len().cast(pl.Int64).alias("size"), r.count().cast(pl.Int64).alias("n")]
-    aggregates += [c.sum().cast(pl.Int64).alias("c"), r.min().alias("low"), r.max().alias("high")]
-    aggregates.append(r.sum().alias("total"))
+    aggregates = [
+        pl.len().cast(pl.Int64).alias("size"),
+        r.count().cast(pl.Int64).alias("n"),
+        c.sum().cast(pl.Int64).alias("c"),
+        r.min().alias("low"),
+        r.max().alias("high"),
+        r.sum().alias("total"),
+    ]
     if log.has("correct"):
-        aggregates.append(pl.col("correct").count().cast(pl.Int64).alias("judged"))
+        aggregates.append(pl.col("correct").count().cast(pl.Int64).alias("__judged"))
     if log.has("completion_tokens"):
         aggregates.append(pl.col("completion_tokens").sum().alias("tokens"))
     if log.has("prompt_id"):
         aggregates.append(pl.col("prompt_id").first())
-    frame = log.frame.with_columns(__r=usable_reward(log, on), __c=right_of(log, marks, on))
-    grouped = frame.group_by("group_id").agg(*aggregates, *extra)
+    aggregates += [expr.alias(name) for name, expr in (extra or {}).items()]
+    frame = log.frame.with_columns(__r=usable_reward(log), __c=right_of(log, marks))
+    grouped = frame.group_by("group_id").agg(*aggregates)
     if not log.has("completion_tokens"):
         grouped = grouped.with_columns(pl.lit(None, dtype=pl.Int64).alias("tokens"))
-    return grouped.with_columns(kind_of(log, marks, codes=False).alias("kind")).drop("judged", strict=False)
+    return grouped.with_columns(_kind(log, marks).alias("kind")).drop("__judged", strict=False)
 
 
-def extremes(marks: Scale) -> list[pl.Expr]:
-    """Lowest, highest and total reward of a group of right and wrong ones, from n and c."""
-    n, c = pl.col("n"), pl.col("c")
-    right, wrong = pl.lit(marks.right, dtype=pl.Float64), pl.lit(marks.wrong, dtype=pl.Float64)
-    some = n > 0
-    return [
-        pl.when(some).then(pl.when(c == n).then(right).otherwise(wrong)).alias("low"),
-        pl.when(some).then(pl.when(c > 0).then(right).otherwise(wrong)).alias("high"),
-        (c * right + (n - c) * wrong).alias("total"),
-    ]
+def scale_and_groups(log: Log, extra: Callable[[Scale], Mapping[str, pl.Expr]]) -> tuple[Scale, pl.DataFrame]:
+    """The scale of the outcome rewards, and `group_frame` under it, as a rule in one pass over the log.
+
+    The scale is guessed from the first rows. Grouping tells whether the guess holds for all rows; where it does not,
+    the scale is found by a pass of its own and the groups are made again. `extra` gives the further aggregates.
+    """
+    if log.right is not None:
+        marks = scale(log)
+        return marks, group_frame(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
+    seen = observed(log.frame.head(SAMPLE_ROWS), "outcome_reward")
+    guess = scale_of(seen)
+    between = usable_reward(log).is_in(pl.Series(seen, dtype=pl.Float64).implode()).not_().sum()  # nulls do not count
+    groups = group_frame(log, marks=guess, extra={**extra(guess), "__between": between}).collect(engine="streaming")
+    ends = [groups.get_column("low").min(), groups.get_column("high").max()]
+    if seen and ends == [seen[0], seen[-1]] and (len(seen) == 3 or not groups.get_column("__between").sum()):
+        return guess, groups.drop("__between")
+    marks = scale(log)
+    return marks, group_frame(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
 
 
-def usable_reward(log: Log, on: Reward) -> pl.Expr:
-    """`reward_of`, without the test for timeouts where the log has no outcomes: a third of the pass."""
+def usable_reward(log: Log, on: Reward = "outcome_reward") -> pl.Expr:
+    """`reward_of`, without the test for timeouts where the log has no outcomes, which saves a third of the pass."""
     value = pl.col(on)
     return reward_of(on) if log.has("outcome") else pl.when(value.is_finite()).then(value)
 
@@ -174,25 +182,24 @@ def right_of(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
     return by_scale
 
 
-def kind_of(log: Log, marks: Scale, *, codes: bool) -> pl.Expr:
-    """GroupKind of a grouped row, or its number in KINDS."""
+def _kind(log: Log, marks: Scale) -> pl.Expr:
+    """GroupKind of a grouped row."""
     n, low, high, c = pl.col("n"), pl.col("low"), pl.col("high"), pl.col("c")
     all_right = low == marks.right if marks.right is not None else pl.lit(False)
     all_wrong = high == marks.wrong if marks.wrong is not None else pl.lit(False)
     if log.has("correct"):
         # a verdict that is null (a graded answer) does not make an answer wrong
-        all_right, all_wrong = c == n, (c == 0) & ((pl.col("judged") >= n) | all_wrong)
-    name = {kind: pl.lit(KINDS.index(kind), dtype=pl.UInt8) if codes else pl.lit(kind) for kind in KINDS}
+        all_right, all_wrong = c == n, (c == 0) & ((pl.col("__judged") >= n) | all_wrong)
     return (
         pl.when(n == 0)
-        .then(name["empty"])
+        .then(pl.lit("empty"))
         .when(n == 1)
-        .then(name["one"])
+        .then(pl.lit("one"))
         .when(high != low)
-        .then(name["mixed"])
+        .then(pl.lit("mixed"))
         .when(all_right)
-        .then(name["right"])
+        .then(pl.lit("right"))
         .when(all_wrong)
-        .then(name["wrong"])
-        .otherwise(name["other"])
+        .then(pl.lit("wrong"))
+        .otherwise(pl.lit("other"))
     )

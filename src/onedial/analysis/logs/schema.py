@@ -44,7 +44,7 @@ ROLLOUT_COLUMNS: Mapping[str, pl.DataType] = {
     "policy_version": pl.Int64(),
     "source": pl.String(),  # task or data set
     "level": pl.String(),
-    "fate": pl.String(),  # onedial only: trained | silent | carried | unusable | masked | left
+    "fate": pl.String(),  # onedial only: trained | silent | carried | unusable | masked | left | evaluated
 }
 
 RATE_COLUMNS: Mapping[str, pl.DataType] = {
@@ -59,6 +59,7 @@ RATE_COLUMNS: Mapping[str, pl.DataType] = {
     "level": pl.String(),
 }
 
+EVALUATION_FORMATS = ("verifiers", "lm-eval", "evalplus", "humaneval", "sample-lists")
 REWARD_PART = "reward_"  # prefix of reward component columns, f64, any number of them
 KEYS = ("prompt_id", "group_id")
 
@@ -115,9 +116,6 @@ class Log:
     missing     column → why the log cannot supply it (the column is all null)
     broken      the first `MAX_BROKEN` broken places; `broken_lines` counts all of them
     ignored     columns of the source that were not read
-    group_parts columns that are equal exactly where group_id is, where it is made from them: long logs are grouped
-                by them, which spares a hash of every row; rows where the first is null have no group; () = group_id
-                itself
     right       reward at which a rollout is right and `wrong` its opposite, where the format defines them;
                 None = see onedial.analysis.logs.grouping.scale
     """
@@ -131,9 +129,13 @@ class Log:
     broken_lines: int = 0
     files: tuple[Path, ...] = ()
     ignored: tuple[str, ...] = ()
-    group_parts: tuple[str, ...] = ()
     right: float | None = None
     wrong: float | None = None
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether the log is of a benchmark's samples, which no trainer learns from."""
+        return self.format in EVALUATION_FORMATS
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from onedial import __version__
-from onedial.analysis.findings import Evidence, Finding, Plot, collect, findings_of
-from onedial.analysis.findings.evidence import texts_of
+from onedial.analysis.findings import Finding, LogTables, Plot
 from onedial.analysis.findings.finding import percent, plain
-from onedial.analysis.logs.schema import Log
+from onedial.analysis.findings.log_tables import texts_of
 from onedial.analysis.page.render import render
 from onedial.analysis.page.samples import sample_groups
+from onedial.analysis.result import Analysis
 from onedial.core.errors import DataError
 from onedial.core.palette import GROUP_KINDS
 
@@ -34,21 +34,17 @@ class Fact:
 
 def write_html(
     path: Path | str,
-    log: Log,
-    findings: Sequence[Finding] | None = None,
+    analysis: Analysis,
     *,
-    evidence: Evidence | None = None,
     title: str = "",
     curves: Sequence[Plot] = (),
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the page of a log to `path` and give it back. What is not given (`evidence`, `findings`) is computed.
+    """Write the page of an analysis to `path` and give it back.
 
     Raises DataError when the file cannot be written or the log is empty.
     """
-    evidence = evidence or collect(log)
-    found = list(findings) if findings is not None else findings_of(evidence)
-    return _write(Path(path), page_data(evidence, found, title=title, curves=curves, notes=notes))
+    return _write(Path(path), page_data(analysis, title=title, curves=curves, notes=notes))
 
 
 def write_curves(path: Path | str, *, title: str, curves: Sequence[Plot], notes: Sequence[str]) -> Path:
@@ -72,29 +68,29 @@ def _write(target: Path, data: Mapping[str, Any]) -> Path:
 
 
 def page_data(
-    evidence: Evidence,
-    findings: Sequence[Finding],
+    analysis: Analysis,
     *,
     title: str = "",
     curves: Sequence[Plot] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything the page shows, as JSON values."""
-    log = evidence.log
-    groups, groups_note = sample_groups(evidence)
+    tables, findings = analysis.tables, analysis.findings
+    log = tables.log
+    groups, groups_note = sample_groups(tables)
     name = title or (log.files[0].name if log.files else "Rollout log")
     return {
         "title": name,
-        "subtitle": _subtitle(evidence),
-        "facts": [plain(fact) for fact in [*heldout_facts(curves), *facts_of(evidence, findings)]],
-        "notes": [*notes, *_notes(evidence)],
-        "findings": [_finding_data(finding, evidence, bool(curves)) for finding in findings],
+        "subtitle": _subtitle(tables),
+        "facts": [plain(fact) for fact in [*heldout_facts(curves), *facts_of(tables, findings)]],
+        "notes": [*notes, *_notes(tables)],
+        "findings": [_finding_data(finding, tables, bool(curves)) for finding in findings],
         **_curve_sections(curves),
         "groups": groups,
         "groups_note": groups_note,
-        "prompts": _prompt_texts(evidence, findings),
+        "prompts": _prompt_texts(tables, findings),
         "kinds": KINDS,
-        "length_unit": evidence.length_unit,
+        "length_unit": tables.length_unit,
         "footer": FOOTER,
     }
 
@@ -120,60 +116,58 @@ def _curve_sections(curves: Sequence[Plot]) -> dict[str, Any]:
     }
 
 
-def _finding_data(finding: Finding, evidence: Evidence, has_curves: bool) -> dict[str, Any]:
+def _finding_data(finding: Finding, tables: LogTables, has_curves: bool) -> dict[str, Any]:
     """The finding as JSON values. A run's curves show what the finding "drift" draws, so there it has no plots."""
     elsewhere = finding.name == "drift" and has_curves and bool(finding.plots)
-    plots = () if elsewhere else tuple(_with_size(plot, evidence) for plot in finding.plots)
+    plots = () if elsewhere else tuple(_with_size(plot, tables) for plot in finding.plots)
     return {**plain(replace(finding, plots=plots)), "elsewhere": elsewhere}
 
 
-def _with_size(plot: Plot, evidence: Evidence) -> Plot:
+def _with_size(plot: Plot, tables: LogTables) -> Plot:
     """A dial plot with the commonest group size, for the curve of the expected weight."""
-    if plot.kind != "dial" or evidence.shared.is_empty():
+    if plot.kind != "dial" or tables.shared.is_empty():
         return plot
-    sizes = evidence.shared.group_by("n").len().sort("len", "n", descending=True)
+    sizes = tables.shared.group_by("n").len().sort("len", "n", descending=True)
     return replace(plot, extra={**plot.extra, "size": int(sizes.get_column("n")[0])})
 
 
-def facts_of(evidence: Evidence, findings: Sequence[Finding]) -> list[Fact]:
+def facts_of(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
     """The figures at the head of the page."""
     by_name = {finding.name: finding for finding in findings}
-    prompts = len(evidence.prompts)
+    prompts = len(tables.prompts)
     facts = [Fact("Prompts", float(prompts))]
-    if evidence.log.kind == "rollouts":
-        rollouts = int(evidence.groups.get_column("size").sum())
-        sizes = sorted(evidence.shared.get_column("n").unique().to_list())
+    if tables.log.kind == "rollouts":
+        rollouts = int(tables.groups.get_column("size").sum())
+        sizes = sorted(tables.shared.get_column("n").unique().to_list())
         note = f"of {sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"of {sizes[0]}" if sizes else ""
         facts = [
             Fact("Rollouts", float(rollouts), note=f"{prompts:,} prompts"),
-            Fact("Groups", float(len(evidence.groups)), note=note),
+            Fact("Groups", float(len(tables.groups)), note=note),
         ]
-    if evidence.judged:
-        k, n = (int(evidence.counts.get_column(column).sum()) for column in ("k", "n"))
+    if tables.judged:
+        k, n = (int(tables.counts.get_column(column).sum()) for column in ("k", "n"))
         facts.append(Fact("Correct", k / n if n else None, "share", "of judged rollouts"))
     for key, label in (("silent_share", "Silent groups"), ("silent_tokens", "Silent tokens"), ("sigma", "Mean σ̂")):
         finding = by_name.get(key)
         if finding is not None and not finding.withheld:
             facts.append(Fact(label, finding.value, finding.unit if finding.unit == "share" else ""))
     expected = by_name.get("expected_silence")
-    if evidence.log.kind == "rates" and expected is not None and not expected.withheld:
+    if tables.log.kind == "rates" and expected is not None and not expected.withheld:
         facts.append(Fact("Silent at G = 8", expected.value, "share", "expected"))
     return facts
 
 
-def _subtitle(evidence: Evidence) -> str:
-    log = evidence.log
+def _subtitle(tables: LogTables) -> str:
+    log = tables.log
     files_read = f" · {len(log.files)} files" if len(log.files) > 1 else ""
-    return f"format: {log.format}{files_read} · right answers: {evidence.marks.rule}"
+    return f"format: {log.format}{files_read} · right answers: {tables.marks.rule}"
 
 
-def _notes(evidence: Evidence) -> list[str]:
-    log = evidence.log
+def _notes(tables: LogTables) -> list[str]:
+    log = tables.log
     notes = list(log.coverage.notes)
     if log.coverage.reward_is:
         notes.append(f"Outcome reward: {log.coverage.reward_is}.")
-    if evidence.evaluation_rows:
-        notes.append(f"{evidence.evaluation_rows:,} evaluation rows were set aside.")
     if log.broken_lines:
         first = log.broken[0] if log.broken else None
         where = f" (first: {first.file}, line {first.line}: {first.reason})" if first else ""
@@ -181,10 +175,10 @@ def _notes(evidence: Evidence) -> list[str]:
     return notes
 
 
-def _prompt_texts(evidence: Evidence, findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
+def _prompt_texts(tables: LogTables, findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
     """Text and counts of the prompts that a click can list."""
     keys = list(dict.fromkeys(key for f in findings for plot in f.plots for part in plot.members for key in part))
     keys = keys[:MOST_LISTED]
-    text = texts_of(evidence.log, keys, limit=240)
-    rows = evidence.prompts.filter(evidence.prompts.get_column("prompt_id").is_in(keys)).select("prompt_id", "k", "n")
+    text = texts_of(tables.log, keys, limit=240)
+    rows = tables.prompts.filter(tables.prompts.get_column("prompt_id").is_in(keys)).select("prompt_id", "k", "n")
     return {key: {"k": k, "n": n, "text": text.get(key, "")} for key, k, n in rows.iter_rows()}

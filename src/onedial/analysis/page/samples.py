@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.analysis.findings.evidence import Evidence
+from onedial.analysis.findings.log_tables import LogTables
 
 PER_KIND = {"mixed": 24, "right": 12, "wrong": 16, "other": 6, "empty": 2}
 MOST_ROLLOUTS = 12  # of a group whose texts are shown
@@ -21,12 +21,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def sample_groups(evidence: Evidence) -> tuple[list[dict[str, Any]], str]:
+def sample_groups(tables: LogTables) -> tuple[list[dict[str, Any]], str]:
     """Groups for the page as JSON values, newest iterations first, and a sentence on how they were chosen."""
-    log = evidence.log
+    log = tables.log
     if log.kind == "rates" or not log.has("completion") and not log.has("prompt"):
         return [], ""
-    chosen = _choose(evidence)
+    chosen = _choose(tables)
     ids = chosen.get_column("group_id").to_list()
     key = pl.col("group_id").cast(pl.String)
     rows = (
@@ -39,17 +39,17 @@ def sample_groups(evidence: Evidence) -> tuple[list[dict[str, Any]], str]:
     )
     parts = {part.get_column("group_id")[0]: part for part in rows.partition_by("group_id")}
     share = TEXT_BYTES // max(1, sum(min(MOST_ROLLOUTS, len(part)) for part in parts.values()))
-    length = "completion_tokens" if evidence.length_unit == "tokens" else "completion_chars"
+    length = "completion_tokens" if tables.length_unit == "tokens" else "completion_chars"
     order = [row for row in chosen.iter_rows(named=True) if row["group_id"] in parts]
-    groups = [_group(row, parts[row["group_id"]], max(400, share), evidence, length) for row in order]
-    note = f"{len(groups)} of {len(evidence.groups):,} groups, chosen by a fixed hash within each kind, newest first."
+    groups = [_group(row, parts[row["group_id"]], max(400, share), tables, length) for row in order]
+    note = f"{len(groups)} of {len(tables.groups):,} groups, chosen by a fixed hash within each kind, newest first."
     return groups, note
 
 
-def _choose(evidence: Evidence) -> pl.DataFrame:
+def _choose(tables: LogTables) -> pl.DataFrame:
     """Some groups of each kind, spread over the log by a hash that does not change between calls."""
     parts = [
-        evidence.groups.filter(pl.col("kind") == kind)
+        tables.groups.filter(pl.col("kind") == kind)
         .sort(pl.col("group_id").hash(11), "group_id")
         .head(number)
         .select("group_id", "prompt_id", "kind", "iteration")
@@ -58,7 +58,7 @@ def _choose(evidence: Evidence) -> pl.DataFrame:
     return pl.concat(parts).sort(["iteration", "group_id"], descending=[True, False], nulls_last=True)
 
 
-def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evidence, length: str) -> dict[str, Any]:
+def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, tables: LogTables, length: str) -> dict[str, Any]:
     shown = _shown(rollouts)
     first = rollouts.row(0, named=True)
     return {
@@ -72,8 +72,8 @@ def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, evidence: Evi
         "answer": _cut(first["answer"], 400),
         "size": len(rollouts),
         "hidden": len(rollouts) - len(shown),
-        "marks": [_role(r, evidence) for r in rollouts.head(MOST_MARKS).iter_rows(named=True)],
-        "rollouts": [_rollout(r, room, evidence, length) for r in shown.iter_rows(named=True)],
+        "marks": [_role(r, tables) for r in rollouts.head(MOST_MARKS).iter_rows(named=True)],
+        "rollouts": [_rollout(r, room, tables, length) for r in shown.iter_rows(named=True)],
     }
 
 
@@ -85,10 +85,10 @@ def _shown(rollouts: pl.DataFrame) -> pl.DataFrame:
     return order.head(MOST_ROLLOUTS).sort("__row").drop("__row")
 
 
-def _rollout(row: dict[str, Any], room: int, evidence: Evidence, length: str) -> dict[str, Any]:
+def _rollout(row: dict[str, Any], room: int, tables: LogTables, length: str) -> dict[str, Any]:
     return {
-        "outcome": row["outcome"] or _outcome(row, evidence),
-        "role": _role(row, evidence),
+        "outcome": row["outcome"] or _outcome(row, tables),
+        "role": _role(row, tables),
         "reward": _number(row["outcome_reward"]),
         "shaped": _number(row["shaped_reward"]),
         "advantage": _number(row["advantage"]),
@@ -100,17 +100,17 @@ def _rollout(row: dict[str, Any], room: int, evidence: Evidence, length: str) ->
     }
 
 
-def _role(row: dict[str, Any], evidence: Evidence) -> str:
+def _role(row: dict[str, Any], tables: LogTables) -> str:
     """How a rollout is marked: "right", "wrong" or "other"."""
-    return ROLES.get(row["outcome"] or _outcome(row, evidence), "other")
+    return ROLES.get(row["outcome"] or _outcome(row, tables), "other")
 
 
-def _outcome(row: dict[str, Any], evidence: Evidence) -> str:
+def _outcome(row: dict[str, Any], tables: LogTables) -> str:
     """A word for a rollout whose log names no outcome."""
     if row["correct"] is not None:
         return "correct" if row["correct"] else "wrong"
-    reward, right, wrong = row["outcome_reward"], evidence.marks.right, evidence.marks.wrong
-    if reward is None or not evidence.marks.exact:
+    reward, right, wrong = row["outcome_reward"], tables.marks.right, tables.marks.wrong
+    if reward is None or not tables.marks.exact:
         return "not judged" if reward is None else "graded"
     return "correct" if right is not None and reward >= right else "wrong" if reward == wrong else "partly right"
 

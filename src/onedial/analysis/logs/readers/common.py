@@ -34,7 +34,6 @@ def finish(
     why: Mapping[str, str] | None = None,
     ignored: Iterable[str] = (),
     right: float | None = None,
-    group_parts: tuple[str, ...] = (),
 ) -> Log:
     """The log of a reader: canonical columns, and a reason for each one the frame does not have."""
     have = set(frame.collect_schema().names())
@@ -51,7 +50,6 @@ def finish(
         files=tuple(sample.file for sample in samples),
         ignored=tuple(sorted(name for name in ignored if "." not in name)),
         right=right,
-        group_parts=group_parts,
     )
 
 

@@ -70,8 +70,6 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     _note_unreadable(raw, found, trouble)
     notes: list[str] = []
     frame, group_identity = _frame(raw, found, samples, options, notes)
-    have = frame.collect_schema()
-    made = "group_id" in have and "group_id" not in found  # from the prompt, within its split and iteration
     return finish(
         "table",
         "the table",
@@ -79,7 +77,6 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
         samples=samples,
         coverage=Coverage(group_identity=group_identity, reward_is=_reward_is(found), notes=tuple(notes)),
         ignored=columns - set(found.values()),
-        group_parts=tuple(name for name in ("prompt_id", "iteration", "split") if name in have) if made else (),
     )
 
 

@@ -1,0 +1,94 @@
+"""What groups of a training size would show, from the tries of each visit of a prompt, in closed form.
+
+Of the n tries of a visit, k are right. A group of G rollouts drawn from them without replacement has j right ones with
+the hypergeometric probability C(k, j)·C(n−k, G−j)/C(n, G), which is an unbiased estimate of the binomial one
+(arXiv:2107.03374, eq. 1, is the case j = 0). At G = n it is the group itself, so the figures of a log's own groups
+and those expected at their size agree exactly. No distribution of solve rates is fitted; beyond n nothing is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import hypergeom
+
+from onedial.analysis.findings.intervals import bootstrap_ratio
+from onedial.analysis.findings.log_tables import KindShare, LogTables
+from onedial.core.maths import dispersion
+
+Array = NDArray[np.float64]
+
+GROUP_SIZES = (2, 4, 8, 16, 32, 64)
+ENOUGH = 0.5  # share of the visits that must have G tries for a figure at G
+
+
+@dataclass(frozen=True)
+class Visits:
+    """The visits of a log with at least `least` tries: distinct counts k, n (C,), and per visit (V,) the number of its
+    counts and of its prompt."""
+
+    k: Array
+    n: Array
+    cell: NDArray[np.int64]
+    prompt: NDArray[np.int64]
+
+    def per_prompt(self, values: Array) -> tuple[Array, Array]:
+        """Sums over visits of a value per cell (C,), and numbers of visits, per prompt (P,)."""
+        sums, number = np.bincount(self.prompt, weights=values[self.cell]), np.bincount(self.prompt)
+        return np.asarray(sums, dtype=np.float64), number.astype(np.float64)
+
+    def counts(self) -> Array:
+        """Visits per cell (C,)."""
+        return np.bincount(self.cell, minlength=len(self.k)).astype(np.float64)
+
+
+def visits_of(tables: LogTables, least: int) -> Visits | None:
+    """The visits with at least `least` tries; None where these are fewer than half of all."""
+    table = tables.visits.filter(tables.visits.get_column("n") >= least)
+    if table.is_empty() or len(table) < ENOUGH * len(tables.visits):
+        return None
+    k, n = (table.get_column(name).to_numpy().astype(np.int64) for name in ("k", "n"))
+    base = int(n.max()) + 1
+    distinct, cell = np.unique(n * base + k, return_inverse=True)
+    prompt = np.unique(table.get_column("prompt_id").hash().to_numpy(), return_inverse=True)[1]
+    pairs = distinct // base, distinct % base
+    return Visits(pairs[1].astype(np.float64), pairs[0].astype(np.float64), cell.reshape(-1), prompt.reshape(-1))
+
+
+def expected_kinds(tables: LogTables, size: int) -> dict[str, KindShare]:
+    """Expected shares of mixed, right, wrong and silent groups of `size`, with intervals over prompts; {} where fewer
+    than half of the visits have that many tries. `count` is the number of visits behind a share."""
+    visits = visits_of(tables, size)
+    if visits is None:
+        return {}
+    right, wrong = dispersion.unbiased_powers(visits.k, visits.n, size)
+    found = {}
+    for kind, values in {"mixed": 1 - right - wrong, "right": right, "wrong": wrong, "silent": right + wrong}.items():
+        top, bottom = visits.per_prompt(np.clip(values, 0.0, 1.0))
+        found[kind] = KindShare(len(visits.cell), float(top.sum() / bottom.sum()), bootstrap_ratio(top, bottom))
+    return found
+
+
+def expected_silent_shares(tables: LogTables) -> dict[int, KindShare]:
+    """Group size → expected silent share, at 2, 4, … 64 and the size asked for, as far as the tries allow."""
+    sizes = sorted({*GROUP_SIZES, tables.group_size})
+    return {size: kinds["silent"] for size in sizes if (kinds := expected_kinds(tables, size))}
+
+
+def group_pmf(k: Array, n: Array, size: int) -> Array:
+    """P(j right in a group of `size` drawn from k right of n tries), j = 0 … size: (C, size + 1); n ≥ size."""
+    j = np.arange(size + 1)
+    return np.asarray(hypergeom.pmf(j[None, :], n[:, None], k[:, None], size), dtype=np.float64)
+
+
+def no_visits(tables: LogTables) -> str:
+    """Why groups of the training size cannot be drawn from a rate table; empty when they can."""
+    if tables.visits.is_empty():
+        return "the table does not tell the number of tries behind each rate; give it with --tries N"
+    if visits_of(tables, tables.group_size) is None:
+        return (
+            f"most prompts have fewer than {tables.group_size} tries; a smaller group size can be told: --group-size G"
+        )
+    return ""

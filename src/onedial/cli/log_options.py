@@ -1,0 +1,85 @@
+"""The options by which `inspect`, `report` and `plan` read a log: one definition, one meaning."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from onedial.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from onedial.analysis import Analysis
+
+T = TypeVar("T")
+GROUP_SIZE = 8  # at which a table of solve rates is read, unless --group-size says otherwise
+
+
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --format, --map, --outcome, --tries and --split."""
+    add = parser.add_argument_group("reading the log").add_argument
+    add("--format", metavar="F", help="read as this format instead of detecting it (onedial inspect --formats)")
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="name your columns: prompt=question,correct=ok",
+    )
+    add("--outcome", metavar="NAME", help="the reward component that says right or wrong, or: total")
+    add("--tries", type=int, metavar="N", help="rollouts behind each solve rate, where the table does not say")
+    add("--split", choices=("train", "eval", "all"), help="rows to look at [train where there are any]")
+
+
+def add_price_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --price and --seconds."""
+    add = parser.add_argument_group("what silent groups cost").add_argument
+    add("--price", type=float, metavar="P", help="money per million completion tokens")
+    add("--seconds", type=float, metavar="S", help="seconds spent generating [a run's own, where it logged them]")
+
+
+def parse_map(words: Sequence[str]) -> dict[str, str]:
+    """`--map a=b,c=d` (repeatable) as a dict. Raises ConfigError for a pair without `=`."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        parts = word.split(",") if all("=" in part for part in word.split(",")) else [word]
+        for part in parts:
+            ours, equals, theirs = part.partition("=")
+            if not equals or not ours.strip() or not theirs.strip():
+                raise ConfigError(f"--map {word}: write OURS=THEIRS, for example --map prompt=question,correct=is_ok")
+            pairs[ours.strip()] = theirs.strip()
+    return pairs
+
+
+def check_positive(args: argparse.Namespace, *names: str) -> None:
+    """Raises ConfigError for an option that is given and not above 0."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be greater than 0")
+
+
+def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis], T], *, text: bool = True) -> T:
+    """Reads the log at `path` as `args` say, analyzes it and returns `then` of the analysis.
+
+    `then` must take from the analysis what it needs: a damaged file is found when its columns are read, and all is done
+    again without its damaged parts. `text=False` leaves prompts and completions unread.
+    """
+    from onedial.analysis.logs import with_log
+    from onedial.analysis.result import analyze
+
+    check_positive(args, "tries")
+    options = {name: getattr(args, name, None) for name in ("price", "seconds")}
+    check_positive(args, *(name for name, value in options.items() if value is not None))
+    ks = getattr(args, "at_k", None) or ()
+    size = getattr(args, "group_size", None) or GROUP_SIZE
+    return with_log(
+        lambda log: then(analyze(log, split=args.split, group_size=size, ks=ks, **options)),
+        path,
+        args.format,
+        columns=parse_map(args.map),
+        outcome=args.outcome,
+        tries=args.tries,
+        text=text,
+    )
