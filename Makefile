@@ -11,7 +11,7 @@ TRAIN_ARGS ?= --config examples/arithmetic.toml
 PEERS := verl tensordict pyvers importlib_metadata zipp orjson codetiming omegaconf
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check slow docs format constraints clean
+.PHONY: help train test check slow docs mutants format constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,12 @@ slow: $(VENV)/.tested ## the tests left out of `make test`: real training, kills
 docs: $(VENV)/.documented ## the reference pages from the code, then the site, in site/ (offline, warnings are errors)
 	@$(PY) tools/reference.py
 	@$(PY) tools/diagram.py
+	@$(PY) tools/outputs.py
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
+mutants: $(VENV)/.tested ## change the source at 200 random places and count what the tests notice (hours)
+	@$(PIP) install -qq -c constraints.txt -e '.[mutants]'
+	@$(PY) tools/mutants.py $(MUTANTS_ARGS)
 
 format: $(VENV)/.tested ## rewrite the sources in the project's style
 	@$(PY) -m ruff check --fix .

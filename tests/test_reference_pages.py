@@ -148,3 +148,21 @@ def test_the_settings_page_names_every_field() -> None:
     page = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
     for field in dataclasses.fields(onedial.Run):
         assert f"`{field.name}`" in page or field.name in ("task_options", "algorithm"), field.name
+
+
+# --- outputs that documents show -------------------------------------------------------------------------------
+
+OUTPUTS = load_tool("outputs")
+SHOWING = [path for path in OUTPUTS.DOCUMENTS if OUTPUTS.MARK.search(path.read_text(encoding="utf-8"))]
+
+
+def test_outputs_are_shown() -> None:
+    assert ROOT / "README.md" in SHOWING
+
+
+@pytest.mark.parametrize("path", SHOWING, ids=lambda path: path.stem)
+def test_the_output_shown_is_what_the_command_prints(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = path.read_text(encoding="utf-8")
+    assert text == OUTPUTS.renewed(text), f"{path.name} shows an old output; run: {REFERENCE.COMMAND}"

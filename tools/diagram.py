@@ -41,7 +41,8 @@ BOXES: list[Box] = [
     (20, 494, 660, 96, "panel", "core", CORE),
     (40, 530, 300, 52, "box", "maths", "one implementation per formula"),
     (360, 530, 300, 52, "box", "tables", "jsonl, json, csv, parquet, arrow"),
-    (700, 494, 200, 96, "panel", "bench", "speed and memory\nbeside the peers'"),
+    (700, 494, 200, 42, "panel", "evidence", "explanations"),
+    (700, 548, 200, 42, "panel", "bench", "speed, memory"),
 ]  # fmt: skip
 
 ARROWS: list[tuple[tuple[int, int], ...]] = [
@@ -89,7 +90,7 @@ def _box(box: Box, colours: dict[str, str]) -> str:
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="{fill}" stroke="{edge}"/>',
         _text(x + 12, y + 22, 15 if kind == "panel" else 13, colour, title, bold=True),
     ]
-    if kind == "panel" and title != "bench":
+    if kind == "panel":
         return "\n".join([*lines, _text(x + 22 + 9 * len(title), y + 22, 12, colours["soft"], text)])
     for number, line in enumerate(text.split("\n")):
         lines.append(_text(x + 12, y + 41 + 17 * number, 12, colours["soft"], line))

@@ -94,6 +94,7 @@ def rows_page() -> str:
         "`onedial algorithms` prints this table, `onedial algorithms ROW` every cell of one row.",
         table(list(main[0]), [list(row.values()) for row in main]),
         LEGEND,
+        _smaller_rows(),
         "## Papers",
         table(("row", "paper"), [(code(name), row.paper) for name, row in ALGORITHMS.items()]),
         "## Gradient coefficients",
@@ -101,6 +102,21 @@ def rows_page() -> str:
         "from the cells. `onedial algorithms --coefficients` prints it.",
         table(list(unified[0]), [list(row.values()) for row in unified]),
         COEFFICIENTS,
+    )
+
+
+def _smaller_rows() -> str:
+    """Says how many rollouts the rows with a group size of their own sample, beside the others."""
+    from onedial.core.algorithm_table import ALGORITHMS
+    from onedial.core.settings import Run
+
+    usual = Run.prompts_per_iteration * Run.group_size
+    own = {row.name: row.group_size for row in ALGORITHMS.values() if row.generates and row.group_size}
+    said = [f"{code(name)} {Run.prompts_per_iteration * size}" for name, size in own.items()]
+    return (
+        "A row that fixes its group size G samples `prompts_per_iteration` × G completions. With the default settings "
+        f"that is, in each iteration, {', '.join(said)}, where the others sample {usual}. For a comparison at equal "
+        "cost raise `prompts_per_iteration`."
     )
 
 

@@ -1,0 +1,56 @@
+"""Renews the command outputs that documents show: `python tools/outputs.py`.
+
+A document marks one by a comment before a block of text, with the command as a user types it:
+
+    <!-- output: onedial inspect examples/rollouts.jsonl.gz | head -20 -->
+
+The command runs in the checkout, 80 columns wide. `tests/test_reference_pages.py` compares what the documents show
+with what the commands print.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MARK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n+```text\n)(?P<shown>.*?)(\n```)", re.DOTALL)
+
+
+def output_of(command: str) -> str:
+    """What the command prints on a terminal of 80 columns without colours; its first N lines after `| head -N`."""
+    from onedial.cli.main import main
+
+    words, _, tail = command.partition(" | head -")
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with chdir(ROOT), redirect_stdout(screen):
+        code = main(shlex.split(words)[1:])
+    if code:
+        raise SystemExit(f"outputs: {command!r} ends with exit code {code}")
+    screen.seek(0)
+    lines = screen.read().rstrip().splitlines()
+    return "\n".join(line.rstrip() for line in (lines[: int(tail)] if tail else lines))
+
+
+def renewed(text: str) -> str:
+    """The document with every marked output as its command prints it now."""
+    return MARK.sub(lambda found: found[1] + output_of(found["command"]) + found[4], text)
+
+
+def main() -> None:
+    """Rewrites the documents that show an output."""
+    os.environ.update(COLUMNS="80", NO_COLOR="1")
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        if (new := renewed(text)) != text:
+            path.write_text(new, encoding="utf-8")
+            print(f"renewed: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
