@@ -17,7 +17,7 @@ from onedial.bench import machine, measure, ours
 from onedial.bench.figure import Figure, Point
 from onedial.bench.flops import Weights, decode_flops, update_flops, weights_of
 from onedial.bench.peer_process import Reply, Worker, WorkerFailed
-from onedial.bench.render import as_page, as_text, number
+from onedial.bench.result_page import as_page, as_text, number
 from onedial.bench.scaling import AXES, shape_at
 from onedial.bench.workload import (
     GENERATE,

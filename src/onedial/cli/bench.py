@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from onedial.bench.figure import Figure, Point
     from onedial.bench.machine import conditions
     from onedial.bench.measure import figures_of, measure
-    from onedial.bench.render import as_page, json_lines, text_lines
+    from onedial.bench.result_page import as_page, json_lines, text_lines
     from onedial.bench.scaling import curves
 
     names = figures_of(args.what, args.figures)
