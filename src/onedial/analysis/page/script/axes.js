@@ -19,15 +19,29 @@ function frame(plot, width, low, high, labels) {
   const top = Math.max(high, ticks[ticks.length - 1]), bottom = Math.min(low, ticks[0]);
   const text = (t) => (plot.unit === "share" ? plain(Math.round(t * 1e4) / 100) + " %" : plain(Number(t.toPrecision(6))));
   const left = 12 + LETTER * Math.max(...ticks.map((t) => text(t).length)), right = width - 8, above = 8;
-  const height = above + PLOT_HEIGHT + labels + 22;
+  const title = wrapped(plot.x_label, right - left + 40);
+  const height = above + PLOT_HEIGHT + labels + 7 + 15 * title.length;
   const y = (value) => above + (1 - (value - bottom) / (top - bottom || 1)) * PLOT_HEIGHT;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": plot.title });
   for (const t of ticks) {
     svg.append(draw("line", { class: "axis", x1: left, x2: right, y1: y(t), y2: y(t) }),
       draw("text", { x: left - 6, y: y(t) + 4, "text-anchor": "end" }, text(t)));
   }
-  svg.append(draw("text", { class: "axis-title", x: (left + right) / 2, y: height - 4, "text-anchor": "middle" }, plot.x_label));
+  title.forEach((line, i) => svg.append(draw("text", {
+    class: "axis-title", x: Math.max((left + right) / 2, (line.length * LETTER) / 2), y: height - 4 - 15 * (title.length - 1 - i), "text-anchor": "middle",
+  }, line)));
   return { svg, y, left, right, bottom: above + PLOT_HEIGHT };
+}
+
+// A text in lines that fit into a width.
+function wrapped(text, width) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines[lines.length - 1];
+    if (last && (last.length + 1 + word.length) * LETTER > width) lines.push(word);
+    else lines[lines.length - 1] = last ? last + " " + word : word;
+  }
+  return lines;
 }
 
 // How the names under bars are set: level where they fit, slanted where they do not. Every bar has its name.

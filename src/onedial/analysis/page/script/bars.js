@@ -31,7 +31,8 @@ function topOf(plot, series) {
     const ends = series.flatMap((s) => [s.y[i] || 0, s.high[i] || 0]);
     return Math.max(...ends, plot.kind === "stack" ? series.reduce((sum, s) => sum + (s.y[i] || 0), 0) : 0, 0);
   });
-  return Math.min(plot.unit === "share" ? 1 : Infinity, Math.max(...tops, 1e-9) * 1.04);
+  const top = Math.max(...tops, 1e-9);
+  return plot.unit === "share" && top <= 1 ? Math.min(1, top * 1.04) : top * 1.04;
 }
 
 function stackBar(f, series, i, x, width) {

@@ -12,9 +12,11 @@ function show(value, unit) {
   return plain(value) + (unit === "ratio" ? "×" : "");
 }
 
+// Per cent without the sign: whole from 10 to 99, one digit outside, two next to 0 and 100.
 function percent(share) {
-  const size = Math.abs(100 * share);
-  const digits = size === 0 || size === 100 ? 0 : size < 0.1 ? 2 : size < 10 || size > 99 ? 1 : 0;
+  const size = Math.abs(100 * share), near = Math.min(size, Math.abs(100 - size)); // 1e-7: rounding of sums
+  if (near > 1e-7 && near < 0.005) return size < 50 ? (share < 0 ? "0" : "<0.01") : ">99.99";
+  const digits = near <= 1e-7 || size <= 1e-7 ? 0 : near < 0.05 || size < 0.1 ? 2 : size < 10 || size > 99 ? 1 : 0;
   return (100 * share).toFixed(digits).replace("-", "−");
 }
 

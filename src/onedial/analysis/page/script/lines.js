@@ -25,7 +25,7 @@ function span(plot, series) {
   let low = Math.min(...all), high = Math.max(...all);
   if (plot.unit === "share" || (low > 0 && low < 0.6 * high)) low = Math.min(0, low);
   if (high === low) high = low + (Math.abs(low) || 1);
-  return [low, plot.unit === "share" ? Math.min(1, high * 1.02) : high];
+  return [low, plot.unit === "share" && high <= 1 ? Math.min(1, high * 1.02) : high];
 }
 
 function band(f, s, x) {

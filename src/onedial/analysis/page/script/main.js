@@ -32,7 +32,7 @@ function factNode(fact) {
 }
 
 function notesNode() {
-  return make("div", { class: "notice" }, make("b", {}, "What this log can and cannot show"), make("ul", {}, DATA.notes.map((note) => make("li", { class: "isolate" }, note))));
+  return make("div", { class: "notice" }, make("b", {}, "What this log can and cannot show"), make("ul", {}, DATA.notes.map((note) => make("li", { class: "isolate" }, prose(note)))));
 }
 
 function cards(plots) {
@@ -41,14 +41,14 @@ function cards(plots) {
 
 function smoothingNote() {
   const smoothed = DATA.curves.some((plot) => plot.extra.smooth);
-  return smoothed ? make("p", { class: "soft small" }, "Points are iterations; lines are smoothed over neighbouring iterations. Bands are 95 % intervals.") : null;
+  return smoothed ? make("p", { class: "soft small intro" }, "Points are iterations; lines are smoothed over neighbouring iterations. Bands are 95 % intervals.") : null;
 }
 
 function sections() {
   const shown = DATA.findings.filter((f) => !f.withheld), withheld = DATA.findings.filter((f) => f.withheld);
   const calm = shown.filter((f) => quiet(f) && !f.plots.length && !f.elsewhere), loud = shown.filter((f) => !calm.includes(f));
   return [
-    DATA.heldout.length && section("heldout", "Held-out accuracy", cards(DATA.heldout)),
+    DATA.heldout.length && section("heldout", "Held-out evaluation", cards(DATA.heldout)),
     shown.length && section("findings", "Findings", make("div", { class: "grid" }, loud.map(findingNode), calm.length ? calmNode(calm) : null)),
     DATA.curves.length && section("curves", "Curves of the run", smoothingNote(), cards(DATA.curves)),
     DATA.groups.length && readerNode(),
@@ -67,7 +67,8 @@ function stackCards() {
 }
 
 
-function repaintAll() { redraws.forEach((redraw) => redraw()); }
+// Draws every plot again, for the width it has or for that of a column of paper.
+function repaintAll(onPaper = false) { redraws.forEach((redraw) => redraw(onPaper)); }
 
 function build() {
   const parts = sections();
@@ -83,6 +84,8 @@ build();
 // a card that grows (a table opened, prompts listed) moves the cards below it
 const growth = new ResizeObserver(stackCards);
 document.querySelectorAll(".grid > .card").forEach((card) => growth.observe(card));
+addEventListener("beforeprint", () => repaintAll(true));
+addEventListener("afterprint", () => repaintAll());
 let waiting = 0, knownWidth = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === knownWidth) return;

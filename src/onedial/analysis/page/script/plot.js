@@ -1,13 +1,15 @@
 // A plot with its title, legend, note, table of numbers, and the list of prompts behind a bar.
 
 const redraws = []; // one function per plot, called when the width of the window changes
+const PAPER = { column: 310, wide: 650 }; // widths of plots on A4 and Letter, pixels
 
 function plotNode(plot) {
   const holder = make("div"), hidden = new Set(), listed = make("div"), keys = make("div");
   const state = { alpha: 1, picked: -1 };
   const root = make("div", { class: "plot", "data-kind": plot.kind }, make("h4", {}, plot.title), make("div", { class: "small soft" }, "↑ " + plot.y_label));
-  const repaint = () => {
-    const width = Math.max(240, Math.round(root.clientWidth || 520));
+  const repaint = (onPaper = false) => {
+    const paper = plot.kind === "dial" ? PAPER.wide : PAPER.column;
+    const width = onPaper ? paper : Math.max(240, Math.round(root.clientWidth || 520));
     holder.replaceChildren(plot.kind === "line" ? lines(plot, width, hidden) : bars(plot, width, hidden, state, pick));
     keys.replaceChildren(legend(plot, hidden, state, repaint));
   };

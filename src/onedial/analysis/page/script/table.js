@@ -1,12 +1,15 @@
 // Tables. Where a card is too narrow for its columns, the style sheet shows each row as a list of "column: value".
 
-const NUMERIC = /^([–−+]?[\d.,]*( %| points|×)?|[\d.,−]+( %)? to [\d.,−]+( %)?)$/;
+const NUMERIC = /^([–−+<>]?[\d.,]*( %| points|×)?|[<>\d.,−]+( %)? to [<>\d.,−]+( %)?)$/;
+
+// Whether a text needs room, and may be broken within a word.
+function isLong(text) { return text.length > 30 || text.split(/\s/).some((word) => word.length > 16); }
 
 function tableNode(columns, rows) {
   const numeric = columns.map((_, j) => rows.length > 0 && rows.every((row) => !known(row[j]) || typeof row[j] === "number" || NUMERIC.test(String(row[j]))));
   const cell = (value, j) => {
     const text = typeof value === "number" ? plain(value) : known(value) ? String(value) : MISSING;
-    const kind = numeric[j] ? "num" : text.length > 30 ? "text isolate" : "isolate";
+    const kind = numeric[j] ? "num" : isLong(text) ? "text" : null;
     return make("td", { class: kind, "data-column": columns[j], dir: numeric[j] ? null : "auto" }, make("span", {}, text));
   };
   const head = columns.map((name, j) => make("th", { class: numeric[j] ? "num" : null, scope: "col" }, name));
