@@ -9,7 +9,6 @@ come before the first backward pass, so any split into micro-batches gives the s
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -55,12 +54,12 @@ def sample_group(model: Any, tokenizer: Any, rng: Random, position: int) -> oned
 
 
 def completion_logps(model: Any, batch: onedial.Batch) -> torch.Tensor:
-    """(T,) log-probabilities of the batch's completion tokens, one forward pass per row."""
+    """(T,) log-probabilities of the batch's completion tokens, one forward pass per rollout."""
     logps = []
-    for row in range(batch.num_rows):
-        group = int(batch.group[row])
+    for rollout in range(batch.num_rollouts):
+        group = int(batch.group[rollout])
         prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
-        tokens = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]]
+        tokens = batch.tokens[batch.offsets[rollout] : batch.offsets[rollout + 1]]
         logits = model(torch.cat([prompt, tokens])[None]).logits[0, len(prompt) - 1 : -1]
         logps.append(logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0])
     return torch.cat(logps)
@@ -71,7 +70,7 @@ def backward(model: Any, batch: onedial.Batch, micro_batches: int) -> float:
     counts = onedial.Counts.of(batch)
     total = 0.0
     for part in batch.split(micro_batches):
-        loss = onedial.policy_loss(ROW, replace(part, logp=completion_logps(model, part)), counts).loss
+        loss = onedial.policy_loss(ROW, part.annotate(logp=completion_logps(model, part)), counts).loss
         loss.backward()
         total += float(loss.detach())
     return total
@@ -96,7 +95,8 @@ def main() -> None:
         reward = sum(sum(group.rewards) for group in groups) / (len(groups) * GROUP_SIZE)
         loss = 0.0
         if mixed:  # groups whose rewards are all equal teach nothing
-            loss = backward(model, onedial.pack(ROW, mixed, max_new_tokens=NEW_TOKENS).batch, micro_batches=4)
+            batch = onedial.add_advantages(ROW, onedial.pack(mixed), max_new_tokens=NEW_TOKENS)
+            loss = backward(model, batch, micro_batches=4)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad()

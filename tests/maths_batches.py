@@ -12,9 +12,9 @@ from torch import Tensor
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
-from onedial.core.maths.loss import policy_loss, with_logp
+from onedial.core.maths.loss import policy_loss
 from onedial.core.types import Completion, Group, Outcome, Prompt, Rollout, Verdict
-from onedial.training.trainer.critic import add_gae
+from onedial.training.trainer.advantages import add_advantages, add_gae
 from onedial.training.trainer.packing import pack
 
 MAX_TOKENS = 12
@@ -60,6 +60,11 @@ def ragged_groups(seed: int, sizes: Sequence[int] = (3, 1, 9, 2, 5, 8, 4, 7, 6))
     return groups
 
 
+def batch_of(algorithm: Algorithm, groups: Sequence[Group], *, version: int = 0) -> Batch:
+    """Groups packed and given their advantages by the product's own code."""
+    return add_advantages(algorithm, pack(groups, version=version), max_new_tokens=MAX_TOKENS)
+
+
 def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:
     """The batch with a policy that has moved since the rollouts, a reference and an engine that differs a little."""
     generator = torch.Generator().manual_seed(seed)
@@ -68,8 +73,7 @@ def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:
         return scale * torch.randn(len(batch.tokens), generator=generator)
 
     old = -3.0 * torch.rand(len(batch.tokens), generator=generator) - 0.1
-    return replace(
-        batch,
+    return batch.annotate(
         old_logp=old,
         ref_logp=old + noise(0.3),
         engine_logp=old + noise(0.2),
@@ -82,20 +86,19 @@ def make_batch(algorithm: Algorithm, seed: int = 0) -> Batch:
     groups = ragged_groups(seed)
     if algorithm.source == "pairs":
         groups = [make_group([1.0, 0.0], position=position, seed=seed) for position in range(len(groups))]
-    rows = pack(algorithm, groups, max_new_tokens=MAX_TOKENS)
+    batch = batch_of(algorithm, groups)
     if algorithm.needs_critic:
-        values = torch.rand(len(rows.batch.tokens), generator=torch.Generator().manual_seed(seed))
-        rows = add_gae(algorithm, rows, values, None, iteration=1)
-    return with_logps(rows.batch, seed)
+        values = torch.rand(len(batch.tokens), generator=torch.Generator().manual_seed(seed))
+        batch, _ = add_gae(algorithm, batch, values, None, iteration=1)
+    return with_logps(batch, seed)
 
 
 def loss_and_gradient(algorithm: Algorithm, parts: Sequence[Batch], counts: Counts) -> tuple[float, list[Tensor]]:
     """Sum of the parts' losses, and of each part the gradient with respect to its logps."""
     total, gradients = 0.0, []
     for part in parts:
-        assert part.logp is not None
-        logp = part.logp.detach().clone().requires_grad_()
-        loss = policy_loss(algorithm, with_logp(part, logp), counts).loss
+        logp = part["logp"].detach().clone().requires_grad_()
+        loss = policy_loss(algorithm, part.annotate(logp=logp), counts).loss
         (gradient,) = torch.autograd.grad(loss, logp, allow_unused=True)
         total += float(loss.detach())
         gradients.append(torch.zeros_like(logp) if gradient is None else gradient)

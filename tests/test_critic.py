@@ -10,23 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from maths_batches import MAX_TOKENS, loss_and_gradient, make_batch, make_group
+from maths_batches import batch_of, loss_and_gradient, make_batch, make_group
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts, offsets_of
 from onedial.core.maths.gae import (
     calibration_error,
+    compute_gae,
     explained_variance,
     gae,
-    judge,
     policy_lambda,
     token_rewards,
     value_loss,
     whiten,
 )
 from onedial.core.maths.loss import contributes
-from onedial.training.trainer.critic import add_gae
-from onedial.training.trainer.packing import pack
+from onedial.training.trainer.advantages import add_gae
 
 PPO, VAPO = ALGORITHMS["ppo"], ALGORITHMS["vapo"]
 BARE = replace(PPO, name="bare", kl_coef=0.0, kl_in="loss", whiten=False, value_clip=None)
@@ -76,7 +75,7 @@ def test_nothing_at_all() -> None:
         outcome = torch.ones(len(offsets) - 1, dtype=torch.double)
         assert token_rewards(outcome, offsets).tolist() == []
         mask = torch.zeros(0, dtype=torch.bool)
-        judged = judge(PPO, empty, empty, offsets=offsets, mask=mask)
+        judged = compute_gae(PPO, empty, empty, offsets=offsets, mask=mask)
         assert judged.advantage.tolist() == judged.returns.tolist() == []
     assert calibration_error(empty, empty).isnan()
 
@@ -98,18 +97,18 @@ def test_lambda_by_length() -> None:
     assert policy_lambda(PPO, lengths).tolist() == [0.95] * 6
 
 
-def test_judge_decouples_policy_and_critic() -> None:
+def test_gae_decouples_policy_and_critic() -> None:
     """Oracle: the definitions: policy λ in A, critic λ in R, λ = 1 in R while warming up; whitening leaves R alone."""
     rewards, values, offsets = _random_rows(1)
     mask = torch.ones(len(values), dtype=torch.bool)
     row = replace(BARE, lambda_policy=0.3, lambda_critic=0.7, gamma=0.9)
-    cold = judge(row, rewards, values, offsets=offsets, mask=mask)
-    warm = judge(row, rewards, values, offsets=offsets, mask=mask, warming=True)
+    cold = compute_gae(row, rewards, values, offsets=offsets, mask=mask)
+    warm = compute_gae(row, rewards, values, offsets=offsets, mask=mask, warming=True)
     torch.testing.assert_close(cold.advantage, gae(rewards, values, offsets, 0.9, 0.3))
     torch.testing.assert_close(cold.returns, gae(rewards, values, offsets, 0.9, 0.7) + values)
     torch.testing.assert_close(warm.returns, gae(rewards, values, offsets, 0.9, 1.0) + values)
     torch.testing.assert_close(warm.outcome, warm.returns)
-    white = judge(replace(row, whiten=True), rewards, values, offsets=offsets, mask=mask)
+    white = compute_gae(replace(row, whiten=True), rewards, values, offsets=offsets, mask=mask)
     torch.testing.assert_close(white.returns, cold.returns)
     torch.testing.assert_close(white.advantage.std(), _double(1)[0], rtol=1e-6, atol=0)
     assert abs(float(white.advantage.mean())) < 1e-12
@@ -145,7 +144,7 @@ def test_verl_gae(gamma: float, lam: float) -> None:
         _padded(rewards, offsets), _padded(values, offsets), mask, gamma, lam
     )
     row = replace(PPO, name="row", gamma=gamma, lambda_policy=lam, lambda_critic=lam)
-    ours = judge(row, rewards, values, offsets=offsets, mask=torch.ones(len(values), dtype=torch.bool))
+    ours = compute_gae(row, rewards, values, offsets=offsets, mask=torch.ones(len(values), dtype=torch.bool))
     filled = mask.bool()
     torch.testing.assert_close(ours.advantage.float(), advantage[filled], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.returns.float(), returns[filled], rtol=1e-5, atol=1e-5)
@@ -183,13 +182,12 @@ def test_verl_policy_loss_with_token_advantages() -> None:
         clip_ratio_c=1e9,
     )  # fmt: skip
     batch = make_batch(PPO)
-    assert batch.logp is not None and batch.old_logp is not None and batch.token_advantage is not None
     loss, (gradient,) = loss_and_gradient(PPO, [batch], Counts.of(batch))
-    logp = batch.logp.clone().requires_grad_()
+    logp = batch["logp"].clone().requires_grad_()
     expected, _ = core.compute_policy_loss_vanilla(  # type: ignore[attr-defined]
-        old_log_prob=_padded(batch.old_logp, batch.offsets),
+        old_log_prob=_padded(batch["old_logp"], batch.offsets),
         log_prob=_padded(logp, batch.offsets),
-        advantages=_padded(batch.token_advantage, batch.offsets),
+        advantages=_padded(batch["token_advantage"], batch.offsets),
         response_mask=_padded(torch.ones_like(logp), batch.offsets),
         loss_agg_mode="token-mean",
         config=config,
@@ -238,7 +236,7 @@ def test_trl_ppo() -> None:
     kl = torch.where(tokens, 0.5 * (_waves(1.0, *longer) - _waves(2.0, *longer)), 0.0)
     values = 0.5 + 0.4 * _waves(3.0, *longer)
     rewards = token_rewards(_double(1, 0, 1), offsets, row.kl_coef * kl)
-    ours = judge(row, rewards, values, offsets=offsets, mask=tokens)
+    ours = compute_gae(row, rewards, values, offsets=offsets, mask=tokens)
     close = {"rtol": 0.0, "atol": 1e-6}
     torch.testing.assert_close(ours.returns, TRL_RETURNS, **close)
     torch.testing.assert_close(ours.advantage[tokens], TRL_ADVANTAGES, **close)
@@ -249,9 +247,9 @@ def test_trl_ppo() -> None:
     torch.testing.assert_close(torch.autograd.grad(loss, moved)[0], TRL_VALUE_GRADIENT, **close)
 
     old = -1 + 0.5 * _waves(1.0, *filled)
-    batch = pack(row, [make_group([1, 0, 1], lengths=filled)], max_new_tokens=MAX_TOKENS).batch
-    batch = replace(
-        batch, old_logp=old, logp=old + 0.4 * _waves(5.0, *filled), token_advantage=ours.advantage[tokens], value=old
+    batch = batch_of(row, [make_group([1, 0, 1], lengths=filled)])
+    batch = batch.annotate(
+        old_logp=old, logp=old + 0.4 * _waves(5.0, *filled), token_advantage=ours.advantage[tokens], value=old
     )
     policy_loss, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
     assert policy_loss == pytest.approx(TRL_POLICY_LOSS, abs=1e-6)
@@ -308,19 +306,17 @@ def test_calibration() -> None:
 def test_split_and_order_change_no_value_gradient(row: Algorithm) -> None:
     """Oracle: the step as one batch; any parts in any order, with the whole's counts, give each token the same."""
     whole = make_batch(row)
-    assert whole.value is not None and whole.returns is not None
     counts, generator = Counts.of(whole), torch.Generator().manual_seed(3)
-    now = whole.value + 0.4 * torch.randn(len(whole.tokens), generator=generator)
+    now = whole["value"] + 0.4 * torch.randn(len(whole.tokens), generator=generator)
 
     def gradient(part: Batch, values: Tensor) -> Tensor:
         values = values.clone().requires_grad_()
-        assert part.value is not None and part.returns is not None
         weights = part.mask.float() / counts.tokens
-        loss = value_loss(values, part.value, part.returns, weights, row.value_clip)
+        loss = value_loss(values, part["value"], part["returns"], weights, row.value_clip)
         return torch.autograd.grad(loss, values)[0]
 
     expected = gradient(whole, now)
-    order = list(range(whole.num_rows))
+    order = list(range(whole.num_rollouts))
     Random(2).shuffle(order)
     for rows in (order[:10], order[10:11], order[11:]):
         index = torch.cat([torch.arange(int(whole.offsets[r]), int(whole.offsets[r + 1])) for r in rows])
@@ -328,34 +324,31 @@ def test_split_and_order_change_no_value_gradient(row: Algorithm) -> None:
     assert not expected[~whole.mask].any()
 
 
-def test_valued_rows() -> None:
+def test_gae_annotations_by_hand() -> None:
     """Oracle: by hand with λ = γ = 1 and kl_coef ½: rewards 1 and 0, three and two tokens, KL 0.2 on each, V = ½."""
     row = replace(BARE, name="row", lambda_policy=1.0, lambda_critic=1.0, kl_coef=0.5, kl_in="reward")
-    rows = pack(row, [make_group([1.0, 0.0], lengths=[3, 2])], max_new_tokens=MAX_TOKENS)
-    rows = add_gae(row, rows, torch.full((5,), 0.5), torch.full((5,), 0.2), iteration=1)
-    batch = rows.batch
+    batch = batch_of(row, [make_group([1.0, 0.0], lengths=[3, 2])])
+    batch, figures = add_gae(row, batch, torch.full((5,), 0.5), torch.full((5,), 0.2), iteration=1)
     returns = [0.7, 0.8, 0.9, -0.2, -0.1]
-    assert batch.returns is not None and batch.token_advantage is not None
-    assert batch.returns.tolist() == pytest.approx(returns)
-    assert batch.token_advantage.tolist() == pytest.approx([value - 0.5 for value in returns])
-    assert batch.advantage.tolist() == pytest.approx([0.3, -0.65])  # the log's: the mean over the row's tokens
-    assert rows.shaped.tolist() == pytest.approx([0.7, -0.2])
-    assert rows.figures["explained_variance"] == pytest.approx(0.0)
-    assert rows.figures["value_calibration"] == pytest.approx(abs(sum(returns) / 5 - 0.5))
+    assert batch["returns"].tolist() == pytest.approx(returns)
+    assert batch["token_advantage"].tolist() == pytest.approx([value - 0.5 for value in returns])
+    assert batch["advantage"].tolist() == pytest.approx([0.3, -0.65])  # the log's: the mean over the row's tokens
+    assert batch["shaped_reward"].tolist() == pytest.approx([0.7, -0.2])
+    assert figures["explained_variance"] == pytest.approx(0.0)
+    assert figures["value_calibration"] == pytest.approx(abs(sum(returns) / 5 - 0.5))
 
 
 def test_a_row_contributes_while_one_token_does() -> None:
     """Oracle: the definition: advantages that cancel in the row's mean still pull; only all zeros do not."""
-    batch = pack(BARE, [make_group([0.0, 0.0], lengths=[2, 2])], max_new_tokens=MAX_TOKENS).batch
-    batch = replace(batch, token_advantage=torch.tensor([1.0, -1.0, 0.0, 0.0]))
+    batch = batch_of(BARE, [make_group([0.0, 0.0], lengths=[2, 2])])
+    batch = batch.annotate(token_advantage=torch.tensor([1.0, -1.0, 0.0, 0.0]))
     assert contributes(BARE, batch).tolist() == [True, False]
-    assert not contributes(VAPO, batch)[1] and contributes(VAPO, replace(batch, positive=~batch.positive)).all()
+    assert not contributes(VAPO, batch)[1] and contributes(VAPO, batch.annotate(positive=~batch["positive"])).all()
 
 
 def test_critic_rows_need_no_group() -> None:
     """Oracle: the definition: a group of one has an advantage, r − V; a unanimous group too."""
-    rows = pack(BARE, [make_group([1.0], lengths=[1]), make_group([0.0, 0.0], lengths=[1, 1], position=1)],
-                max_new_tokens=MAX_TOKENS)  # fmt: skip
-    batch = add_gae(BARE, rows, torch.full((3,), 0.25), None, iteration=1).batch
-    assert batch.advantage.tolist() == pytest.approx([0.75, -0.25, -0.25])
+    batch = batch_of(BARE, [make_group([1.0], lengths=[1]), make_group([0.0, 0.0], lengths=[1, 1], position=1)])
+    batch, _ = add_gae(BARE, batch, torch.full((3,), 0.25), None, iteration=1)
+    assert batch["advantage"].tolist() == pytest.approx([0.75, -0.25, -0.25])
     assert contributes(BARE, batch).all()

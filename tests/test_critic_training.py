@@ -42,7 +42,7 @@ def _batch() -> Batch:
     batch = ragged_batch(GROUPS, vocabulary=250)
     generator = torch.Generator().manual_seed(4)
     value, noise = (torch.randn(len(batch.tokens), generator=generator) for _ in range(2))
-    return replace(batch, value=value, returns=value + noise)
+    return batch.annotate(value=value, returns=value + noise)
 
 
 @pytest.mark.parametrize("kind", ["model", "head"])
@@ -78,8 +78,8 @@ def test_micro_batches_change_no_step_of_the_critic(run: Run, kind: str) -> None
 
         critic.weights.step = step  # type: ignore[method-assign]
         batch = _batch()
-        batch = replace(batch, row_mask=torch.arange(batch.num_rows) != 2)
-        loss = critic.fit(batch, 1, 1e-3, lambda *_: None)
+        batch = batch.annotate(rollout_mask=torch.arange(batch.num_rollouts) != 2)
+        loss = critic.learn(batch, [torch.arange(batch.num_rollouts)], 1e-3, lambda *_: None)
         assert all(weight.grad is None for weight in policy.weights.parameters), "the critic never moves the policy"
         results.append((loss, gradients))
     (whole, ours), (split, theirs) = results
@@ -89,8 +89,7 @@ def test_micro_batches_change_no_step_of_the_critic(run: Run, kind: str) -> None
     # by hand: the mean of ½(V − R)² over the tokens that are not masked
     critic, _ = _critic(run, critic=kind)
     mask = batch.mask
-    assert batch.returns is not None
-    by_hand = 0.5 * (critic.values(batch) - batch.returns)[mask].square().mean()
+    by_hand = 0.5 * (critic.values(batch) - batch["returns"])[mask].square().mean()
     assert whole == pytest.approx(float(by_hand), rel=1e-4)
 
 
@@ -103,16 +102,16 @@ def test_a_critic_learns_what_can_be_known(run: Run, kind: str, lr: float) -> No
         made = ragged_batch([(2, [5] * 8), (3, [4] * 8)], vocabulary=8, seed=seed)
         before = PrefixLayout(made)
         seen = before.tokens[before.predictors]
-        return replace(made, value=torch.zeros(len(made.tokens)), returns=(seen % 2 == 0).float())
+        return made.annotate(value=torch.zeros(len(made.tokens)), returns=(seen % 2 == 0).float())
 
     run = replace(run, algorithm=replace(ALGORITHMS["vapo"], updates_per_iteration=1), iterations=99, critic=kind)
     critic = Critic(run, Policy(run, run.model), run.model)
     fresh = batch(1000)
-    assert fresh.returns is not None
-    assert float(explained_variance(critic.values(fresh), fresh.returns)) == 0.0
-    losses = [critic.fit(batch(seed), seed, lr, lambda *_: None) for seed in range(1, 31)]
+    assert float(explained_variance(critic.values(fresh), fresh["returns"])) == 0.0
+    everything = [torch.arange(16)]
+    losses = [critic.learn(batch(seed), everything, lr, lambda *_: None) for seed in range(1, 31)]
     assert losses[-1] < 0.3 * losses[0]
-    assert float(explained_variance(critic.values(fresh), fresh.returns)) > 0.7
+    assert float(explained_variance(critic.values(fresh), fresh["returns"])) > 0.7
 
 
 def test_the_reward_rises_with_a_critic(run: Run) -> None:

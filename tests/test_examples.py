@@ -121,9 +121,8 @@ def test_own_loop_gradient_ignores_the_split(tiny_model: Path) -> None:
         replace(group, rollouts=tuple(replace(r, verdict=onedial.Verdict(float(r.index % 3))) for r in group.rollouts))
         for group in groups
     ]
-    batch = onedial.pack(example.ROW, groups, max_new_tokens=example.NEW_TOKENS).batch
-    assert batch.engine_logp is not None
-    torch.testing.assert_close(example.completion_logps(model, batch), batch.engine_logp, atol=1e-4, rtol=0)
+    batch = onedial.add_advantages(example.ROW, onedial.pack(groups), max_new_tokens=example.NEW_TOKENS)
+    torch.testing.assert_close(example.completion_logps(model, batch), batch["engine_logp"], atol=1e-4, rtol=0)
 
     def gradient(micro_batches: int) -> torch.Tensor:
         model.zero_grad()

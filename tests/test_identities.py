@@ -14,14 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_group, ragged_groups
+from maths_batches import MAX_TOKENS, batch_of, complete, loss_and_gradient, make_group, ragged_groups
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.dispersion import weight
-from onedial.core.maths.loss import policy_loss, with_logp
+from onedial.core.maths.loss import policy_loss
 from onedial.core.settings import Run
-from onedial.training.trainer.packing import pack
 from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import update
 
@@ -37,7 +36,7 @@ def _plain_model(folder: Path, dtype: torch.dtype) -> Any:
 def _plain_logps(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
     """(T,) by one unpadded forward pass per completion, its prompt in front: no packing, no sharing, no chunks."""
     pieces = []
-    for row in range(batch.num_rows):
+    for row in range(batch.num_rollouts):
         group = int(batch.group[row])
         prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
         tokens = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]]
@@ -61,7 +60,7 @@ class _Step:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         group = make_group([1.0, 0.0, 0.0, 1.0, 0.0], lengths=[3, 5, 1, 6, 2], seed=4)
-        self.batch = pack(ALGORITHMS["naive_grpo"], [group], max_new_tokens=MAX_TOKENS).batch
+        self.batch = batch_of(ALGORITHMS["naive_grpo"], [group])
         self.reward = torch.tensor(group.rewards)
         self.group = group
         self.logp = _plain_logps(model, self.batch)
@@ -78,8 +77,8 @@ class _Step:
 
     def ascent(self, row: Algorithm) -> Tensor:
         """Minus the gradient of the row's loss, on-policy."""
-        batch = pack(row, [self.group], max_new_tokens=MAX_TOKENS).batch
-        loss = policy_loss(row, with_logp(batch, self.logp), Counts.of(batch)).loss
+        batch = batch_of(row, [self.group])
+        loss = policy_loss(row, batch.annotate(logp=self.logp), Counts.of(batch)).loss
         return -_flat_gradient(loss, self.model)
 
 
@@ -164,7 +163,7 @@ def test_expected_gradient_is_a_weight_times_the_gradient_of_the_solve_rate(size
     ]
     row = _row("naive_grpo", dial=dial, aggregate="sequence_sum")
     tokens = torch.tensor(draws).flatten()
-    batch = replace(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, logp=logp.detach()[tokens])
+    batch = batch_of(row, groups).annotate(logp=logp.detach()[tokens])
     _, (gradient,) = loss_and_gradient(row, [batch], Counts(len(tokens), size, len(draws)))
     probability = logp.detach()[torch.tensor(draws)].sum(1).exp().repeat_interleave(size)
     (expected_ascent,) = torch.autograd.grad((-gradient * probability * logp[tokens]).sum(), logits, retain_graph=True)
@@ -218,21 +217,21 @@ def test_update_has_the_gradient_of_plain_forwards(tiny_model: Path, number: int
         replace(g, rollouts=tuple(replace(r, completion=replace(r.completion, policy_version=1)) for r in g.rollouts))
         for g in groups[4:]
     ]
-    batch = pack(row, groups[1:4] + fresh, max_new_tokens=MAX_TOKENS, version=1).batch
+    batch = batch_of(row, groups[1:4] + fresh, version=1)
     with torch.no_grad():  # an engine close to the policy, as engines are
         near = _plain_logps(plain, batch, TEMPERATURE)
-    batch = replace(batch, engine_logp=near + 0.2 * torch.randn(len(near), generator=generator))
-    assert batch.stale is not None and batch.stale.any() and not batch.stale.all()
+    batch = batch.annotate(engine_logp=near + 0.2 * torch.randn(len(near), generator=generator))
+    assert batch["stale"].any() and not batch["stale"].all()
 
     monkeypatch.setattr(policy, "step", lambda lr: 0.0)  # keep the gradients to look at
-    updated = update(policy, reference, batch, 0, lambda *progress: None)
+    updated = update(policy, reference, batch, 1, lambda *progress: None)
     got = torch.cat([values.grad.flatten() for values in policy.model.parameters() if values.grad is not None])
 
     logp = _plain_logps(plain, batch, TEMPERATURE)
-    old = torch.where(batch.stale[batch.row], batch.engine_logp, logp.detach())  # type: ignore[arg-type]
+    old = torch.where(batch["stale"][batch.rollout_of_token], batch["engine_logp"], logp.detach())
     with torch.no_grad():
         ref_logp = _plain_logps(plain_reference, batch, TEMPERATURE)
-    loss = policy_loss(row, replace(batch, logp=logp, old_logp=old, ref_logp=ref_logp), Counts.of(batch)).loss
+    loss = policy_loss(row, batch.annotate(logp=logp, old_logp=old, ref_logp=ref_logp), Counts.of(batch)).loss
     expected = _flat_gradient(loss, plain, keep=False)
     assert updated.loss == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
     assert _relative_error(got, expected) < 1e-5

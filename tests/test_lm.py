@@ -76,10 +76,12 @@ def ragged_batch(groups: list[tuple[int, list[int]]], vocabulary: int = 97, seed
         offsets=offsets_of(lengths),
         group=torch.tensor([g for g, (_, rows) in enumerate(groups) for _ in rows]),
         group_ids=tuple(str(g) for g in range(len(groups))),
-        advantage=torch.linspace(-1, 1, rows),
-        positive=ones,
-        row_mask=ones,
-        group_tokens=torch.ones(rows, dtype=torch.long),
+        annotations={
+            "advantage": torch.linspace(-1, 1, rows),
+            "positive": ones,
+            "rollout_mask": ones,
+            "group_tokens": torch.ones(rows, dtype=torch.long),
+        },
     )
 
 
@@ -90,7 +92,7 @@ def plain_logps(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
     """Oracle: each row alone through the ordinary model, prompt and completion together."""
     model.set_attn_implementation("eager")
     pieces = []
-    for row in range(batch.num_rows):
+    for row in range(batch.num_rollouts):
         group = int(batch.group[row])
         prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
         written = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]]
@@ -207,7 +209,7 @@ def test_decoding_equals_the_training_forward(name: str, decoder_type: Any) -> N
         for step in range(int(batch.lengths.max())):
             newest = batch.tokens[(batch.offsets[:-1] + step).clamp(max=len(batch.tokens) - 1)]
             got.append(logits.log_softmax(-1).gather(1, newest[:, None]).squeeze(1))
-            decode.advance(torch.full((batch.num_rows,), step))
+            decode.advance(torch.full((batch.num_rollouts,), step))
             logits = decoder.head.logits(decoder.hidden(newest, decode))
     table = torch.stack(got, dim=1)
     flat = torch.cat([table[row, : int(length)] for row, length in enumerate(batch.lengths)])

@@ -10,6 +10,7 @@ import torch
 
 from maths_batches import (
     MAX_TOKENS,
+    batch_of,
     complete,
     loss_and_gradient,
     make_batch,
@@ -23,7 +24,6 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.errors import ConfigError
 from onedial.core.maths.loss import contributes, policy_loss
-from onedial.training.trainer.packing import pack
 
 VARIANTS = variants()
 every_variant = pytest.mark.parametrize("row", VARIANTS, ids=lambda row: row.name)
@@ -40,7 +40,7 @@ def _rows_of(whole: Batch, parts: list[list[int]], gradients: list[torch.Tensor]
 
 def _random_parts(row: Algorithm, batch: Batch, random: Random) -> list[list[int]]:
     """A random order of the rows cut in one to nine parts: groups are cut in the middle and mixed up, but pairs."""
-    units = [[number] for number in range(batch.num_rows)]
+    units = [[number] for number in range(batch.num_rollouts)]
     if row.source == "pairs":
         units = [(batch.group == number).nonzero().flatten().tolist() for number in range(len(batch.group_ids))]
     random.shuffle(units)
@@ -83,8 +83,8 @@ def test_missing_old_logps_mean_that_the_policy_has_not_moved(row: Algorithm) ->
     """Oracle: old_logp equal to logp; the ratio is then 1, with the gradient of log π."""
     batch = make_batch(row)
     counts = Counts.of(batch)
-    loss, (gradient,) = loss_and_gradient(row, [replace(batch, old_logp=None)], counts)
-    same_loss, (same_gradient,) = loss_and_gradient(row, [replace(batch, old_logp=batch.logp)], counts)
+    loss, (gradient,) = loss_and_gradient(row, [batch.annotate(old_logp=None)], counts)
+    same_loss, (same_gradient,) = loss_and_gradient(row, [batch.annotate(old_logp=batch["logp"])], counts)
     assert loss == same_loss
     assert torch.equal(gradient, same_gradient)
 
@@ -99,16 +99,16 @@ def test_rows_that_do_not_contribute_have_gradient_exactly_zero(row: Algorithm) 
     counts = Counts.of(batch)
     live = contributes(row, batch)
     _, (gradient,) = loss_and_gradient(row, [batch], counts)
-    assert not gradient[~live[batch.row]].any()
+    assert not gradient[~live[batch.rollout_of_token]].any()
     rows = live.nonzero().squeeze(1)
     loss_live, (gradient_live,) = loss_and_gradient(row, [batch.select(rows)], counts)
     loss, _ = loss_and_gradient(row, [batch], counts)
     assert loss_live == pytest.approx(loss, abs=1e-6)
-    assert torch.equal(gradient_live, gradient[live[batch.row]])
+    assert torch.equal(gradient_live, gradient[live[batch.rollout_of_token]])
     silent = torch.isin(batch.group, torch.tensor([0, 4]))  # the unanimous groups of `ragged_groups`
     if row.baseline not in ("none", "critic"):  # what is no group statistic pulls on unanimous groups too
-        masked = ~batch.row_mask
-        pulled = torch.full_like(silent, row.kl_in_loss) | (batch.positive if row.positive_nll else False)
+        masked = ~batch.rollout_mask
+        pulled = torch.full_like(silent, row.kl_in_loss) | (batch["positive"] if row.positive_nll else False)
         assert torch.equal(live[silent], (pulled & ~masked)[silent])
 
 
@@ -121,13 +121,12 @@ def test_kl_and_positive_likelihood_pull_on_silent_groups(name: str, cells: dict
     Oracle: the same term computed by hand from its formula and the row's weight.
     """
     row = replace(ALGORITHMS[name], name="row", aggregate="sequence_mean", **cells)  # type: ignore[arg-type]
-    silent = with_logps(pack(row, [make_group([1.0, 1.0], lengths=[2, 4])], max_new_tokens=MAX_TOKENS).batch, 0)
+    silent = with_logps(batch_of(row, [make_group([1.0, 1.0], lengths=[2, 4])]), 0)
     assert contributes(row, silent).all()
     _, (gradient,) = loss_and_gradient(row, [silent], Counts.of(silent))
-    assert silent.logp is not None and silent.ref_logp is not None
     if row.kl_in_loss:
         weight = torch.tensor([1 / 4] * 2 + [1 / 8] * 4)  # 1/(2 sequences · tokens)
-        expected = 0.04 * weight * (1 - (silent.ref_logp - silent.logp).exp())  # ∂ k3/∂ log π
+        expected = 0.04 * weight * (1 - (silent["ref_logp"] - silent["logp"]).exp())  # ∂ k3/∂ log π
     else:
         expected = torch.full((6,), -0.1 / 6)
     torch.testing.assert_close(gradient, expected, atol=1e-8, rtol=1e-5)
@@ -152,7 +151,7 @@ def _known_step(row: Algorithm) -> Batch:
         make_group([1.0, 0.0], lengths=[1, 3], position=0),
         make_group([1.0, 0.0, 0.0], lengths=[2, 2, 4], position=1),
     ]
-    return with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, 0)
+    return with_logps(batch_of(row, groups), 0)
 
 
 @pytest.mark.parametrize("aggregate", ABSOLUTE)
@@ -160,7 +159,7 @@ def test_absolute_value_of_each_aggregate(aggregate: str) -> None:
     """C9: one absolute value per aggregate, which no invariance can replace. Oracle: arithmetic by hand, above."""
     cells = {"dial": 0.0, "aggregate": aggregate, "length_budget": 12 if aggregate == "fixed_length" else None}
     row = replace(ALGORITHMS["naive_grpo"], name="row", **cells)  # type: ignore[arg-type]
-    batch = replace(_known_step(row), old_logp=None)
+    batch = _known_step(row).annotate(old_logp=None)
     loss, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
     assert loss == pytest.approx(ABSOLUTE[aggregate], abs=1e-7)
     # the first token is alone in its row, with A = ½
@@ -175,11 +174,10 @@ def test_absolute_value_off_policy_with_every_term() -> None:
         "row", eps=1e-9, clip_low=0.2, clip_high=0.2, kl_coef=0.1, kl_estimator="k2", positive_nll=0.5,
         sampler_correction="truncate", correction_cap=1.5,
     )  # fmt: skip
-    batch = pack(row, [make_group([1.0, 0.0], lengths=[1, 1])], max_new_tokens=MAX_TOKENS).batch
+    batch = batch_of(row, [make_group([1.0, 0.0], lengths=[1, 1])])
     log2 = torch.tensor(2.0).log()
     logp = torch.tensor([-3.0, -2.0])
-    batch = replace(
-        batch,
+    batch = batch.annotate(
         logp=logp,
         old_logp=logp + torch.stack([-log2, log2]),
         engine_logp=logp + torch.stack([-log2, torch.tensor(-1.0)]),
@@ -202,11 +200,9 @@ def test_dead_groups_and_the_denominator() -> None:
         row = complete(ALGORITHMS[name])
         kept = [group for group in (mixed, dead) if row.keep == "all" or group.mixed]
         assert len(kept) == (1 if name == "dapo" else 2)
-        alone, together = (
-            with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, 0) for groups in ([mixed], kept)
-        )
-        alone = replace(alone, old_logp=None, logp=together.logp[:5])  # type: ignore[index]
-        together = replace(together, old_logp=None)
+        alone, together = (with_logps(batch_of(row, groups), 0) for groups in ([mixed], kept))
+        alone = alone.annotate(old_logp=None, logp=together["logp"][:5])
+        together = together.annotate(old_logp=None)
         loss, (gradient,) = loss_and_gradient(row, [alone], Counts.of(alone))
         other_loss, (other,) = loss_and_gradient(row, [together], Counts.of(together))
         share = 1.0 if name == "dapo" else 0.5
@@ -223,9 +219,9 @@ def test_masked_sequences_are_in_no_denominator(aggregate: str) -> None:
     cells = {"overlong": "mask", "aggregate": aggregate, "length_budget": 12 if aggregate == "fixed_length" else None}
     row = replace(ALGORITHMS["naive_grpo"], name="row", **cells)  # type: ignore[arg-type]
     groups = [make_group([1.0, 0.0, 0.0], lengths=[3, MAX_TOKENS, 5]), make_group([1.0, 0.0], position=1)]
-    batch = with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, 0)
-    kept = batch.row_mask.nonzero().squeeze(1)
-    assert not batch.row_mask[1] and len(kept) >= 3
+    batch = with_logps(batch_of(row, groups), 0)
+    kept = batch.rollout_mask.nonzero().squeeze(1)
+    assert not batch.rollout_mask[1] and len(kept) >= 3
     without = batch.select(kept)
     assert Counts.of(batch) == Counts.of(without)
     loss, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
@@ -239,11 +235,10 @@ def test_extreme_ratios_of_silent_and_masked_rows_leave_no_nan() -> None:
     """Oracle: a row with weight 0 or advantage 0 adds exactly 0, however far the policy has moved on it."""
     row = replace(ALGORITHMS["naive_grpo"], name="row", overlong="mask")
     groups = [make_group([0.0, 0.0], lengths=[1, 1]), make_group([1.0, 0.0], lengths=[MAX_TOKENS, 1], position=1)]
-    batch = with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, 0)
-    assert batch.logp is not None
-    far = batch.logp.clone()
+    batch = with_logps(batch_of(row, groups), 0)
+    far = batch["logp"].clone()
     far[:-1] += 200.0  # ρ = e^200 is inf in fp32; the last token is the only live row
-    loss, (gradient,) = loss_and_gradient(row, [replace(batch, old_logp=batch.logp, logp=far)], Counts.of(batch))
+    loss, (gradient,) = loss_and_gradient(row, [batch.annotate(old_logp=batch["logp"], logp=far)], Counts.of(batch))
     assert torch.isfinite(gradient).all() and not gradient[:-1].any()
     assert loss == pytest.approx(1 / 3, rel=1e-5)  # three sequences count, one of them has A = −1 and ρ = 1
 
@@ -257,10 +252,9 @@ def test_sums_add_up_over_micro_batches() -> None:
     parts = [policy_loss(row, part, counts).sums for part in batch.split(4)]
     for name, value in whole.items():
         assert sum(part[name] for part in parts) == pytest.approx(value, rel=1e-5, abs=1e-5)
-    assert batch.logp is not None and batch.old_logp is not None and batch.ref_logp is not None
-    ratio = (batch.logp - batch.old_logp).exp()
-    advantage = batch.advantage[batch.row]
-    log = batch.ref_logp - batch.logp
+    ratio = (batch["logp"] - batch["old_logp"]).exp()
+    advantage = batch["advantage"][batch.rollout_of_token]
+    log = batch["ref_logp"] - batch["logp"]
     assert whole["tokens"] == len(batch.tokens)
     assert whole["ratio"] == pytest.approx(float(ratio.sum()), rel=1e-6)
     assert whole["clip_low"] == float(((ratio < 0.8) & (advantage < 0)).sum()) > 0
@@ -274,8 +268,8 @@ def test_missing_log_probabilities_are_named() -> None:
     counts = Counts.of(batch)
     tis = replace(ALGORITHMS["naive_grpo"], name="tis", sampler_correction="truncate")
     for row, missing in ((ALGORITHMS["grpo"], "ref_logp"), (ALGORITHMS["grpo"], "logp"), (tis, "engine_logp")):
-        with pytest.raises(ValueError, match=f"batch.{missing} is missing"):
-            policy_loss(row, replace(batch, **{missing: None}), counts)
+        with pytest.raises(ValueError, match=rf"batch\['{missing}'\] is missing"):
+            policy_loss(row, batch.annotate(**{missing: None}), counts)
     with pytest.raises(ConfigError, match="set length_budget"):
         policy_loss(ALGORITHMS["dr_grpo"], batch, counts)
 
@@ -284,7 +278,7 @@ def test_rows_without_tokens_and_groups_of_one_are_harmless() -> None:
     """Oracle: an empty completion adds no token, and a group of one no gradient under a group baseline."""
     row = ALGORITHMS["naive_grpo"]
     groups = [make_group([1.0], lengths=[3]), make_group([1.0, 0.0, 0.0], lengths=[2, 0, 1], position=1)]
-    batch = with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, 0, drift=0.0)
+    batch = with_logps(batch_of(row, groups), 0, drift=0.0)
     loss, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
     assert loss == loss and torch.isfinite(gradient).all()
     assert not gradient[:3].any() and gradient[3:].all()
@@ -294,9 +288,9 @@ def test_dead_rows_do_not_depend_on_the_batch_they_are_in() -> None:
     """Oracle: the same ragged groups with and without the silent ones, given the counts of the first."""
     row = ALGORITHMS["verl_grpo"]
     groups = ragged_groups(2)
-    batch = with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, 2)
+    batch = with_logps(batch_of(row, groups), 2)
     mixed = [number for number, group in enumerate(groups) if group.mixed]
-    rows = [row_number for row_number in range(batch.num_rows) if int(batch.group[row_number]) in mixed]
+    rows = [row_number for row_number in range(batch.num_rollouts) if int(batch.group[row_number]) in mixed]
     counts = Counts.of(batch)
     loss, _ = loss_and_gradient(row, [batch], counts)
     live_loss, _ = loss_and_gradient(row, [batch.select(rows)], counts)

@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maths_batches import MAX_TOKENS, make_batch, make_group, ragged_groups
+from maths_batches import MAX_TOKENS, batch_of, make_batch, make_group, ragged_groups
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.types import Group
+from onedial.training.trainer.advantages import add_advantages
 from onedial.training.trainer.packing import micro_batches, pack, split_minibatches
+from onedial.training.trainer.run_writer import signals_of
 
 ROW = ALGORITHMS["naive_grpo"]
 LENGTHS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -39,7 +41,7 @@ def _batch(lengths: list[list[int]], prompts: list[int] | None = None) -> Batch:
         )
         for position, rows in enumerate(lengths)
     ]
-    return pack(ROW, groups, max_new_tokens=30).batch
+    return add_advantages(ROW, pack(groups), max_new_tokens=30)
 
 
 @settings(max_examples=80, deadline=None)
@@ -53,7 +55,7 @@ def test_micro_batches_cover_every_row_once_within_the_budget(lengths: list[list
     for part in parts:
         size = len(part.tokens) + len(part.prompt_tokens)
         long_prompt = len(part.prompt_tokens) > budget - budget // 2
-        assert size <= budget or part.num_rows == 1 or (long_prompt and len(part.tokens) <= budget // 2)
+        assert size <= budget or part.num_rollouts == 1 or (long_prompt and len(part.tokens) <= budget // 2)
     assert Counts.of(*parts) == Counts.of(batch)
 
 
@@ -82,22 +84,23 @@ def test_a_large_budget_makes_one_part() -> None:
 def test_optimiser_steps_partition_the_groups(lengths: list[list[int]], updates: int, seed: int) -> None:
     """Oracle: counting. Every group is whole in exactly one step, the steps' sizes differ by one group at most."""
     batch = _batch(lengths)
-    steps = split_minibatches(batch, updates, seed)
+    steps = [batch.select(part) for part in split_minibatches(batch, updates, seed)]
     assert len(steps) == min(updates, len(lengths))
     assert sum((_identity(step) for step in steps), Counter()) == _identity(batch)
     names = [name for step in steps for name in step.group_ids]
     assert sorted(names) == sorted(batch.group_ids)
     sizes = [len(step.group_ids) for step in steps]
     assert max(sizes) - min(sizes) <= 1
-    again = split_minibatches(batch, updates, seed)
+    again = [batch.select(part) for part in split_minibatches(batch, updates, seed)]
     assert [step.group_ids for step in again] == [step.group_ids for step in steps]
 
 
 def test_steps_are_shuffled_by_the_seed() -> None:
     """Oracle: 9 groups in 3 steps under ten seeds cannot all be dealt alike."""
     batch = make_batch(ROW)
-    assert len({split_minibatches(batch, 3, seed)[0].group_ids for seed in range(10)}) > 1
-    assert split_minibatches(batch, 1, 5) == [batch]
+    assert len({tuple(split_minibatches(batch, 3, seed)[0].tolist()) for seed in range(10)}) > 1
+    (everything,) = split_minibatches(batch, 1, 5)
+    assert everything.tolist() == list(range(batch.num_rollouts))
 
 
 def test_failed_verdicts_leave_before_any_statistic() -> None:
@@ -111,22 +114,22 @@ def test_failed_verdicts_leave_before_any_statistic() -> None:
     )
     dead = make_group([0.0, 0.0], outcomes=["error", "timeout"], position=1)
     whole = make_group([1.0, 0.0], position=2)
-    packed = pack(row, [broken, dead, whole], max_new_tokens=MAX_TOKENS)
-    assert packed.batch.group.tolist() == [0, 0, 0, 2, 2]
-    assert packed.batch.advantage.tolist() == pytest.approx([1 / 3, -2 / 3, 1 / 3, 0.5, -0.5])
-    assert Counts.of(packed.batch).groups == 2
-    values = packed.by_rollout([broken, dead, whole])
+    packed = batch_of(row, [broken, dead, whole])
+    assert packed.group.tolist() == [0, 0, 0, 2, 2]
+    assert packed["advantage"].tolist() == pytest.approx([1 / 3, -2 / 3, 1 / 3, 0.5, -0.5])
+    assert Counts.of(packed).groups == 2
+    values = signals_of([broken, dead, whole], packed)
     assert [index for name, index in values if name == broken.id] == [0, 2, 4]
     assert not any(name == dead.id for name, _ in values)
-    assert sum(part.num_rows for part in split_minibatches(packed.batch, 3, 0)) == 5
+    assert sorted(torch.cat(split_minibatches(packed, 3, 0)).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_nothing_usable_packs_to_nothing() -> None:
     """Oracle: a group of failures alone gives a batch without rows, and no error."""
-    packed = pack(ROW, [make_group([0.0], outcomes=["timeout"])], max_new_tokens=MAX_TOKENS)
-    assert packed.batch.num_rows == 0
-    assert Counts.of(packed.batch) == Counts(0, 0, 0)
-    assert micro_batches(packed.batch, 10) == []
+    packed = batch_of(ROW, [make_group([0.0], outcomes=["timeout"])])
+    assert packed.num_rollouts == 0
+    assert Counts.of(packed) == Counts(0, 0, 0)
+    assert micro_batches(packed, 10) == []
 
 
 def _dapo_groups() -> tuple[Group, Group]:
@@ -140,9 +143,9 @@ def test_overlong_penalty_shapes_the_reward() -> None:
     """Oracle: by hand with a limit of 12 and a buffer of 4: 0 up to 8 tokens, −¼ at 9, −½ at 10, −1 at 12."""
     row = replace(ROW, name="row", overlong="penalty", overlong_buffer=4)
     groups = _dapo_groups()
-    packed = pack(row, groups, max_new_tokens=MAX_TOKENS)
-    assert packed.shaped.tolist() == [0.0, -0.5, -1.0, 0.75, 0.0]
-    assert packed.batch.row_mask.all()
+    packed = batch_of(row, groups)
+    assert packed["shaped_reward"].tolist() == [0.0, -0.5, -1.0, 0.75, 0.0]
+    assert packed.rollout_mask.all()
 
 
 def test_shaping_does_not_make_a_unanimous_group_mixed() -> None:
@@ -152,7 +155,7 @@ def test_shaping_does_not_make_a_unanimous_group_mixed() -> None:
     """
     wrong, mixed = _dapo_groups()
     row = replace(ALGORITHMS["dapo"], name="row", overlong="penalty", overlong_buffer=4)
-    shaped = pack(row, [wrong], max_new_tokens=MAX_TOKENS).shaped
+    shaped = batch_of(row, [wrong])["shaped_reward"]
     assert len(set(shaped.tolist())) == 3
     assert (wrong.mixed, mixed.mixed) == (False, True)
     assert not make_group([0.5] * 5).mixed  # a constant that is neither 0 nor 1
@@ -167,51 +170,52 @@ def test_mixed_is_never_faked_by_rounding() -> None:
 def test_overlong_mask_leaves_truncated_rows_out() -> None:
     """Oracle: by hand: the completion of MAX_TOKENS is cut off; its reward stays in its group's statistic."""
     row = replace(ROW, name="row", overlong="mask", dial=0.0)
-    packed = pack(row, [make_group([1.0, 0.0, 0.0], lengths=[4, 10, MAX_TOKENS])], max_new_tokens=MAX_TOKENS)
-    assert packed.batch.row_mask.tolist() == [True, True, False]
-    assert packed.batch.group_tokens.tolist() == [14, 14, 14]
-    assert packed.batch.advantage.tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3])
-    assert Counts.of(packed.batch) == Counts(tokens=14, sequences=2, groups=1, positive_tokens=4)
+    packed = batch_of(row, [make_group([1.0, 0.0, 0.0], lengths=[4, 10, MAX_TOKENS])])
+    assert packed.rollout_mask.tolist() == [True, True, False]
+    assert packed["group_tokens"].tolist() == [14, 14, 14]
+    assert packed["advantage"].tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3])
+    assert Counts.of(packed) == Counts(tokens=14, sequences=2, groups=1, positive_tokens=4)
 
 
 def test_kl_in_the_reward_is_subtracted() -> None:
     """Oracle: by hand: r − kl_coef · KL of each completion."""
     row = replace(ROW, name="row", kl_coef=0.5, kl_in="reward", dial=0.0)
-    group = make_group([1.0, 0.0])
-    packed = pack(row, [group], max_new_tokens=MAX_TOKENS, kl_penalty=torch.tensor([0.2, 0.4]))
-    assert packed.shaped.tolist() == pytest.approx([0.9, -0.2], abs=1e-7)
-    assert packed.batch.advantage.tolist() == pytest.approx([0.55, -0.55], abs=1e-7)
+    group = make_group([1.0, 0.0], lengths=[2, 3])
+    kl = torch.tensor([0.05, 0.15, 0.1, 0.1, 0.2])
+    packed = add_advantages(row, pack([group]), max_new_tokens=MAX_TOKENS, token_kl=kl)
+    assert packed["shaped_reward"].tolist() == pytest.approx([0.9, -0.2], abs=1e-7)
+    assert packed["advantage"].tolist() == pytest.approx([0.55, -0.55], abs=1e-7)
 
 
 def test_rows_of_an_older_policy_are_stale() -> None:
     """Oracle: the version each completion was written by, against that of the trainer."""
     groups = [make_group([1.0, 0.0], version=3), make_group([1.0, 0.0], position=1, version=4)]
-    assert pack(ROW, groups, max_new_tokens=MAX_TOKENS, version=4).batch.stale.tolist() == [True, True, False, False]  # type: ignore[union-attr]
+    assert pack(groups, version=4)["stale"].tolist() == [True, True, False, False]
 
 
-def test_by_rollout_tells_every_usable_rollout() -> None:
+def test_signals_tell_every_usable_rollout() -> None:
     """Oracle: the batch's own columns, found again by group and index."""
     groups = ragged_groups(1)
-    packed = pack(replace(ROW, name="row", overlong="mask"), groups, max_new_tokens=MAX_TOKENS)
-    values = packed.by_rollout(groups)
-    assert len(values) == packed.batch.num_rows == sum(range(1, 10))
+    packed = batch_of(replace(ROW, name="row", overlong="mask"), groups)
+    values = signals_of(groups, packed)
+    assert len(values) == packed.num_rollouts == sum(range(1, 10))
     row = 0
     for group in groups:
         for rollout in group.usable:
-            shaped, advantage, enters = values[group.id, rollout.index]
-            assert shaped == rollout.verdict.reward
-            assert advantage == float(packed.batch.advantage[row])
-            assert enters != rollout.completion.truncated
+            signal = values[group.id, rollout.index]
+            assert signal.shaped_reward == rollout.verdict.reward
+            assert signal.advantage == float(packed["advantage"][row])
+            assert signal.in_loss != rollout.completion.truncated
             row += 1
 
 
 def test_selecting_rows_keeps_what_belongs_to_them() -> None:
     """Oracle: the lists the batch was packed from, looked up by hand."""
     groups = [make_group([1.0, 0.0], prompt_tokens=[9]), make_group([0.0, 1.0], position=1, prompt_tokens=[3, 4])]
-    batch = pack(ROW, groups, max_new_tokens=MAX_TOKENS).batch.select([3, 2])
+    batch = batch_of(ROW, groups).select([3, 2])
     rollouts = groups[1].rollouts
     assert batch.group_ids == (groups[1].id,) and batch.group.tolist() == [0, 0]
     assert batch.prompt_tokens.tolist() == [3, 4]
     assert batch.tokens.tolist() == [*rollouts[1].completion.token_ids, *rollouts[0].completion.token_ids]
-    assert batch.positive.tolist() == [True, False]
-    assert batch.group_tokens.tolist() == [groups[1].num_tokens] * 2
+    assert batch["positive"].tolist() == [True, False]
+    assert batch["group_tokens"].tolist() == [groups[1].num_tokens] * 2

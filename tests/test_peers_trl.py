@@ -17,12 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from maths_batches import MAX_TOKENS, make_group
+from maths_batches import MAX_TOKENS, batch_of, make_group
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import policy_loss
-from onedial.training.trainer.packing import pack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -113,12 +112,11 @@ def _both(trainer: Any, row: Algorithm, monkeypatch: Any, drift: float = 0.3, **
     loss.backward()
     theirs = torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()])
 
-    batch: Batch = pack(row, _groups(), max_new_tokens=MAX_TOKENS).batch
+    batch: Batch = batch_of(row, _groups())
     logp = _policy_logps(trainer, trainer.model, inputs)
     old = inputs.get("old_per_token_logps")
     reference = inputs.get("ref_per_token_logps")
-    batch = replace(
-        batch,
+    batch = batch.annotate(
         logp=logp[filled],
         old_logp=None if old is None else old[filled],
         ref_logp=None if reference is None else reference[filled],
@@ -237,8 +235,7 @@ def test_importance_correction(trainer: Any, monkeypatch: Any, mode: str) -> Non
     loss = trainer._compute_loss(trainer.model, inputs)
     loss.backward()
     theirs = torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()])
-    batch = replace(
-        pack(row, _groups(), max_new_tokens=MAX_TOKENS).batch,
+    batch = batch_of(row, _groups()).annotate(
         logp=_policy_logps(trainer, trainer.model, inputs)[filled],
         old_logp=inputs["old_per_token_logps"][filled],
         engine_logp=engine[filled],

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_batch, make_group, ragged_groups
+from maths_batches import MAX_TOKENS, batch_of, complete, loss_and_gradient, make_batch, make_group, ragged_groups
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.advantage import advantages
 from onedial.core.maths.kl import kl
-from onedial.training.trainer.packing import pack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -35,7 +34,7 @@ AGGREGATES = {
 
 def _padded(batch: Batch, values: Tensor) -> Tensor:
     """(T,) → (B, MAX_TOKENS), zeros behind."""
-    result = torch.zeros(batch.num_rows, MAX_TOKENS, dtype=values.dtype)
+    result = torch.zeros(batch.num_rollouts, MAX_TOKENS, dtype=values.dtype)
     result[_filled(batch)] = values
     return result
 
@@ -45,7 +44,7 @@ def _filled(batch: Batch) -> Tensor:
 
 
 def _mask(batch: Batch) -> Tensor:
-    return (_filled(batch) & batch.row_mask[:, None]).float()
+    return (_filled(batch) & batch.rollout_mask[:, None]).float()
 
 
 def _config(row: Algorithm, **more: Any) -> Any:
@@ -57,13 +56,12 @@ def _config(row: Algorithm, **more: Any) -> Any:
 
 def _compare(row: Algorithm, batch: Batch, function: Any, mode: str, weights: Tensor | None = None) -> None:
     """Loss and gradient of verl's function and of `policy_loss`, to 1e-5."""
-    assert batch.logp is not None and batch.old_logp is not None
     loss, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
-    logp = batch.logp.clone().requires_grad_()
+    logp = batch["logp"].clone().requires_grad_()
     verl_loss, _ = function(
-        old_log_prob=_padded(batch, batch.old_logp),
+        old_log_prob=_padded(batch, batch["old_logp"]),
         log_prob=_padded(batch, logp),
-        advantages=batch.advantage.float()[:, None].expand(-1, MAX_TOKENS),
+        advantages=batch["advantage"].float()[:, None].expand(-1, MAX_TOKENS),
         response_mask=_mask(batch),
         loss_agg_mode=mode,
         config=_config(row),
@@ -81,14 +79,14 @@ def test_group_advantages(scaled: bool) -> None:
     row = ALGORITHMS["verl_grpo" if scaled else "verl_dr_grpo"]
     batch = make_batch(row)
     rewards = torch.tensor([reward for group in ragged_groups(0) for reward in group.rewards])
-    token_rewards = torch.zeros(batch.num_rows, MAX_TOKENS)
+    token_rewards = torch.zeros(batch.num_rollouts, MAX_TOKENS)
     token_rewards[:, 0] = rewards
     theirs, _ = core.compute_grpo_outcome_advantage(
         token_rewards, torch.ones_like(token_rewards), batch.group.numpy(), 1e-6, scaled
     )
     several = torch.bincount(batch.group)[batch.group] > 1
-    torch.testing.assert_close(batch.advantage.float()[several], theirs[several, 0], rtol=1e-5, atol=1e-6)
-    assert float(batch.advantage[~several]) == 0.0
+    torch.testing.assert_close(batch["advantage"].float()[several], theirs[several, 0], rtol=1e-5, atol=1e-6)
+    assert float(batch["advantage"][~several]) == 0.0
 
 
 def test_leave_one_out_advantages() -> None:
@@ -114,7 +112,7 @@ def test_clipped_loss(mode: str, masked: bool, dual: float | None) -> None:
         **AGGREGATES[mode],
     )  # fmt: skip
     batch = make_batch(row)
-    assert bool(batch.row_mask.all()) != masked
+    assert bool(batch.rollout_mask.all()) != masked
     _compare(row, batch, core.compute_policy_loss_vanilla, mode)
 
 
@@ -122,8 +120,7 @@ def test_clipped_loss_with_rollout_weights() -> None:
     """Oracle: verl's rollout_is_weights, given the token weights min(π_old/π_engine, 1.1) from their definition."""
     row = replace(ALGORITHMS["verl_grpo"], name="row", sampler_correction="truncate", correction_cap=1.1)
     batch = make_batch(row)
-    assert batch.old_logp is not None and batch.engine_logp is not None
-    weights = _padded(batch, (batch.old_logp - batch.engine_logp).exp().clamp(max=1.1))
+    weights = _padded(batch, (batch["old_logp"] - batch["engine_logp"]).exp().clamp(max=1.1))
     _compare(row, batch, core.compute_policy_loss_vanilla, "token-mean", weights)
 
 
@@ -138,11 +135,10 @@ def test_sequence_ratio_loss(clip: tuple[float, float]) -> None:
 def test_aggregation_alone(mode: str) -> None:
     """Oracle: verl's agg_loss of −A on-policy, where the token loss is −A exactly."""
     row = complete(replace(ALGORITHMS["naive_grpo"], name="row", **AGGREGATES[mode]))  # type: ignore[arg-type]
-    batch = replace(pack(row, [make_group([1.0, 0.0, 0.0]), make_group([1.0, 0.0], position=1)],
-                         max_new_tokens=MAX_TOKENS).batch)  # fmt: skip
-    batch = replace(batch, logp=torch.zeros(len(batch.tokens)))
+    batch = batch_of(row, [make_group([1.0, 0.0, 0.0]), make_group([1.0, 0.0], position=1)])
+    batch = batch.annotate(logp=torch.zeros(len(batch.tokens)))
     loss, _ = loss_and_gradient(row, [batch], Counts.of(batch))
-    matrix = -batch.advantage.float()[:, None].expand(-1, MAX_TOKENS)
+    matrix = -batch["advantage"].float()[:, None].expand(-1, MAX_TOKENS)
     assert loss == pytest.approx(float(core.agg_loss(matrix, _mask(batch), mode)), rel=1e-5, abs=1e-7)
 
 
@@ -150,6 +146,5 @@ def test_aggregation_alone(mode: str) -> None:
 def test_kl_values(name: str) -> None:
     """Oracle: verl's kl_penalty."""
     batch = make_batch(ALGORITHMS["grpo"])
-    assert batch.logp is not None and batch.ref_logp is not None
-    theirs = core.kl_penalty(batch.logp, batch.ref_logp, name)
-    torch.testing.assert_close(kl(name, batch.logp, batch.ref_logp), theirs, rtol=1e-5, atol=1e-6)
+    theirs = core.kl_penalty(batch["logp"], batch["ref_logp"], name)
+    torch.testing.assert_close(kl(name, batch["logp"], batch["ref_logp"]), theirs, rtol=1e-5, atol=1e-6)

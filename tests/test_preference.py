@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from maths_batches import MAX_TOKENS, complete, loss_and_gradient, make_group, with_logps
+from maths_batches import batch_of, complete, loss_and_gradient, make_group, with_logps
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import contributes, policy_loss
 from onedial.core.maths.preference import pair_margins
-from onedial.training.trainer.packing import micro_batches, pack
+from onedial.training.trainer.packing import micro_batches
 
 DPO = ALGORITHMS["dpo"]
 REINFORCE = ALGORITHMS["reinforce"]
@@ -26,7 +26,7 @@ REINFORCE = ALGORITHMS["reinforce"]
 def pairs(count: int = 4, row: Algorithm = DPO, seed: int = 0) -> Batch:
     """Pairs of uneven lengths; in every second one the rejected row comes first."""
     groups = [make_group([1.0, 0.0] if n % 2 else [0.0, 1.0], position=n, seed=seed) for n in range(count)]
-    return with_logps(pack(row, groups, max_new_tokens=MAX_TOKENS).batch, seed)
+    return with_logps(batch_of(row, groups), seed)
 
 
 def sequence(values: Tensor, batch: Batch) -> Tensor:
@@ -36,10 +36,9 @@ def sequence(values: Tensor, batch: Batch) -> Tensor:
 
 def by_hand(batch: Batch) -> tuple[list[float], list[float]]:
     """(Δ of the chosen, Δ of the rejected) of each pair, in Python."""
-    assert batch.logp is not None and batch.ref_logp is not None
-    ratio = sequence(batch.logp - batch.ref_logp, batch).tolist()
+    ratio = sequence(batch["logp"] - batch["ref_logp"], batch).tolist()
     chosen, rejected = [0.0] * len(batch.group_ids), [0.0] * len(batch.group_ids)
-    for row, (group, positive) in enumerate(zip(batch.group.tolist(), batch.positive.tolist(), strict=True)):
+    for row, (group, positive) in enumerate(zip(batch.group.tolist(), batch["positive"].tolist(), strict=True)):
         (chosen if positive else rejected)[group] = ratio[row]
     return chosen, rejected
 
@@ -47,15 +46,15 @@ def by_hand(batch: Batch) -> tuple[list[float], list[float]]:
 def test_loss_by_hand() -> None:
     """Oracle: one pair of one-token answers, log-ratios ½ and −¼, β = 2: log(1 + e^−1.5); margins by a plain loop."""
     row = replace(DPO, preference_beta=2.0)
-    batch = pack(row, [make_group([1.0, 0.0], lengths=[1, 1])], max_new_tokens=MAX_TOKENS).batch
-    batch = replace(batch, logp=torch.tensor([-1.0, -2.0]), ref_logp=torch.tensor([-1.5, -1.75]))
+    batch = batch_of(row, [make_group([1.0, 0.0], lengths=[1, 1])])
+    batch = batch.annotate(logp=torch.tensor([-1.0, -2.0]), ref_logp=torch.tensor([-1.5, -1.75]))
     result = policy_loss(row, batch, Counts.of(batch))
     assert float(result.loss) == pytest.approx(math.log1p(math.exp(-1.5)), rel=1e-6)
     found = {name: result.sums[name] for name in ("pairs", "pair_right", "margin", "chosen_logp", "rejected_logp")}
     assert found == pytest.approx({"pairs": 1, "pair_right": 1, "margin": 1.5, "chosen_logp": -1, "rejected_logp": -2})
     many = pairs(6)
     chosen, rejected = by_hand(many)
-    margins = pair_margins(many.logp, many.ref_logp, many)  # type: ignore[arg-type]
+    margins = pair_margins(many["logp"], many["ref_logp"], many)
     assert margins.tolist() == pytest.approx([c - r for c, r in zip(chosen, rejected, strict=True)], abs=1e-5)
     losses = [math.log1p(math.exp(-0.1 * (c - r))) for c, r in zip(chosen, rejected, strict=True)]
     assert float(policy_loss(DPO, many, Counts.of(many)).loss) == pytest.approx(sum(losses) / 6, rel=1e-5)
@@ -69,8 +68,8 @@ def test_gradient_is_that_of_advantages_that_the_sigmoid_scales(beta: float) -> 
     chosen, rejected = by_hand(batch)
     pull = [beta / (1 + math.exp(beta * (c - r))) for c, r in zip(chosen, rejected, strict=True)]
     assert max(pull) / min(pull) > 1.05, "the pairs must differ"
-    sign = torch.where(batch.positive, 1.0, -1.0)
-    as_advantages = replace(batch, advantage=sign * torch.tensor(pull)[batch.group])
+    sign = torch.where(batch["positive"], 1.0, -1.0)
+    as_advantages = batch.annotate(advantage=sign * torch.tensor(pull)[batch.group])
     _, (ours,) = loss_and_gradient(replace(DPO, preference_beta=beta), [batch], Counts.of(batch))
     _, (theirs,) = loss_and_gradient(REINFORCE, [as_advantages], Counts.of(batch))
     torch.testing.assert_close(ours, 2 * theirs, rtol=1e-5, atol=1e-8)
@@ -81,13 +80,12 @@ def test_gradient_by_finite_differences() -> None:
     batch = pairs(2, seed=3)
     counts = Counts.of(batch)
     _, (gradient,) = loss_and_gradient(DPO, [batch], counts)
-    assert batch.logp is not None
-    for token in range(len(batch.logp)):
+    for token in range(len(batch["logp"])):
         ends = []
         for step in (0.05, -0.05):
-            moved = batch.logp.clone()
+            moved = batch["logp"].clone()
             moved[token] += step
-            ends.append(float(policy_loss(DPO, replace(batch, logp=moved), counts).loss))
+            ends.append(float(policy_loss(DPO, batch.annotate(logp=moved), counts).loss))
         assert (ends[0] - ends[1]) / 0.1 == pytest.approx(float(gradient[token]), abs=1e-4)
 
 
@@ -96,9 +94,9 @@ def test_gradient_by_finite_differences() -> None:
 
 def pairwise_difference(batch: Batch, *, normalised: bool) -> Tensor:
     """(T,) gradient of Σ over pairs of log π(y⁺) − log π(y⁻), each divided by its length where asked for."""
-    sign = torch.where(batch.positive, 1.0, -1.0)
-    scale = 1.0 / batch.lengths if normalised else torch.ones(batch.num_rows)
-    return (sign * scale)[batch.row]
+    sign = torch.where(batch["positive"], 1.0, -1.0)
+    scale = 1.0 / batch.lengths if normalised else torch.ones(batch.num_rollouts)
+    return (sign * scale)[batch.rollout_of_token]
 
 
 @pytest.mark.parametrize(("dial", "constant"), [(1.0, 0.5), (0.0, 0.25), (2.0, 1.0)])
@@ -107,7 +105,7 @@ def test_grpo_on_two_is_a_scaled_pairwise_difference(dial: float, constant: floa
     with sequence sums. The mean is over the groups of the step."""
     for aggregate, normalised in (("sequence_mean", True), ("sequence_sum", False)):
         row = replace(ALGORITHMS["two_grpo"], dial=dial, aggregate=aggregate, eps=1e-12)
-        batch = replace(pairs(3, row), old_logp=None)
+        batch = pairs(3, row).annotate(old_logp=None)
         _, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
         expected = -constant * pairwise_difference(batch, normalised=normalised) / 3
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-8)
@@ -124,11 +122,10 @@ def test_where_the_likeness_with_dpo_ends() -> None:
     margins = [-20.0, -2.0, 0.0, 2.0, 20.0]
     for margin in margins:
         batch = pairs(1, grpo)
-        assert batch.logp is not None
-        first = int(batch.offsets[int(batch.positive.nonzero())])
-        reference = batch.logp.clone()
+        first = int(batch.offsets[int(batch["positive"].nonzero())])
+        reference = batch["logp"].clone()
         reference[first] -= margin  # the policy has raised the chosen answer by so much
-        batch = replace(batch, ref_logp=reference, old_logp=None)
+        batch = batch.annotate(ref_logp=reference, old_logp=None)
         difference = pairwise_difference(batch, normalised=False)
         for name, row in (("grpo", grpo), ("dpo", DPO)):
             _, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
@@ -156,10 +153,10 @@ def test_a_pair_is_never_cut() -> None:
         )
         assert loss_and_gradient(DPO, parts, counts)[0] == pytest.approx(loss, rel=1e-5)
     assert any(1 in torch.bincount(part.group).tolist() for part in micro_batches(batch, 1))
-    with pytest.raises(ValueError, match="one chosen and one rejected row"):
+    with pytest.raises(ValueError, match="one chosen and one rejected rollout"):
         policy_loss(DPO, batch.select([0, 1, 2]), counts)
-    both_right = replace(batch, positive=torch.ones_like(batch.positive))
-    with pytest.raises(ValueError, match="one chosen and one rejected row"):
+    both_right = batch.annotate(positive=torch.ones_like(batch["positive"]))
+    with pytest.raises(ValueError, match="one chosen and one rejected rollout"):
         policy_loss(DPO, both_right, counts)
     assert contributes(DPO, batch).all()
 
@@ -213,12 +210,12 @@ def test_trl_dpo_loss(tiny_model: Any, tmp_path: Any, beta: float) -> None:
             for r, tokens in zip(blank.rollouts, written, strict=True)
         )
         groups.append(replace(blank, rollouts=rollouts))
-    batch = pack(DPO, groups, max_new_tokens=MAX_TOKENS).batch
-    assert batch.engine_logp is None
+    batch = batch_of(DPO, groups)
+    assert batch.get("engine_logp") is None
     model.zero_grad()
     with torch.no_grad():
         ref_logp = _plain_logps(reference, batch)
-    batch = replace(batch, logp=_plain_logps(model, batch), ref_logp=ref_logp)
+    batch = batch.annotate(logp=_plain_logps(model, batch), ref_logp=ref_logp)
     loss = policy_loss(replace(DPO, preference_beta=beta), batch, Counts.of(batch)).loss
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for weight in model.parameters()])
@@ -257,21 +254,21 @@ def test_trl_sft_loss(tiny_model: Any, tmp_path: Any) -> None:
         )
         groups.append(replace(blank, rollouts=rollouts))
     row = replace(ALGORITHMS["sft"], aggregate="token_mean")
-    batch = pack(row, groups, max_new_tokens=MAX_TOKENS).batch
-    batch = replace(batch, logp=_plain_logps(model, batch))
+    batch = batch_of(row, groups)
+    batch = batch.annotate(logp=_plain_logps(model, batch))
     result = policy_loss(row, batch, Counts.of(batch))
     assert float(result.loss.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
     assert result.sums["nll"] / result.sums["tokens"] == pytest.approx(float(theirs.detach()), rel=1e-5)
     # the published row gives each sequence the same weight: the mean of the sequences' means
     own = ALGORITHMS["sft"]
-    means = [float(-part.mean()) for part in batch.logp.detach().split(batch.lengths.tolist())]  # type: ignore[union-attr]
+    means = [float(-part.mean()) for part in batch["logp"].detach().split(batch.lengths.tolist())]
     assert float(policy_loss(own, batch, Counts.of(batch)).loss) == pytest.approx(sum(means) / 3, rel=1e-5)
 
 
 def _plain_logps(model: Any, batch: Batch) -> Tensor:
     """(T,) by one unpadded forward pass per completion."""
     pieces = []
-    for row in range(batch.num_rows):
+    for row in range(batch.num_rollouts):
         group = int(batch.group[row])
         prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
         tokens = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]]
@@ -287,8 +284,8 @@ def _plain_logps(model: Any, batch: Batch) -> Tensor:
 def test_rft_imitates_what_is_correct_and_nothing_else(name: str) -> None:
     """Oracle: DeepSeekMath's Table 10, coefficient 1[correct], also where a wrong answer's reward is −1, by hand."""
     row = complete(ALGORITHMS[name])
-    batch = pack(row, [make_group([1.0, -1.0, -1.0], lengths=[2, 3, 4])], max_new_tokens=MAX_TOKENS).batch
-    assert batch.advantage.tolist() == [1.0, 0.0, 0.0]
+    batch = batch_of(row, [make_group([1.0, -1.0, -1.0], lengths=[2, 3, 4])])
+    assert batch["advantage"].tolist() == [1.0, 0.0, 0.0]
     batch = with_logps(batch, 0)
     _, (gradient,) = loss_and_gradient(row, [batch], Counts.of(batch))
     torch.testing.assert_close(gradient, torch.tensor([-1 / 6] * 2 + [0.0] * 7))

@@ -10,7 +10,7 @@ import torch
 
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.maths.kl import ESTIMATORS, LOG_RATIO_BOUND, kl
-from onedial.core.maths.surrogate import clipped_loss, clipped_tokens, importance_weight, log_ratio
+from onedial.core.maths.surrogate import clipped_loss, clipped_tokens, correction_weight, log_ratio
 
 ROW = replace(ALGORITHMS["naive_grpo"], name="row", clip_low=0.2, clip_high=0.28)
 
@@ -78,7 +78,7 @@ def test_importance_weights_by_hand() -> None:
     def weights(kind: str, level: str, cap: float, floor: float = 0.0) -> list[float]:
         caps = {"correction_cap": cap, "correction_floor": floor}
         cells = {"sampler_correction": kind, "correction_level": level, **caps}
-        value = importance_weight(replace(ROW, **cells), old, engine, row, 2)  # type: ignore[arg-type]
+        value = correction_weight(replace(ROW, **cells), old, engine, row, 2)  # type: ignore[arg-type]
         assert not value.requires_grad
         return [round(float(number), 6) for number in value]
 
@@ -93,7 +93,7 @@ def test_importance_weights_stay_finite() -> None:
     """Oracle: a mismatch of 500 nats either way gives a finite weight, at most the cap."""
     row = replace(ROW, sampler_correction="truncate", correction_cap=2.0)
     old = torch.tensor([500.0, -500.0])
-    weight = importance_weight(row, old, torch.zeros(2), torch.tensor([0, 1]), 2)
+    weight = correction_weight(row, old, torch.zeros(2), torch.tensor([0, 1]), 2)
     assert float(weight[0]) == 2.0 and 0.0 <= float(weight[1]) < 1e-8
 
 

@@ -163,9 +163,9 @@ def captured_gradient(run: Run, batch: Any, keep_all_rows: bool, monkeypatch: py
 
     monkeypatch.setattr(policy, "step", step)
     if keep_all_rows:
-        monkeypatch.setattr(step_module, "contributes", lambda row, part: torch.ones_like(part.row_mask))
+        monkeypatch.setattr(step_module, "contributes", lambda row, part: torch.ones_like(part.rollout_mask))
     reference = policy.frozen_copy() if run.algorithm.needs_reference else None
-    update(policy, reference, batch, 0, lambda *_: None)
+    update(policy, reference, batch, 1, lambda *_: None)
     monkeypatch.undo()
     return gradients
 
@@ -183,11 +183,13 @@ def test_silent_rows_are_skipped_exactly_where_they_teach_nothing(
     row = replace(ALGORITHMS[name], critic_warmup=0)
     run = replace(run, algorithm=row, group_size=4)
     batch = ragged_batch([(5, [3, 1, 4, 2]), (7, [4, 4, 1, 2]), (3, [2, 2, 3, 3])], vocabulary=250)
-    advantage = batch.advantage.clone()
+    advantage = batch["advantage"].clone()
     advantage[4:8] = 0.0  # the second group is unanimous
-    batch = replace(batch, advantage=advantage, positive=torch.zeros_like(batch.positive))
+    batch = batch.annotate(advantage=advantage, positive=torch.zeros_like(batch["positive"]))
     if row.needs_critic:
-        batch = replace(batch, token_advantage=advantage[batch.row] * torch.linspace(0.5, 1.5, len(batch.tokens)))
+        batch = batch.annotate(
+            token_advantage=advantage[batch.rollout_of_token] * torch.linspace(0.5, 1.5, len(batch.tokens))
+        )
     skipped = captured_gradient(run, batch, False, monkeypatch)
     computed = captured_gradient(run, batch, True, monkeypatch)
     assert bool(contributes(row, batch).all()) == row.kl_in_loss, "KL in the loss pulls on silent groups too"
@@ -232,11 +234,11 @@ def test_bf16_gathers_fp32_gradients(run: Run) -> None:
 def test_learning_rate_schedules() -> None:
     """Hand values: warm-up 2 of 10, then constant, straight down to 0 after the last, or half a cosine."""
     base = Run(iterations=10, warmup=2, lr=1.0)
-    assert [learning_rate(base, i) for i in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
+    assert [learning_rate(base, i) for i in (1, 2, 3, 10)] == [0.5, 1.0, 1.0, 1.0]
     linear = replace(base, schedule="linear")
-    assert [learning_rate(linear, i) for i in (1, 2, 6, 9)] == pytest.approx([1.0, 1.0, 0.5, 0.125])
+    assert [learning_rate(linear, i) for i in (2, 3, 7, 10)] == pytest.approx([1.0, 1.0, 0.5, 0.125])
     cosine = replace(base, schedule="cosine")
-    assert [learning_rate(cosine, i) for i in (2, 6)] == pytest.approx([1.0, 0.5])
+    assert [learning_rate(cosine, i) for i in (3, 7)] == pytest.approx([1.0, 0.5])
 
 
 def test_a_directory_holds_one_run(run: Run) -> None:

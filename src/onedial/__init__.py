@@ -22,6 +22,7 @@ __all__ = [
     "Rollout",
     "Run",
     "Verdict",
+    "add_advantages",
     "evaluate",
     "last_word",
     "pack",
@@ -40,6 +41,7 @@ _HOMES = {
     "Rollout": "onedial.core.types",
     "Run": "onedial.core.settings",
     "Verdict": "onedial.core.types",
+    "add_advantages": "onedial.training.trainer.advantages",
     "evaluate": "onedial.training.trainer.evaluate",
     "last_word": "onedial.training.tasks",
     "pack": "onedial.training.trainer.packing",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from onedial.core.settings import Run
     from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
     from onedial.training.tasks import last_word
+    from onedial.training.trainer.advantages import add_advantages
     from onedial.training.trainer.evaluate import evaluate
     from onedial.training.trainer.loop import train
     from onedial.training.trainer.packing import pack

@@ -20,6 +20,7 @@ from onedial.training.models import load_tokenizer
 from onedial.training.rollout.collector import Collector
 from onedial.training.rollout.engine import Request, Sampling, seed_of
 from onedial.training.rollout.torch_engine import TorchEngine
+from onedial.training.trainer.advantages import add_advantages
 from onedial.training.trainer.cpu import prepare_process
 from onedial.training.trainer.memory_plan import plan_memory
 from onedial.training.trainer.packing import pack
@@ -103,7 +104,7 @@ def mixed_batch(settings: Settings, shape: Shape) -> Batch:
             for index, row in enumerate(written)
         )
         groups.append(Group(Prompt(str(number)), rollouts, position=number, prompt_tokens=tuple(ids)))
-    return pack(ROW, groups, max_new_tokens=shape.completion_tokens).batch
+    return add_advantages(ROW, pack(groups), max_new_tokens=shape.completion_tokens)
 
 
 def _verdict(mode: str, prompt: int, index: int, prompts: int = 1 << 30) -> Verdict:
@@ -119,7 +120,7 @@ class Update:
 
     def seconds(self) -> float:
         """Seconds of one update."""
-        return seconds_of(lambda: update(self.policy, None, self.batch, 0, _silent), self.policy.device)
+        return seconds_of(lambda: update(self.policy, None, self.batch, 1, _silent), self.policy.device)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -176,13 +177,9 @@ class Stepper:
     def _step(self) -> None:
         self.iteration += 1
         collected = self.collector.collect(self.iteration)
-        rows = pack(
-            self.run.algorithm,
-            collected.allocation.train,
-            max_new_tokens=self.run.max_new_tokens,
-            version=self.steps,
-        )
-        self.steps += update(self.policy, None, rows.batch, self.iteration - 1, _silent).steps
+        packed = pack(collected.allocation.train, version=self.steps)
+        batch = add_advantages(self.run.algorithm, packed, max_new_tokens=self.run.max_new_tokens)
+        self.steps += update(self.policy, None, batch, self.iteration, _silent).steps
         self.engine.load_weights(self.policy.model, self.steps)
 
 

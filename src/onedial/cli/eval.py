@@ -67,12 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from onedial.core.settings import merge
-    from onedial.training.trainer.evaluate import carry_out, plan_of
+    from onedial.training.trainer.evaluate import eval_spec, run_evaluation
 
     given = {field: getattr(args, flag) for flag, field in FLAGS.items() if flag in args}
-    plan = plan_of(args.model, merge(given, args.dotted))
+    plan = eval_spec(args.model, merge(given, args.dotted))
     with Bar() as bar:
-        evaluation = carry_out(plan, save=args.save, progress=bar.show, note=bar.note)
+        evaluation = run_evaluation(plan, save=args.save, progress=bar.show, note=bar.note)
     if args.json:
         record = {"model": args.model, "weights": plan.weights, "task": plan.run.task_name, "seed": plan.run.seed}
         print(json.dumps({**record, **evaluation.to_json()}, indent=1))

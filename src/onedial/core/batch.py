@@ -1,29 +1,50 @@
-"""Packed rows for the loss, the counts of a step, and the letters their shapes are written in.
+"""Packed rollouts for the loss, the counts of an optimizer step, and the letters that shapes are written in.
 
 Shape legend, used in every signature and docstring:
     N   groups (one per sampled prompt)      G   rollouts in one group; differs from group to group
-    B   rollouts (rows) in a batch           T   completion tokens, flat over all rows, no padding
+    B   rollouts in a batch                  T   completion tokens, flat over all rollouts, no padding
     P   prompt tokens, flat over groups      V   vocabulary
 
-Nothing reshapes to (N, G): statistics are segment reductions over `Batch.group`, the group number of each row.
+Nothing reshapes to (N, G): statistics are segment reductions over `Batch.group`, the group number of each rollout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+# What a batch may say of its rollouts, (B,), and of its completion tokens, (T,), and which stage says it. All
+# log-probabilities are in nats and at the sampling temperature.
+PER_ROLLOUT: dict[str, str] = {
+    "reward": "the verifier's reward; from pack",
+    "positive": "whether the completion was judged correct; from pack",
+    "truncated": "whether the length limit ended the completion; from pack",
+    "stale": "whether an earlier policy than the one training starts from wrote it; from pack",
+    "shaped_reward": "reward after overlong penalty and KL; from add_advantages",
+    "advantage": "what the gradient of log π is multiplied with; from add_advantages",
+    "rollout_mask": "False leaves a rollout out of the loss and of every count (overlong='mask'); from add_advantages",
+    "group_tokens": "completion tokens in the loss of the whole group, however it is split; from add_advantages",
+}
+PER_TOKEN: dict[str, str] = {
+    "engine_logp": "log-probability by the sampler, before top-p and top-k; from pack",
+    "old_logp": "log-probability by the policy before the iteration's first update",
+    "ref_logp": "log-probability by the frozen reference",
+    "logp": "log-probability by the policy now, with gradient; from the trainer's forward pass",
+    "token_advantage": "advantage of each token, in place of the rollout's; from add_gae",
+    "value": "the critic's value before the iteration's first update, in units of reward; from add_gae",
+    "returns": "what the critic learns, in units of reward; from add_gae",
+}
+
 
 @dataclass(frozen=True)
 class Counts:
-    """Sizes of one whole optimiser step over all ranks, known before the first backward pass.
+    """Sizes of one whole optimizer step, known before its first backward pass.
 
-    A loss never counts its own tokens: it divides by these, so that splitting a step into micro-batches
-    or over ranks changes nothing.
+    A loss never counts its own tokens: it divides by these, so that splitting a step into micro-batches changes
+    nothing.
     """
 
     tokens: int
@@ -33,28 +54,25 @@ class Counts:
 
     @classmethod
     def of(cls, *batches: Batch) -> Counts:
-        """Counts of a step made of `batches` (a group counts once, however its rows are split)."""
+        """Counts of a step made of `batches` (a group counts once, however its rollouts are split)."""
         groups = {name for batch in batches for name in batch.live_group_ids()}
         return cls(
             tokens=sum(int(batch.mask.sum()) for batch in batches),
-            sequences=sum(int(batch.row_mask.sum()) for batch in batches),
+            sequences=sum(int(batch.rollout_mask.sum()) for batch in batches),
             groups=len(groups),
-            positive_tokens=sum(int((batch.mask & batch.positive[batch.row]).sum()) for batch in batches),
+            positive_tokens=sum(
+                int((batch.mask & batch["positive"][batch.rollout_of_token]).sum()) for batch in batches
+            ),
         )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows ready for the loss: packed, no padding, each prompt once per group.
+    """Packed rollouts: a layout without padding, each prompt once per group, and named annotations.
 
-    Per group (N): `prompt_tokens` (P,) with `prompt_offsets` (N+1,), `group_ids` the groups' names.
-    Per row (B): `group` number, `advantage`, `positive` (judged correct), `row_mask` (False = left out of the
-    loss and of every count, e.g. overlong), `group_tokens` tokens of the row's whole group, counted before any split,
-    `stale` (written by an earlier policy than the one training starts from).
-    Per token (T): `tokens` with `offsets` (B+1,), `row` number, `mask`, and log-probabilities in nats:
-    `engine_logp` (sampler), `old_logp` (trainer at iteration start), `ref_logp` (reference), `logp` (now, with grad);
-    with a critic also, in units of reward: `token_advantage` (takes the place of the row's), `value` (the critic's when
-    the iteration began) and `returns` (what it learns).
+    The layout: `prompt_tokens` (P,) with `prompt_offsets` (N+1,), `group_ids` the names of the N groups; `tokens` (T,)
+    of the completions with `offsets` (B+1,), and the `group` number (B,) of each rollout.
+    The annotations, read as `batch["advantage"]`, are those of `PER_ROLLOUT`, (B,), and `PER_TOKEN`, (T,).
     """
 
     prompt_tokens: Tensor
@@ -63,86 +81,103 @@ class Batch:
     offsets: Tensor
     group: Tensor
     group_ids: tuple[str, ...]
-    advantage: Tensor
-    positive: Tensor
-    row_mask: Tensor
-    group_tokens: Tensor
-    stale: Tensor | None = None
-    engine_logp: Tensor | None = None
-    old_logp: Tensor | None = None
-    ref_logp: Tensor | None = None
-    logp: Tensor | None = None
-    token_advantage: Tensor | None = None
-    value: Tensor | None = None
-    returns: Tensor | None = None
+    annotations: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in self.annotations.items():
+            if name not in PER_ROLLOUT and name not in PER_TOKEN:
+                raise ValueError(
+                    f"{name!r} is no annotation of a batch; there are {', '.join(PER_ROLLOUT | PER_TOKEN)}"
+                )
+            wanted = self.num_rollouts if name in PER_ROLLOUT else len(self.tokens)
+            if values.shape != (wanted,):
+                raise ValueError(f"batch[{name!r}] has shape {tuple(values.shape)}; this batch needs ({wanted},)")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The annotation of that name. Raises ValueError, which says what it is, when the batch does not have it."""
+        if name not in self.annotations:
+            meaning = (PER_ROLLOUT | PER_TOKEN).get(name, "no such annotation")
+            raise ValueError(f"batch[{name!r}] is missing: {meaning}")
+        return self.annotations[name]
+
+    def get(self, name: str) -> Tensor | None:
+        """The annotation of that name, or None."""
+        return self.annotations.get(name)
+
+    def annotate(self, **values: Tensor | None) -> Batch:
+        """The batch with some annotations added or replaced; None removes one.
+
+        Raises ValueError for an unknown name or a wrong shape.
+        """
+        merged = {**self.annotations, **values}
+        return replace(self, annotations={name: value for name, value in merged.items() if value is not None})
 
     @property
-    def num_rows(self) -> int:
+    def num_rollouts(self) -> int:
         """B."""
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Tensor:
-        """Completion tokens of each row, (B,)."""
+        """Completion tokens of each rollout, (B,)."""
         return self.offsets[1:] - self.offsets[:-1]
 
     @property
-    def row(self) -> Tensor:
-        """Row number of each token, (T,)."""
-        return torch.repeat_interleave(torch.arange(self.num_rows, device=self.offsets.device), self.lengths)
+    def rollout_of_token(self) -> Tensor:
+        """Number of the rollout that each token belongs to, (T,)."""
+        return torch.repeat_interleave(torch.arange(self.num_rollouts, device=self.offsets.device), self.lengths)
+
+    @property
+    def rollout_mask(self) -> Tensor:
+        """True on rollouts that enter the loss, (B,)."""
+        return self["rollout_mask"]
 
     @property
     def mask(self) -> Tensor:
         """True on tokens that enter the loss, (T,)."""
-        return self.row_mask[self.row]
+        return self.rollout_mask[self.rollout_of_token]
 
     def live_group_ids(self) -> list[str]:
-        """Names of the groups with at least one row that enters the loss."""
-        return [self.group_ids[int(g)] for g in self.group[self.row_mask].unique()]
+        """Names of the groups with at least one rollout that enters the loss."""
+        return [self.group_ids[int(g)] for g in self.group[self.rollout_mask].unique()]
 
-    def select(self, rows: Sequence[int] | Tensor) -> Batch:
-        """The batch of some rows, in the order given; groups without a row are dropped."""
-        rows = torch.as_tensor(rows, dtype=torch.long)
-        groups, group = self.group[rows].unique(return_inverse=True)
-        token_index = _segments(self.offsets, rows)
-        prompt_index = _segments(self.prompt_offsets, groups)
+    def token_index(self, rollouts: Sequence[int] | Tensor) -> Tensor:
+        """Where the tokens of some rollouts lie in this batch, in the order in which `select` puts them."""
+        return _segments(self.offsets, torch.as_tensor(rollouts, dtype=torch.long))
 
-        def of_tokens(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[token_index]
-
+    def select(self, rollouts: Sequence[int] | Tensor) -> Batch:
+        """The batch of some rollouts, in the order given; groups without a rollout are dropped."""
+        rollouts = torch.as_tensor(rollouts, dtype=torch.long)
+        groups, group = self.group[rollouts].unique(return_inverse=True)
+        tokens = self.token_index(rollouts)
+        annotations = {
+            name: values[rollouts if name in PER_ROLLOUT else tokens] for name, values in self.annotations.items()
+        }
         return Batch(
-            prompt_tokens=self.prompt_tokens[prompt_index],
+            prompt_tokens=self.prompt_tokens[_segments(self.prompt_offsets, groups)],
             prompt_offsets=offsets_of(_lengths(self.prompt_offsets)[groups]),
-            tokens=self.tokens[token_index],
-            offsets=offsets_of(self.lengths[rows]),
+            tokens=self.tokens[tokens],
+            offsets=offsets_of(self.lengths[rollouts]),
             group=group,
             group_ids=tuple(self.group_ids[int(g)] for g in groups),
-            advantage=self.advantage[rows],
-            positive=self.positive[rows],
-            row_mask=self.row_mask[rows],
-            group_tokens=self.group_tokens[rows],
-            stale=None if self.stale is None else self.stale[rows],
-            engine_logp=of_tokens(self.engine_logp),
-            old_logp=of_tokens(self.old_logp),
-            ref_logp=of_tokens(self.ref_logp),
-            logp=of_tokens(self.logp),
-            token_advantage=of_tokens(self.token_advantage),
-            value=of_tokens(self.value),
-            returns=of_tokens(self.returns),
+            annotations=annotations,
         )
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on a device."""
-        moved: dict[str, Any] = {
-            cell.name: value.to(device)
-            for cell in fields(self)
-            if isinstance(value := getattr(self, cell.name), Tensor)
-        }
-        return replace(self, **moved)
+        return Batch(
+            prompt_tokens=self.prompt_tokens.to(device),
+            prompt_offsets=self.prompt_offsets.to(device),
+            tokens=self.tokens.to(device),
+            offsets=self.offsets.to(device),
+            group=self.group.to(device),
+            group_ids=self.group_ids,
+            annotations={name: values.to(device) for name, values in self.annotations.items()},
+        )
 
     def split(self, parts: int) -> list[Batch]:
-        """About equal micro-batches of neighbouring rows; with `Counts` of the whole, their losses add up."""
-        return [self.select(rows) for rows in torch.arange(self.num_rows).chunk(max(1, parts))]
+        """About equal micro-batches of neighboring rollouts; with `Counts` of the whole, their losses add up."""
+        return [self.select(rollouts) for rollouts in torch.arange(self.num_rollouts).chunk(max(1, parts))]
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

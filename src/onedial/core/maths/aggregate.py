@@ -30,7 +30,7 @@ def _token_mean(batch: Batch, counts: Counts, algorithm: Algorithm) -> Tensor:
 
 
 def _group_token_mean(batch: Batch, counts: Counts, algorithm: Algorithm) -> Tensor:
-    return 1.0 / (counts.groups * batch.group_tokens.clamp(min=1).double())
+    return 1.0 / (counts.groups * batch["group_tokens"].clamp(min=1).double())
 
 
 def _fixed_length(batch: Batch, counts: Counts, algorithm: Algorithm) -> Tensor:
@@ -56,6 +56,6 @@ AGGREGATES: dict[str, Callable[[Batch, Counts, Algorithm], Tensor]] = {
 
 
 def token_weights(algorithm: Algorithm, batch: Batch, counts: Counts) -> Tensor:
-    """(T,) weight of each token's loss, 0 on masked rows; over a whole step of unmasked rows see the table above."""
-    per_row = torch.where(batch.row_mask, AGGREGATES[algorithm.aggregate](batch, counts, algorithm), 0.0)
-    return per_row[batch.row].float()
+    """(T,) weight of each token's loss, 0 on masked rollouts; the table above gives it for a whole step."""
+    per_rollout = torch.where(batch.rollout_mask, AGGREGATES[algorithm.aggregate](batch, counts, algorithm), 0.0)
+    return per_rollout[batch.rollout_of_token].float()

@@ -1,7 +1,7 @@
-"""What a critic's values make of rewards: advantages token by token, targets to learn, and how far to believe it.
+"""GAE advantages, value targets, the critic's loss, and critic diagnostics (explained variance, calibration error).
 
-Values are read where a token is chosen: V_t is the critic's guess, before token t is written, of the reward still to
-come. After the last token nothing comes, so V is 0 there, truncated completions included: their reward has been paid.
+V_t is the critic's estimate, before token t is written, of the reward still to come. After the last token nothing
+comes, so V is 0 there, for truncated completions too: the verifier has judged them as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WHITEN_EPS = 1e-8  # joins the variance: equal advantages give 0, not nan
 
 
 @dataclass(frozen=True)
-class Judged:
+class GaeEstimate:
     """(T,) each: `advantage` for the policy, `returns` for the critic, and the plain discounted `outcome` to come."""
 
     advantage: Tensor
@@ -26,7 +26,7 @@ class Judged:
     outcome: Tensor
 
 
-def judge(
+def compute_gae(
     algorithm: Algorithm,
     rewards: Tensor,
     values: Tensor,
@@ -34,10 +34,10 @@ def judge(
     offsets: Tensor,
     mask: Tensor,
     warming: bool = False,
-) -> Judged:
-    """(T,) token rewards and values of packed rows → what trains policy and critic; in double precision.
+) -> GaeEstimate:
+    """(T,) token rewards and values of packed rollouts → advantages and value targets, in double precision.
 
-    A = GAE with the policy's λ, whitened over the tokens in `mask` where the row says so; R = A' + V with the
+    A = GAE with the policy's λ, whitened over the tokens in `mask` if the row says so; R = A' + V with the
     critic's λ, or λ = 1, Monte-Carlo returns, while it is `warming` up (VAPO, arXiv:2504.05118, §4.1).
     """
     rewards, values = rewards.double(), values.double()
@@ -46,18 +46,18 @@ def judge(
     outcome = gae(rewards, values, offsets, gamma, 1.0) + values
     lam = 1.0 if warming else algorithm.lambda_critic
     returns = outcome if lam == 1.0 else gae(rewards, values, offsets, gamma, lam) + values
-    return Judged(whiten(advantage, mask) if algorithm.whiten else advantage, returns, outcome)
+    return GaeEstimate(whiten(advantage, mask) if algorithm.whiten else advantage, returns, outcome)
 
 
 def token_rewards(outcome: Tensor, offsets: Tensor, penalty: Tensor | None = None) -> Tensor:
-    """(B,) outcome rewards, paid on each row's last token, less (T,) penalties on every token → (T,)."""
+    """(B,) outcome rewards, given on each rollout's last token, less (T,) penalties on every token → (T,)."""
     rewards = outcome.new_zeros(int(offsets[-1])) if penalty is None else -penalty.to(outcome.dtype)
-    filled = offsets[1:] > offsets[:-1]  # a row without tokens has no place for its reward, and nothing to teach
+    filled = offsets[1:] > offsets[:-1]  # a rollout without tokens has no place for its reward
     return rewards.index_add(0, offsets[1:][filled] - 1, outcome[filled])
 
 
 def policy_lambda(algorithm: Algorithm, lengths: Tensor) -> Tensor:
-    """(B,) λ of each row's advantages: the row's constant, or 1 − 1/(α·l) of its l tokens (arXiv:2504.05118, Eq. 9).
+    """(B,) λ of each rollout's advantages: the row's constant, or 1 − 1/(α·l) of its l tokens (VAPO, Eq. 9).
 
     The formula makes the weights of the TD errors add up to α·l. Where α·l < 1 it would be negative; there it is 0.
     """
@@ -67,22 +67,22 @@ def policy_lambda(algorithm: Algorithm, lengths: Tensor) -> Tensor:
 
 
 def gae(rewards: Tensor, values: Tensor, offsets: Tensor, gamma: float, lam: float | Tensor) -> Tensor:
-    """(T,) advantages A_t = δ_t + γλ·A_{t+1}, δ_t = r_t + γV_{t+1} − V_t, within each packed row.
+    """(T,) advantages A_t = δ_t + γλ·A_{t+1}, δ_t = r_t + γV_{t+1} − V_t, within each packed rollout.
 
-    Generalised advantage estimation (arXiv:1506.02438, Eq. 16); `lam` is one number or (B,). All rows go back one
-    token at a time together: as many steps as the longest row has tokens.
+    Generalized advantage estimation (arXiv:1506.02438, Eq. 16); `lam` is one number or (B,). All rollouts go back one
+    token at a time together: as many steps as the longest rollout has tokens.
     """
     ends, lengths = offsets[1:], offsets[1:] - offsets[:-1]
     following = torch.cat([values[1:], values.new_zeros(1)])[: len(values)]
     following[ends[lengths > 0] - 1] = 0.0
     delta = rewards + gamma * following - values
     decay = gamma * torch.as_tensor(lam, dtype=delta.dtype, device=delta.device).expand(len(lengths))
-    result, carried = torch.empty_like(delta), delta.new_zeros(len(lengths))
+    result, last = torch.empty_like(delta), delta.new_zeros(len(lengths))
     for back in range(1, int(lengths.max()) + 1 if len(lengths) else 1):
         live = (lengths >= back).nonzero().squeeze(1)
         place = ends[live] - back
-        carried[live] = delta[place] + decay[live] * carried[live]
-        result[place] = carried[live]
+        last[live] = delta[place] + decay[live] * last[live]
+        result[place] = last[live]
     return result
 
 
@@ -100,22 +100,22 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, weights: Tensor, clip: float | None) -> Tensor:
-    """Σ_t w_t · ½·max((V − R)², (clip(V, V_old ± ε) − R)²), the critic's loss; `weights` (T,) come from whole counts.
+    """Σ_t w_t · ½·max((V − R)², (clip(V, V_old ± ε) − R)²), the critic's loss; `weights` (T,) are 1/tokens of the step.
 
     Without `clip` the plain squared error. The clip is that of PPO's released code and of TRL and verl; the paper
     (arXiv:1707.06347, Eq. 9) has none.
     """
     error = (values - returns).square()
     if clip is not None:
-        held = old_values + (values - old_values).clamp(-clip, clip)
-        error = torch.maximum(error, (held - returns).square())
+        clipped = old_values + (values - old_values).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - returns).square())
     return (0.5 * error * weights).sum()
 
 
 def explained_variance(values: Tensor, outcome: Tensor) -> Tensor:
-    """1 − Var(R − V)/Var(R): 1 where V foresees everything, 0 where it is as good as a constant; nan if R never varies.
+    """1 − Var(R − V)/Var(R): 1 where V predicts everything, 0 where it is as good as a constant; nan if R never varies.
 
-    Of (n,) values against the outcomes that came, so a target that holds V itself cannot flatter it.
+    Compares (n,) values with the outcomes themselves: a target that contains V would make the critic look better.
     """
     spread = outcome.var(correction=0)
     unexplained = (outcome - values).var(correction=0)
@@ -123,7 +123,7 @@ def explained_variance(values: Tensor, outcome: Tensor) -> Tensor:
 
 
 def calibration_error(values: Tensor, outcome: Tensor, bins: int = 10) -> Tensor:
-    """Mean gap between what was foreseen and what came, in units of reward: Σ_b (n_b/n)·|mean V − mean R| over bins.
+    """Mean gap between predicted and observed outcome, in units of reward: Σ_b (n_b/n)·|mean V − mean R| over bins.
 
     Bins hold about equally many of the (n,) values; equal values share a bin (expected calibration error of
     arXiv:1706.04599, Eq. 3, with values for probabilities). nan for n = 0.

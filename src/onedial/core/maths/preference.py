@@ -30,14 +30,17 @@ from onedial.core.maths.surrogate import sequence_sum
 def pair_margins(logp: Tensor, ref_logp: Tensor, batch: Batch) -> Tensor:
     """(T,) log-probabilities under policy and reference → (N,) margins m of the pairs, in nats.
 
-    `batch.positive` tells the chosen row. Raises ValueError where a group is not one chosen and one rejected row.
+    `batch["positive"]` marks the chosen rollouts. Raises ValueError where a group is not one chosen and one rejected
+    rollout.
     """
     pairs = len(batch.group_ids)
-    sign = torch.where(batch.positive, 1.0, -1.0).to(logp.dtype)
+    sign = torch.where(batch["positive"], 1.0, -1.0).to(logp.dtype)
     whole = torch.bincount(batch.group, minlength=pairs) == 2
     if not bool((whole & (sequence_sum(sign, batch.group, pairs) == 0)).all()):
-        raise ValueError("a pair is one chosen and one rejected row in the same micro-batch; do not cut groups")
-    return sequence_sum(sign * sequence_sum(logp - ref_logp, batch.row, batch.num_rows), batch.group, pairs)
+        raise ValueError("a pair is one chosen and one rejected rollout in the same micro-batch; do not cut groups")
+    return sequence_sum(
+        sign * sequence_sum(logp - ref_logp, batch.rollout_of_token, batch.num_rollouts), batch.group, pairs
+    )
 
 
 def pair_loss(beta: float, logp: Tensor, ref_logp: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -48,12 +51,12 @@ def pair_loss(beta: float, logp: Tensor, ref_logp: Tensor, batch: Batch) -> tupl
     """
     margins = pair_margins(logp, ref_logp, batch)
     with torch.no_grad():
-        sequences = sequence_sum(logp, batch.row, batch.num_rows)
+        sequences, positive = sequence_sum(logp, batch.rollout_of_token, batch.num_rollouts), batch["positive"]
         sums = {
             "pairs": float(len(margins)),
             "pair_right": float((margins > 0).sum()),
             "margin": float(beta * margins.sum()),
-            "chosen_logp": float(sequences[batch.positive].sum()),
-            "rejected_logp": float(sequences[~batch.positive].sum()),
+            "chosen_logp": float(sequences[positive].sum()),
+            "rejected_logp": float(sequences[~positive].sum()),
         }
     return -logsigmoid(beta * margins).sum(), sums

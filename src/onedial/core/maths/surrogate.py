@@ -10,12 +10,12 @@ from onedial.core.algorithm import Algorithm
 MISMATCH_BOUND = 20.0
 
 
-def sequence_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """(T,) token values and row numbers → (B,) sums; rows without tokens give 0."""
-    return values.new_zeros(num_rows).index_add(0, row, values)
+def sequence_sum(values: Tensor, rollout: Tensor, num_rollouts: int) -> Tensor:
+    """(T,) token values and the number of each token's rollout → (B,) sums; a rollout without tokens gives 0."""
+    return values.new_zeros(num_rollouts).index_add(0, rollout, values)
 
 
-def log_ratio(level: str, logp: Tensor, old_logp: Tensor, row: Tensor, num_rows: int) -> Tensor:
+def log_ratio(level: str, logp: Tensor, old_logp: Tensor, rollout: Tensor, num_rollouts: int) -> Tensor:
     """(T,) log of the importance ratio π/π_old of each token.
 
     'token': the token's own (PPO). 'sequence': the mean over the token's sequence, one value for all its
@@ -24,8 +24,8 @@ def log_ratio(level: str, logp: Tensor, old_logp: Tensor, row: Tensor, num_rows:
     difference = logp - old_logp
     if level == "token":
         return difference
-    lengths = torch.bincount(row, minlength=num_rows).clamp(min=1)
-    return (sequence_sum(difference, row, num_rows) / lengths)[row]
+    lengths = torch.bincount(rollout, minlength=num_rollouts).clamp(min=1)
+    return (sequence_sum(difference, rollout, num_rollouts) / lengths)[rollout]
 
 
 def clipped_loss(ratio: Tensor, advantage: Tensor, algorithm: Algorithm) -> Tensor:
@@ -49,8 +49,8 @@ def clipped_tokens(ratio: Tensor, advantage: Tensor, algorithm: Algorithm) -> tu
     return low, high
 
 
-def importance_weight(
-    algorithm: Algorithm, old_logp: Tensor, engine_logp: Tensor, row: Tensor, num_rows: int
+def correction_weight(
+    algorithm: Algorithm, old_logp: Tensor, engine_logp: Tensor, rollout: Tensor, num_rollouts: int
 ) -> Tensor:
     """(T,) detached weight that corrects for a sampler that differs from the trainer.
 
@@ -59,7 +59,7 @@ def importance_weight(
     """
     difference = (old_logp - engine_logp).detach()
     if algorithm.correction_level == "sequence":
-        difference = sequence_sum(difference, row, num_rows)[row]
+        difference = sequence_sum(difference, rollout, num_rollouts)[rollout]
     weight = difference.clamp(-MISMATCH_BOUND, MISMATCH_BOUND).exp()
     if algorithm.sampler_correction == "truncate":
         return weight.clamp(max=algorithm.correction_cap)

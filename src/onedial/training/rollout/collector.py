@@ -61,6 +61,7 @@ class Collector:
     seed: int
     recorded: Mapping[str, Group] = field(default_factory=dict)
     progress: Progress = lambda stage, done, total: None
+    notes: tuple[str, ...] = ()
 
     def collect(self, iteration: int) -> Collected:
         """Rounds until the allocator is content."""

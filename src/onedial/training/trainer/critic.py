@@ -1,25 +1,22 @@
-"""The critic: what the rest of a completion will earn, guessed before each of its tokens, and how it learns that."""
+"""The critic: predicts, before each token of a completion, the reward still to come, and learns it by regression."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch, Counts
-from onedial.core.maths.gae import calibration_error, explained_variance, judge, token_rewards, value_loss
-from onedial.core.maths.surrogate import sequence_sum
+from onedial.core.maths.gae import value_loss
 from onedial.core.settings import Run
 from onedial.training.lm.attention import PrefixLayout, using
 from onedial.training.lm.decoder import base_model, head_of, hidden_states
-from onedial.training.rollout.engine import seed_of
+from onedial.training.rollout.collector import Progress
 from onedial.training.trainer.master_weights import Weights
-from onedial.training.trainer.packing import Rows, map_micro_batches, micro_batches, split_minibatches
+from onedial.training.trainer.packing import map_micro_batches, micro_batches
 from onedial.training.trainer.policy import Policy, load_trainable
 
 TIMES_LR, HEAD_LR = 10.0, 1e-3
@@ -71,21 +68,19 @@ class Critic:
             batch, self.run.micro_batch_tokens, lambda piece: self._forward(piece.to(self.device))[0]
         )
 
-    def fit(self, batch: Batch, iteration: int, lr: float, progress: Callable[[str, int, int], None]) -> float:
-        """Learns `batch.returns` in as many optimiser steps as the policy makes; returns their mean loss.
+    def learn(self, batch: Batch, parts: Sequence[Tensor], lr: float, progress: Progress) -> float:
+        """One optimizer step towards `returns` on the rollouts of each part; returns the mean loss.
 
-        Silent groups teach a critic too, so every row outside `row_mask` takes part.
+        Silent groups teach a critic too, so every rollout in `rollout_mask` takes part.
         """
-        run, losses = self.run, []
-        parts = split_minibatches(
-            batch, run.algorithm.updates_per_iteration, seed_of(run.seed, "minibatch", iteration - 1)
-        )
+        losses = []
         for number, part in enumerate(parts):
-            live = (part.row_mask & (part.lengths > 0)).nonzero().squeeze(1)
+            minibatch = batch.select(part)
+            live = (minibatch.rollout_mask & (minibatch.lengths > 0)).nonzero().squeeze(1)
             if not len(live):
                 continue
-            counts, loss = Counts.of(part), 0.0
-            pieces = micro_batches(part.select(live), run.micro_batch_tokens)
+            counts, loss = Counts.of(minibatch), 0.0
+            pieces = micro_batches(minibatch.select(live), self.run.micro_batch_tokens)
             for done, piece in enumerate(pieces):
                 progress("critic", number * len(pieces) + done, len(parts) * len(pieces))
                 loss += self._backward(piece.to(self.device), counts)
@@ -94,44 +89,9 @@ class Critic:
         return sum(losses) / len(losses) if losses else 0.0
 
     def _backward(self, piece: Batch, counts: Counts) -> float:
-        assert piece.value is not None and piece.returns is not None, "the batch was add_gae"
         values, layout = self._forward(piece)
         weights = piece.mask.float() / max(counts.tokens, 1)
-        loss = value_loss(values, piece.value, piece.returns, weights, self.run.algorithm.value_clip)
+        loss = value_loss(values, piece["value"], piece["returns"], weights, self.run.algorithm.value_clip)
         with using(layout):  # checkpointed blocks run forward again
             loss.backward()
         return float(loss.detach())
-
-
-def add_gae(algorithm: Algorithm, rows: Rows, values: Tensor, kl: Tensor | None, iteration: int) -> Rows:
-    """The rows with token advantages and returns from (T,) values, and `figures` on how well those foresaw.
-
-    `kl` (T,): the KL to the reference, subtracted from each token's reward (kl_in="reward"). The row's `advantage`,
-    which the log shows, becomes the mean over its tokens. `iteration` counts from 1.
-    """
-    batch = rows.batch
-    penalty = None if kl is None else algorithm.kl_coef * kl.double()
-    rewards = token_rewards(rows.shaped, batch.offsets, penalty)
-    judged = judge(
-        algorithm,
-        rewards,
-        values,
-        offsets=batch.offsets,
-        mask=batch.mask,
-        warming=iteration <= algorithm.critic_warmup,
-    )
-    lengths = batch.lengths.clamp(min=1)
-    batch = replace(
-        batch,
-        advantage=sequence_sum(judged.advantage, batch.row, batch.num_rows) / lengths,
-        token_advantage=judged.advantage.float(),
-        value=values,
-        returns=judged.returns.float(),
-    )
-    shaped = rows.shaped if penalty is None else rows.shaped - sequence_sum(penalty, batch.row, batch.num_rows)
-    foreseen, came = values.double()[batch.mask], judged.outcome[batch.mask]
-    figures = {
-        "explained_variance": float(explained_variance(foreseen, came)) if len(came) else float("nan"),
-        "value_calibration": float(calibration_error(foreseen, came)),
-    }
-    return Rows(batch, shaped, {name: value for name, value in figures.items() if value == value})

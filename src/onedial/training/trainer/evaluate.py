@@ -19,8 +19,8 @@ from onedial.training.rollout.engine import Sampling, seed_of
 from onedial.training.tasks import open_task
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.cpu import prepare_process
+from onedial.training.trainer.open_run import open_engine
 from onedial.training.trainer.policy import pick_device, pick_dtype
-from onedial.training.trainer.workshop import open_engine
 from onedial.training.verify.pool import VerifierPool
 
 # Settings of a run that its evaluation shares, so that `onedial eval RUN` repeats what the run measured.
@@ -32,7 +32,7 @@ SETTINGS = (*OF_THE_RUN, "device", "threads", "unsafe_verifiers")
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvalSpec:
     """What to evaluate: `run` holds the settings (those of training are not used), `weights` the model's place.
 
     `base` is set where `weights` is a folder of LoRA adapters: the model that they belong to.
@@ -76,10 +76,10 @@ def evaluate(
     for name, value in (("eval_prompts", prompts), ("eval_samples", samples)):
         if value is not None:
             given[name] = value
-    return carry_out(plan_of(model, given), save=None if save is None else Path(save), progress=progress)
+    return run_evaluation(eval_spec(model, given), save=None if save is None else Path(save), progress=progress)
 
 
-def plan_of(model: str | Path, given: Mapping[str, Any]) -> Plan:
+def eval_spec(model: str | Path, given: Mapping[str, Any]) -> EvalSpec:
     """The evaluation that settings ask for, with those of the run as defaults where `model` is a run's directory.
 
     Raises ConfigError for an unknown or impossible setting, RunDirError for a run without a checkpoint.
@@ -108,7 +108,7 @@ def plan_of(model: str | Path, given: Mapping[str, Any]) -> Plan:
     run = make_run({**merged, "model": weights})
     if run.eval_prompts < 1:
         raise ConfigError(f"prompts={run.eval_prompts}: must be at least 1")
-    return Plan(run, weights, base, greedy)
+    return EvalSpec(run, weights, base, greedy)
 
 
 def _settings_of_run(place: Path) -> dict[str, Any]:
@@ -125,27 +125,27 @@ def _is_zero(value: Any) -> bool:
         return False
 
 
-def carry_out(
-    plan: Plan, *, save: Path | None, progress: Progress, note: Callable[[str], None] = lambda text: None
+def run_evaluation(
+    spec: EvalSpec, *, save: Path | None, progress: Progress, note: Callable[[str], None] = lambda text: None
 ) -> Evaluation:
     """Loads the model, generates, judges and averages. The same seed gives the same completions.
 
     note: takes one line that says in which sandbox verifiers run.
     """
-    run = plan.run
+    run = spec.run
     if save is not None and not save.parent.is_dir():
         raise ConfigError(f"save={str(save)!r}: no such folder {save.parent}; make it first")
     prepare_process(run.threads)
     task = open_task(run.task, **run.task_options)
     prompts = task.heldout(run.eval_prompts, run.seed)
-    model, tokenizer = _load(plan)
+    model, tokenizer = _load(spec)
     judge = VerifierPool(
         task.verifier,
         run.verifier_workers,
         run.verifier_timeout_s,
         run.verifier_memory_mb,
         unsafe=run.unsafe_verifiers,
-        hidden=(Path(plan.weights),),
+        hidden=(Path(spec.weights),),
     )
     note(judge.note)
     with judge:
@@ -155,25 +155,25 @@ def carry_out(
             judge,
             prompts,
             samples=run.eval_samples,
-            sampling=plan.sampling,
+            sampling=spec.sampling,
             seed=seed_of(run.seed, "eval"),
             progress=progress,
         )
     if save is not None:
         save_evaluated(save, groups)
-    return evaluate_groups(groups, plan.sampling.temperature)
+    return evaluate_groups(groups, spec.sampling.temperature)
 
 
-def _load(plan: Plan) -> tuple[Any, Any]:
+def _load(spec: EvalSpec) -> tuple[Any, Any]:
     """Model and tokenizer on the device, ready for the engine; adapters stay beside their base, as in training."""
-    device = pick_device(plan.run.device)
-    dtype = pick_dtype(plan.run.dtype, device)
-    place = resolve(plan.base or plan.weights)
-    tokenizer = load_tokenizer(plan.weights if plan.base else place)
+    device = pick_device(spec.run.device)
+    dtype = pick_dtype(spec.run.dtype, device)
+    place = resolve(spec.base or spec.weights)
+    tokenizer = load_tokenizer(spec.weights if spec.base else place)
     model: Any = load_causal_lm(place, dtype=dtype)
     use_packed_attention(model)
-    if plan.base:
+    if spec.base:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, plan.weights)
+        model = PeftModel.from_pretrained(model, spec.weights)
     return model.to(device).eval(), tokenizer

@@ -1,6 +1,6 @@
-"""THE MAIN PATH: rollouts → groups → advantages → update → weights back to the engine → log.
+"""THE MAIN PATH: rollouts → packed batch → advantages → update → weights back to the engine → log.
 
-Read it top to bottom; every line is one stage, and each stage is one module.
+Read `train` from top to bottom: every line is one stage, and each stage is one function of one module.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from pathlib import Path
 from onedial.core.run_dir import lock_run_dir
 from onedial.core.settings import Run
 from onedial.training.evaluation import Evaluation
+from onedial.training.trainer.advantages import compute_advantages
+from onedial.training.trainer.heldout import evaluate_when_due
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.metrics import metrics_of
+from onedial.training.trainer.open_run import open_run
+from onedial.training.trainer.packing import pack
+from onedial.training.trainer.resume import restore
+from onedial.training.trainer.run_writer import log_metrics, save_checkpoint, save_rollouts
 from onedial.training.trainer.step import update
-from onedial.training.trainer.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -32,30 +37,37 @@ class Result:
 
 
 def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result:
-    """Trains a model as `run` says, into its run directory, and returns what it learned.
+    """Trains a model as `run` says, writes everything into its run directory, and returns the evaluations.
 
-    With `resume`, goes on from the newest checkpoint; rollouts that were already paid for are not generated again,
-    and the result equals that of a run that was never stopped. Raises UserError for everything a person can mend.
+    With `resume`, goes on from the newest checkpoint; rollouts already generated are not generated again, and the
+    result equals that of a run that was never stopped. Raises UserError for everything a person can mend.
     """
     run = run if resume else run.placed()
     view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)
-    with lock_run_dir(run.directory, resume=resume), Workshop(run, resume, view) as shop, view:
-        before = after = shop.evaluate(shop.done)
-        for iteration in range(shop.done + 1, run.iterations + 1):
+    with lock_run_dir(run.directory, resume=resume), open_run(run, resume=resume, view=view) as trainer, view:
+        if resume:
+            restore(trainer)
+        models = trainer.models
+        before = after = evaluate_when_due(trainer, trainer.iteration)
+        for iteration in range(trainer.iteration + 1, run.iterations + 1):
             started = time.perf_counter()
-            collected = shop.collect(iteration)
-            rows = shop.pack(collected.allocation.train, iteration)
-            shop.save_rollouts(iteration, collected, rows)
+            collected = trainer.collect(iteration)
+            batch = pack(collected.allocation.train, version=trainer.step)
+            batch, figures = compute_advantages(
+                batch, models.policy, models.reference, models.critic, iteration=iteration
+            )
+            save_rollouts(trainer, iteration, collected, batch)
 
             update_started = time.perf_counter()
-            updated = update(shop.policy, shop.reference, rows.batch, iteration - 1, view.progress, critic=shop.critic)
-            shop.steps += updated.steps
-            shop.engine.load_weights(shop.policy.model, shop.steps)
+            updated = update(models.policy, models.reference, batch, iteration, view.progress, critic=models.critic)
+            trainer.step += updated.steps
+            models.engine.load_weights(models.policy.model, trainer.step)
             update_s = time.perf_counter() - update_started
 
             times = {"time_s": time.perf_counter() - started, "update_s": update_s}
-            shop.log(iteration, metrics_of(run, iteration, shop.steps, collected, rows, updated, times))
+            metrics = metrics_of(iteration, trainer.step, collected, figures, updated, times)
+            log_metrics(trainer, iteration, metrics)
             if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
-                shop.save_checkpoint(iteration)
-            after = shop.evaluate(iteration)
-        return Result(run.directory, before, after, shop.train_s)
+                save_checkpoint(trainer, iteration)
+            after = evaluate_when_due(trainer, iteration)
+        return Result(run.directory, before, after, trainer.train_s)

@@ -105,7 +105,7 @@ def machine_bytes(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """The run with `micro_batch_tokens` settled, the bytes it is expected to hold, and what to tell the user."""
 
     run: Run
@@ -113,7 +113,7 @@ class Plan:
     note: str
 
 
-def plan_memory(run: Run, path: str | Path) -> Plan:
+def plan_memory(run: Run, path: str | Path) -> MemoryPlan:
     """Settles `micro_batch_tokens`; a number set by hand is left alone."""
     device = pick_device(run.device)
     shape = shape_of(path)
@@ -129,4 +129,4 @@ def plan_memory(run: Run, path: str | Path) -> Plan:
     note = f"micro-batches of {tokens} tokens: about {expected / 1e9:.1f} GB of {budget / 1e9:.1f} GB"
     if expected > budget:
         note += "; to need less: activation_checkpointing, lora_rank, a smaller max_rows, or a larger memory_gb"
-    return Plan(replace(run, micro_batch_tokens=tokens), expected, note)
+    return MemoryPlan(replace(run, micro_batch_tokens=tokens), expected, note)

@@ -13,10 +13,8 @@ from typing import Any
 import torch
 
 from onedial.core.maths.segments import group_std
-from onedial.core.settings import Run
 from onedial.core.types import Group
 from onedial.training.rollout.collector import Collected
-from onedial.training.trainer.packing import Rows
 from onedial.training.trainer.step import Updated
 
 SIGMA_BINS = 10
@@ -76,15 +74,14 @@ METRICS: dict[str, str] = {
 
 
 def metrics_of(
-    run: Run,
     iteration: int,
     step: int,
     collected: Collected,
-    rows: Rows,
+    figures: Mapping[str, float],
     updated: Updated,
     times: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The record of an iteration; keys as in `METRICS`, None where nothing was measured."""
+    """The record of an iteration; keys as in `METRICS`, None where nothing was measured. `figures` are the critic's."""
     groups, allocation = collected.groups, collected.allocation
     tokens = sum(group.num_tokens for group in groups)
     waiting = sum(fate == "carried" for fate in allocation.fates.values())
@@ -116,8 +113,8 @@ def metrics_of(
         "chosen_logp": updated.mean("chosen_logp", "pairs"),
         "rejected_logp": updated.mean("rejected_logp", "pairs"),
         "value_loss": updated.value_loss,
-        "explained_variance": rows.figures.get("explained_variance"),
-        "value_calibration": rows.figures.get("value_calibration"),
+        "explained_variance": figures.get("explained_variance"),
+        "value_calibration": figures.get("value_calibration"),
         "grad_norm": updated.grad_norm,
         "lr": updated.lr,
         "loss": updated.loss,

@@ -40,6 +40,11 @@ class OfflineCollector:
     position: int = 0
     recorded: Mapping[str, Group] = field(default_factory=dict)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to tell the user about the data."""
+        return (self.examples.note,)
+
     def collect(self, iteration: int) -> Collected:
         """The next groups; none of them is generated."""
         first = self.position

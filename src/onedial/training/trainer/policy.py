@@ -18,6 +18,7 @@ from onedial.training.lm.head import token_logps
 from onedial.training.lm.llama_blocks import patch_llama_blocks
 from onedial.training.models import load_causal_lm
 from onedial.training.trainer.master_weights import Weights
+from onedial.training.trainer.packing import map_micro_batches
 
 
 def pick_device(name: str) -> torch.device:
@@ -91,6 +92,15 @@ class Policy:
         for weight in copied.parameters():
             weight.requires_grad_(False)
         return copied
+
+
+def evaluate_logps(policy: Policy, batch: Batch, reference: nn.Module | None = None) -> Tensor:
+    """(T,) log-probabilities of a whole batch, by the policy or the reference, without gradient; fp32 on the CPU."""
+    return map_micro_batches(
+        batch,
+        policy.run.micro_batch_tokens,
+        lambda piece: policy.logps(piece.to(policy.device), reference=reference)[0],
+    )
 
 
 def load_trainable(

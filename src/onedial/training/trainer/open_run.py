@@ -1,0 +1,179 @@
+"""Opens a training run: task, models, engine, verifiers, collector and trackers, and closes what must be closed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from onedial.core.plan_file import read_plan
+from onedial.core.settings import Run, to_toml, write_toml
+from onedial.core.types import Prompt
+from onedial.training.budget.allocators import Allocator, Dynamic, Fixed, PromptSchedule, UniformSchedule
+from onedial.training.budget.planned import PlanSchedule, planned
+from onedial.training.lm.text import Text
+from onedial.training.models import load_tokenizer, resolve, stop_ids
+from onedial.training.rollout.collector import Collected, Collector
+from onedial.training.rollout.engine import Sampling
+from onedial.training.rollout.torch_engine import TorchEngine
+from onedial.training.tasks import TaskSource, open_task
+from onedial.training.trainer.cpu import prepare_process
+from onedial.training.trainer.critic import Critic
+from onedial.training.trainer.live_view import View
+from onedial.training.trainer.memory_plan import plan_memory
+from onedial.training.trainer.offline import OfflineCollector, open_examples
+from onedial.training.trainer.policy import Policy
+from onedial.training.trainer.trackers import Tracker, open_trackers
+from onedial.training.verify.pool import VerifierPool
+from onedial.training.verify.sandbox import write_sandbox
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a run: the policy, the frozen reference and the critic if the row needs them, and the engine that
+    generates with the policy's weights."""
+
+    text: Text
+    policy: Policy
+    reference: nn.Module | None
+    critic: Critic | None
+    engine: TorchEngine
+
+
+@dataclass
+class Trainer:
+    """Resources and state of a training run: `iteration` iterations and `step` optimizer steps are completed.
+
+    `train_s` are the seconds they took, checkpoints included, evaluations not. `expected_bytes` is the memory that the
+    run was planned for.
+    """
+
+    run: Run
+    view: View
+    task: TaskSource
+    models: Models
+    verifiers: VerifierPool
+    collector: Collector | OfflineCollector
+    trackers: list[Tracker]
+    expected_bytes: int
+    iteration: int = 0
+    step: int = 0
+    train_s: float = 0.0
+
+    def collect(self, iteration: int) -> Collected:
+        """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`."""
+        self.verifiers.step = iteration
+        return self.collector.collect(iteration)
+
+
+@contextmanager
+def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
+    """The trainer of a run whose directory is locked. A new run is written to it; a run to resume is not restored yet.
+
+    Everything that a person can have got wrong is opened before the directory holds a run. Raises UserError.
+    """
+    prepare_process(run.threads)
+    task = open_task(run.task, **run.task_options)
+    path = resolve(run.model)
+    memory = plan_memory(run, path)
+    run = memory.run
+    models = _open_models(run, path)
+    with ExitStack() as stack:
+        verifiers = VerifierPool(
+            task.verifier,
+            run.verifier_workers,
+            run.verifier_timeout_s,
+            run.verifier_memory_mb,
+            unsafe=run.unsafe_verifiers,
+            hidden=(run.directory,),
+        )
+        stack.enter_context(verifiers)
+        plan = run.directory / "plan.json" if resume else Path(run.plan)
+        collector = _open_collector(run, task, models, verifiers, plan=plan, view=view)
+        # an error of the template or of the data shows before anything is generated
+        models.text.refuse_long(_known_prompts(run, task), models.engine.context - run.max_new_tokens)
+        names = [name for name in run.track.split(",") if name]
+        trackers = open_trackers(names, run.directory, {"run": to_toml(run)})
+        for tracker in trackers:
+            stack.callback(tracker.close)
+        if not resume:
+            _write_settings(run)
+        write_sandbox(run.directory, verifiers.sandbox)
+        for note in (*collector.notes, *task.notes, memory.note, verifiers.note):
+            view.note(note)
+        yield Trainer(run, view, task, models, verifiers, collector, trackers, memory.expected)
+
+
+def _write_settings(run: Run) -> None:
+    if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
+        shutil.copyfile(run.plan, run.directory / "plan.json")
+    write_toml(run, run.directory / "run.toml")
+
+
+def _open_models(run: Run, path: Path | str) -> Models:
+    tokenizer = load_tokenizer(path)
+    policy = Policy(run, path)
+    reference = policy.frozen_copy() if run.algorithm.needs_reference else None
+    critic = Critic(run, policy, path) if run.algorithm.needs_critic else None
+    return Models(Text(tokenizer), policy, reference, critic, open_engine(run, policy.model, tokenizer))
+
+
+def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:
+    """The torch engine on a model's weights."""
+    stops = stop_ids(model.config, model.generation_config, tokenizer)
+    return TorchEngine(model, stops, max_rows=run.max_rows)
+
+
+def sampling_of(run: Run) -> Sampling:
+    """How a run draws its completions, in training and in its evaluations."""
+    return Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
+
+
+def _open_collector(
+    run: Run, task: TaskSource, models: Models, verifiers: VerifierPool, *, plan: Path, view: View
+) -> Collector | OfflineCollector:
+    """What gathers groups for the row's source: an engine on the policy, on the frozen reference, or a data set."""
+    tokenizer, policy = models.text.tokenizer, models.policy.model
+    if not run.algorithm.generates:
+        ends = stop_ids(policy.config, policy.generation_config, tokenizer)
+        examples = open_examples(run, task, models.text, ends, models.engine.context)
+        return OfflineCollector(examples, run.prompts_per_iteration)
+    schedule = _open_schedule(run, task, plan)
+    # the reference's engine never gets new weights; evaluation has the policy's
+    frozen = models.reference if run.algorithm.source == "reference" else None
+    return Collector(
+        models.engine if frozen is None else open_engine(run, frozen, tokenizer),
+        models.text,
+        verifiers,
+        _open_allocator(run, schedule),
+        lambda position: task.draw("train", run.seed, position),
+        sampling_of(run),
+        run.seed,
+        progress=view.progress,
+        notes=(schedule.note,) if isinstance(schedule, PlanSchedule) else (),
+    )
+
+
+def _open_schedule(run: Run, task: TaskSource, plan: Path) -> UniformSchedule | PlanSchedule:
+    """Every prompt with the run's group size, or what a plan file says of prompts and their tries."""
+    return planned(read_plan(plan), task, run.seed, where=str(plan)) if run.plan else UniformSchedule(run.group_size)
+
+
+def _open_allocator(run: Run, schedule: PromptSchedule) -> Allocator:
+    """The allocator that the row's `keep` and `refill` ask for."""
+    row = run.algorithm
+    if row.refill:
+        return Dynamic(run.prompts_per_iteration, schedule, run.refill_limit, run.on_exhausted)
+    return Fixed(run.prompts_per_iteration, schedule, keep_mixed=row.keep == "mixed")
+
+
+def _known_prompts(run: Run, task: TaskSource) -> Iterator[Prompt]:
+    """All training prompts of a data set, the first of an endless task, and those of the evaluation."""
+    for position in range(task.size("train") or 1 if run.algorithm.generates else 0):
+        yield task.draw("train", run.seed, position)
+    yield from task.heldout(run.eval_prompts, run.seed) if run.eval_prompts else ()
