@@ -135,7 +135,8 @@ def _both(trainer: Any, row: Algorithm, monkeypatch: Any, drift: float = 0.3, **
 
 def _assert_equal(result: dict[str, Any], factor: float = 1.0) -> None:
     """Advantages to 1e-5; `factor` · TRL's loss and gradient = ours to 1e-5."""
-    torch.testing.assert_close(result["batch"]["advantage"].float(), result["inputs"]["advantages"], rtol=1e-5, atol=1e-5)
+    advantage = result["batch"]["advantage"].float()
+    torch.testing.assert_close(advantage, result["inputs"]["advantages"], rtol=1e-5, atol=1e-5)
     (loss, gradient), (our_loss, our_gradient) = result["trl"], result["ours"]
     assert our_loss == pytest.approx(factor * loss, rel=1e-5, abs=1e-6)
     assert float((our_gradient - factor * gradient).norm()) <= 1e-5 * float(our_gradient.norm())
