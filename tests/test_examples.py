@@ -59,7 +59,7 @@ def test_example_trains(
 
 def test_all_examples_are_tested() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"new_algorithm", "new_task", "custom_reward", "own_loop"}
+    assert names == {"new_algorithm", "new_task", "custom_reward", "own_loop", "own_allocator"}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
@@ -132,6 +132,16 @@ def test_own_loop_gradient_ignores_the_split(tiny_model: Path) -> None:
     whole = gradient(1)
     assert whole.norm() > 1e-3
     torch.testing.assert_close(gradient(5), whole, atol=1e-6, rtol=1e-4)
+
+
+def test_an_allocator_of_ones_own_is_judged() -> None:
+    """Oracle: uniform sampling beside itself needs the same; an allocator that rests nothing is uniform sampling."""
+    example = loaded("own_allocator")
+    world = replace(example.SMALL, prompts=60, held_out=40, topics=6, dimensions=16)
+    fixed, dynamic, rest = example.judge(world, target=0.4, seeds=2)
+    assert fixed.ratio == 1.0 and {fixed.reached, dynamic.reached, rest.reached} == {2}
+    restless = example.RestSolved(lambda position: str(position), rest=0)
+    assert [request.position for request in restless.ask()] == list(range(example.PROMPTS))
 
 
 def test_the_library_sketch_of_the_documents(tiny_model: Path, tmp_path: Path) -> None:
