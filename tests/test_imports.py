@@ -19,9 +19,9 @@ FILES = sorted(SRC.rglob("*.py"))
 # A part may import itself and what stands before it. A part is a module or package one level inside a wing; bench and
 # the command line are one part each. The two wings share the core and never import each other.
 ORDER = (
-    "core.errors", "core.text_safety", "core.user_code", "core.system", "core.palette", "core.types", "core.batch",
-    "core.algorithm", "core.maths", "core.algorithm_table", "core.settings", "core.plan_file", "core.run_dir",
-    "core.run_log",
+    "core.errors", "core.text_safety", "core.tables", "core.user_code", "core.system", "core.palette", "core.types",
+    "core.batch", "core.algorithm", "core.maths", "core.algorithm_table", "core.settings", "core.plan_file",
+    "core.run_dir", "core.run_log",
     "analysis.logs", "analysis.planning", "analysis.findings", "analysis.result", "analysis.page",
     "training.verify", "training.tasks", "training.budget", "training.lm", "training.models", "training.rollout",
     "training.evaluation", "training.trainer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import bz2
 import gzip
 import json
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars
+import pyarrow
 import pytest
 
 from onedial.core.errors import ConfigError, DataError, MissingExtra
@@ -84,7 +86,13 @@ def test_a_test_file_alone_serves_evaluation(tmp_path: Path) -> None:
         source.draw("train", 0, 0)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "csv", "parquet"])
+SUFFIXES = [
+    "jsonl", "jsonl.gz", "json", "csv", "parquet", "ndjson", "jsonl.zst", "jsonl.bz2", "csv.gz", "tsv", "arrow",
+    "feather",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_format_reads_the_same(tmp_path: Path, suffix: str, source: FiniteSource) -> None:
     path, rows = tmp_path / f"sums.{suffix}", sums(50)
     text = "\n".join(map(json.dumps, rows))
@@ -94,6 +102,13 @@ def test_every_format_reads_the_same(tmp_path: Path, suffix: str, source: Finite
         "json": lambda: path.write_text(json.dumps(rows)),
         "csv": lambda: polars.DataFrame(rows).write_csv(path),
         "parquet": lambda: polars.DataFrame(rows).write_parquet(path),
+        "ndjson": lambda: path.write_text(text),
+        "jsonl.zst": lambda: path.write_bytes(pyarrow.Codec("zstd").compress(text.encode(), asbytes=True)),
+        "jsonl.bz2": lambda: path.write_bytes(bz2.compress(text.encode())),
+        "csv.gz": lambda: path.write_bytes(gzip.compress(polars.DataFrame(rows).write_csv().encode())),
+        "tsv": lambda: polars.DataFrame(rows).write_csv(path, separator="\t"),
+        "arrow": lambda: polars.DataFrame(rows).write_ipc_stream(path),
+        "feather": lambda: polars.DataFrame(rows).write_ipc(path),
     }
     makers[suffix]()
     other = open_task(str(path))
@@ -188,7 +203,7 @@ def test_answers_after_hashes_are_found_in_any_table(tmp_path: Path) -> None:
 
 BAD_FILES: dict[str, tuple[str, str]] = {
     "broken.jsonl": ('{"prompt": "a", "answer": 1}\n{"prompt": "b", \n', r"broken.jsonl:2: not valid JSON .*\"b\""),
-    "list.jsonl": ("[1, 2]\n", "list.jsonl:1: must be a JSON object with columns, got list"),
+    "list.jsonl": ("[1, 2]\n[3]\n", "list.jsonl:1: must be a JSON object with columns, got list"),
     "empty.jsonl": ("\n\n", "empty.jsonl: holds no rows"),
     "noprompt.jsonl": ('{"foo": "a", "answer": 1}\n', "no column of prompts; the columns are: foo, answer; name one"),
     "gap.jsonl": ('{"prompt": "a", "answer": 1}\n{"answer": 1}\n', "gap.jsonl, row 2: no column 'prompt'"),
@@ -199,7 +214,7 @@ BAD_FILES: dict[str, tuple[str, str]] = {
     "parts.jsonl": ('{"prompt": [{"role": "user", "content": [1]}]}\n', "row 1: a message's content must be text"),
     "noanswer.jsonl": ('{"prompt": "a"}\n{"prompt": "b"}\n', "no prompt has an answer; name the column"),
     "object.json": ('{"prompt": "a"}', "must hold a list of objects"),
-    "broken.json": ('[{"prompt": "a"},', "broken.json: not valid JSON"),
+    "broken.json": ('[{"prompt": "a"},', "broken.json:1: not valid JSON"),
     "not.parquet": ("this is no parquet file at all", "not.parquet: cannot be read"),
     "deep.jsonl": ("[" * 100_000 + "\n", "deep.jsonl:1: not valid JSON"),
     "bytes.jsonl": ('{"prompt": "\udcff"}\n', "bytes.jsonl:1: not valid JSON"),

@@ -11,7 +11,8 @@ from onedial.analysis.logs.detect import ALIASES, FORMATS, read, with_log
 from onedial.analysis.logs.formats import Format
 from onedial.analysis.logs.grouping import Scale, group_frame, right_of, scale
 from onedial.analysis.logs.readers.onedial_run import without_rollouts
-from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Broken, Coverage, Log
+from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log
+from onedial.core.tables.read_errors import Broken
 
 __all__ = [
     "ALIASES",

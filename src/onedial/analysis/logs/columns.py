@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,11 @@ import polars as pl
 
 from onedial.analysis.logs.formats import Sample
 from onedial.analysis.logs.lines import WORDS, frame_of, frames, gathered, scanned
-from onedial.analysis.logs.log_files import ReadErrors, open_bytes, plain_copy
-from onedial.analysis.logs.repair import repaired, stream_batches
 from onedial.analysis.logs.store import CHUNK_ROWS, Store
+from onedial.core.tables.arrow_parts import is_arrow_file, read_sound_parts, read_stream_batches
+from onedial.core.tables.csv_records import read_csv_rows
+from onedial.core.tables.file_bytes import plain_copy
+from onedial.core.tables.read_errors import ReadErrors
 
 FILE = "__file"
 
@@ -24,7 +24,7 @@ def raw_table(
     samples: Sequence[Sample],
     wanted: Mapping[str, pl.DataType],
     essential: Sequence[str],
-    trouble: ReadErrors,
+    errors: ReadErrors,
     *,
     hashed: Collection[str] = (),
 ) -> pl.LazyFrame:
@@ -50,14 +50,14 @@ def raw_table(
                 store.extend(clean)
                 continue
             if sample.kind == "jsonl":
-                parts = frames(sample.file, asked, needed, trouble, then=then)
+                parts = frames(sample.file, asked, needed, errors, then=then)
             else:
                 document = sample.document if isinstance(sample.document, list) else []
-                parts = iter([then(frame_of(sample.file, enumerate(document, start=1), asked, needed, trouble))])
+                parts = iter([then(frame_of(sample.file, enumerate(document, start=1), asked, needed, errors))])
             for frame in parts:
                 store.add(frame)
         else:
-            lazy = _scan(sample, wanted, trouble)
+            lazy = _scan(sample, wanted, errors)
             if lazy is not None:
                 types = lazy.collect_schema()
                 fields = {name: path for name, path in inner.items() if name not in types}
@@ -108,24 +108,27 @@ def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
     ]
 
 
-def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: ReadErrors) -> pl.LazyFrame | None:
+def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErrors) -> pl.LazyFrame | None:
     if sample.kind in ("parquet", "arrow"):
-        with sample.file.open("rb") as stream:
-            is_stream = sample.kind == "arrow" and stream.read(6) != b"ARROW1"
-        if is_stream:
-            store = Store()
-            for frame in stream_batches(sample.file, trouble):
-                store.add(frame)
-            return store.scan()
+        if sample.kind == "arrow" and not is_arrow_file(sample.file):
+            return _stored(read_stream_batches(sample.file, errors))
         if sample.repair:
-            return repaired(sample.file, sample.kind, {*wanted, *(name.split(".")[0] for name in wanted)}, trouble)
+            names = {*wanted, *(name.split(".")[0] for name in wanted)}
+            return _stored(read_sound_parts(sample.file, sample.kind, names, errors))
         return pl.scan_ipc(sample.file) if sample.kind == "arrow" else pl.scan_parquet(sample.file, glob=False)
-    return _scan_csv(sample, wanted, trouble)
+    return _scan_csv(sample, wanted, errors)
 
 
-def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: ReadErrors) -> pl.LazyFrame:
+def _stored(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
+    store = Store()
+    for frame in frames:
+        store.add(frame)
+    return store.scan()
+
+
+def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErrors) -> pl.LazyFrame:
     """The wanted columns, parsed once; files with a ragged row are read row by row, so that it can be located."""
-    file, separator = plain_copy(sample.file, trouble), sample.separator
+    file, separator = plain_copy(sample.file, errors), sample.separator
     names = list(sample.schema)
     typed = {name: wanted[name] for name in names if wanted.get(name) in (pl.Float64, pl.Boolean)}
     for types in (typed, dict[str, pl.DataType]()) if typed else (typed,):
@@ -140,7 +143,7 @@ def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], trouble: ReadEr
         if store is not None:
             return store.scan()
         break
-    return _csv_rows(file, separator, trouble)
+    return _csv_rows(file, separator, errors)
 
 
 def _unless_ragged(table: pl.LazyFrame) -> Store | None:
@@ -153,34 +156,18 @@ def _unless_ragged(table: pl.LazyFrame) -> Store | None:
     return store
 
 
-def _csv_rows(file: Path, separator: str, trouble: ReadErrors) -> pl.LazyFrame:
+def _csv_rows(file: Path, separator: str, errors: ReadErrors) -> pl.LazyFrame:
     store, names, rows = Store(), list[str](), list[list[str]]()
-    with open_bytes(file) as raw:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
-        reader = csv.reader(_without_nul(text), delimiter=separator)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as problem:
-                trouble.add(file, reader.line_num, f"not CSV: {problem}")
-                continue
-            if not names:
-                names = row
-            elif row and len(row) != len(names):
-                trouble.add(file, reader.line_num, f"{len(row)} fields where the header has {len(names)}")
-            elif row:
-                rows.append(row)
-            if len(rows) >= CHUNK_ROWS:
-                store.add(_text_frame(names, rows))
-                rows = []
+    for _, row in read_csv_rows(file, separator, errors):
+        if not names:
+            names = row
+        else:
+            rows.append(row)
+        if len(rows) >= CHUNK_ROWS:
+            store.add(_text_frame(names, rows))
+            rows = []
     store.add(_text_frame(names, rows))
     return store.scan()
-
-
-def _without_nul(lines: Iterable[str]) -> Iterator[str]:
-    return (line.replace("\0", "") for line in lines)
 
 
 def _text_frame(names: list[str], rows: list[list[str]]) -> pl.DataFrame:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onedial.analysis.logs.formats import Format, Sample, take_sample
+from onedial.analysis.logs.file_samples import take_sample
+from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.grouping import SILENT_KINDS, group_frame
-from onedial.analysis.logs.log_files import ReadErrors, data_files
+from onedial.analysis.logs.log_files import find_data_files
 from onedial.analysis.logs.reader_options import Options, check_options
 from onedial.analysis.logs.readers import (
     code,
@@ -29,9 +30,11 @@ from onedial.analysis.logs.readers import (
 )  # fmt: skip
 from onedial.analysis.logs.readers.common import count_of, listed
 from onedial.analysis.logs.readers.onedial_run import without_rollouts
-from onedial.analysis.logs.repair import DAMAGE, reason_of
 from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Log
 from onedial.core.errors import DataError, nearest
+from onedial.core.tables.arrow_parts import DAMAGE
+from onedial.core.tables.file_bytes import reason_of
+from onedial.core.tables.read_errors import ReadErrors
 
 T = TypeVar("T")
 
@@ -100,14 +103,14 @@ def read(
     and arrow files part by part and leaves damaged parts out (`with_log` does so where it is needed).
     Raises DataError when nothing there can be read as a log; broken lines are counted in the result instead.
     """
-    options, trouble = Options(dict(columns or {}), outcome, tries, text), ReadErrors()
+    options, errors = Options(dict(columns or {}), outcome, tries, text), ReadErrors()
     path = Path(path)
     if why := without_rollouts(path):
         raise DataError(f"{why} (onedial report {path} draws its curves)")
-    files = data_files(path)
-    form, samples, unread = choose(path, files, format, options, trouble)
+    files = find_data_files(path, errors)
+    form, samples, unread = choose(path, files, format, options, errors)
     check_options(options, form, set().union(*(sample.columns for sample in samples)))
-    log = form.read([replace(sample, repair=repair) for sample in samples], options, trouble)
+    log = form.read([replace(sample, repair=repair) for sample in samples], options, errors)
     notes = log.coverage.notes
     models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
     unread = [file for file in unread if not COMPANIONS.search(file.name) and file.parent not in models]
@@ -117,8 +120,8 @@ def read(
         notes += (f"{count_of(number, 'file')} here {verbs[0]} not of this log and {verbs[1]} not read: {names}.",)
     log = replace(
         log,
-        broken=tuple(trouble.places),
-        broken_lines=trouble.count,
+        broken=tuple(errors.places),
+        broken_lines=errors.count,
         coverage=replace(log.coverage, notes=notes),
     )
     return _tell_survivors(log)
@@ -140,7 +143,7 @@ def with_log(then: Callable[[Log], T], path: str | Path, format: str | None = No
 
 
 def choose(
-    path: Path, files: Sequence[Path], format: str | None, options: Options, trouble: ReadErrors
+    path: Path, files: Sequence[Path], format: str | None, options: Options, errors: ReadErrors
 ) -> tuple[Format, list[Sample], list[Path]]:
     """(format, samples of its files, files left unread)."""
     form = by_name(format) if format else None
@@ -148,7 +151,7 @@ def choose(
     unread: list[Path] = []
     samples: list[Sample] = []
     for file in files:
-        sample = take_sample(file, trouble, path)
+        sample = take_sample(file, errors, path)
         if sample is None:
             unread.append(file)
             continue
@@ -163,10 +166,10 @@ def choose(
             chosen = seen.get(form.name if form else "", samples)
             return mapped, chosen, unread + [sample.file for sample in samples if sample not in chosen]
     if form is None:
-        raise DataError(_not_recognised(path, samples, trouble))
+        raise DataError(_not_recognised(path, samples, errors))
     chosen = seen.get(form.name) or (samples if format else [])
     if not chosen:
-        raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognised(path, samples, trouble)}")
+        raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognised(path, samples, errors)}")
     return form, chosen, unread + [sample.file for sample in samples if sample not in chosen]
 
 
@@ -200,9 +203,9 @@ def by_name(name: str) -> Format:
     return FORMATS[name]
 
 
-def _not_recognised(path: Path, samples: Sequence[Sample], trouble: ReadErrors) -> str:
+def _not_recognised(path: Path, samples: Sequence[Sample], errors: ReadErrors) -> str:
     if not samples:
-        why = f" ({trouble.places[0].reason})" if trouble.places else ""
+        why = f" ({errors.places[0].reason})" if errors.places else ""
         return (
             f"{path}: there is no readable data in it{why}. onedial reads .jsonl, .json, .csv, .tsv, .parquet, .arrow "
             "and .feather files, compressed or not, and folders of them"

@@ -10,46 +10,28 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
-from onedial.analysis.logs.log_files import BLOCK_BYTES, ReadErrors, blocks, compression, side_by_side
+from onedial.core.tables.file_bytes import BLOCK_BYTES, compression
+from onedial.core.tables.json_records import BOM, parse_lines, read_blocks
+from onedial.core.tables.read_errors import ReadErrors
 
-BOM = b"\xef\xbb\xbf"
-
-
-def json_rows(path: Path, trouble: ReadErrors) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of every line that is JSON; blank lines are no lines, others are noted in `trouble`."""
-    for first, block in blocks(path, trouble):
-        yield from _rows_of_block(path, first, block, trouble)
-
-
-def _rows_of_block(path: Path, first: int, block: bytes, trouble: ReadErrors) -> Iterator[tuple[int, Any]]:
-    for number, raw in enumerate(block.split(b"\n"), start=first):
-        line = raw.removeprefix(BOM).strip() if number == 1 else raw.strip()
-        if not line:
-            continue
-        try:
-            yield number, json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as problem:
-            trouble.add(path, number, f"not UTF-8 text (byte {problem.start + 1} of the line)")
-        except json.JSONDecodeError as problem:
-            trouble.add(path, number, f"not JSON: {problem.msg} (column {problem.colno})")
-        except RecursionError:
-            trouble.add(path, number, "nested too deeply to be read")
-        except ValueError as problem:  # a whole number with more digits than Python converts
-            trouble.add(path, number, f"not read: {str(problem)[:100]}")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def frames(
     path: Path,
     schema: Mapping[str, pl.DataType],
     essential: Sequence[str],
-    trouble: ReadErrors,
+    errors: ReadErrors,
     *,
     then: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
 ) -> Iterator[pl.DataFrame]:
@@ -64,10 +46,21 @@ def frames(
         frame = _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
         return first, block, None if frame is None else then(frame)
 
-    for first, block, frame in side_by_side(parse, blocks(path, trouble)):
+    for first, block, frame in side_by_side(parse, read_blocks(path, errors)):
         if frame is None:
-            frame = then(frame_of(path, _rows_of_block(path, first, block, trouble), schema, essential, trouble))
+            frame = then(frame_of(path, parse_lines(path, first, block, errors), schema, essential, errors))
         yield frame
+
+
+def side_by_side(work: Callable[[A], B], items: Iterable[A], *, workers: int = 2) -> Iterator[B]:
+    """`work` of every item, in order, on as many threads; no more than `workers` results wait, so memory is bounded."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[B]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
 
 
 def scanned(
@@ -132,7 +125,7 @@ def frame_of(
     rows: Iterable[tuple[int, Any]],
     schema: Mapping[str, pl.DataType],
     essential: Sequence[str],
-    trouble: ReadErrors,
+    errors: ReadErrors,
 ) -> pl.DataFrame:
     """Numbered rows as a frame of `schema`; rows and values that do not fit are noted with their number.
 
@@ -142,10 +135,10 @@ def frame_of(
     columns: dict[str, list[Any]] = {name: [] for name in schema}
     for number, row in rows:
         if not isinstance(row, dict):
-            trouble.add(path, number, f"a JSON {type(row).__name__}, not an object")
+            errors.add(path, number, f"a JSON {type(row).__name__}, not an object")
             continue
         if essential and all(row.get(name) is None for name in essential):
-            trouble.add(path, number, f"none of the fields {', '.join(essential)}")
+            errors.add(path, number, f"none of the fields {', '.join(essential)}")
             continue
         odd = []
         for name, dtype in schema.items():
@@ -154,7 +147,7 @@ def frame_of(
             if not fits:
                 odd.append(f"{name} is {short(row[name])}, not {expected(dtype)}")
         if odd:
-            trouble.add(path, number, "; ".join(odd) + "; left empty")
+            errors.add(path, number, "; ".join(odd) + "; left empty")
     return pl.DataFrame(columns, schema=dict(schema), strict=False)
 
 

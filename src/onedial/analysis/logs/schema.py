@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from onedial.core.tables.read_errors import Broken
+
 Kind = Literal["rollouts", "rates"]
 GroupIdentity = Literal["given", "inferred from the prompt text", "inferred from the order of the rows", "none"]
 
@@ -65,15 +67,6 @@ KEYS = ("prompt_id", "group_id")
 
 
 @dataclass(frozen=True)
-class Broken:
-    """One line, row or file that could not be read. `line` counts from 1; 0 = the whole file."""
-
-    file: str
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class Coverage:
     """What of the run this log holds.
 
@@ -114,7 +107,7 @@ class Log:
     frame       lazy; collect it with engine="streaming"
     format      name of the reader, e.g. "trl"
     missing     column → why the log cannot supply it (the column is all null)
-    broken      the first `MAX_BROKEN` broken places; `broken_lines` counts all of them
+    broken      the first broken places (at most `MAX_BROKEN`); `broken_lines` counts all of them
     ignored     columns of the source that were not read
     right       reward at which a rollout is right and `wrong` its opposite, where the format defines them;
                 None = see onedial.analysis.logs.grouping.scale
@@ -149,9 +142,6 @@ class Log:
     def why_missing(self, *columns: str) -> str:
         """Reason for the first of these columns that the log does not supply; empty when it supplies all."""
         return next((self.missing[column] for column in columns if column in self.missing), "")
-
-
-MAX_BROKEN = 100
 
 
 def conform(frame: pl.LazyFrame, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from onedial.analysis.logs.lines import clean, to_float
-from onedial.analysis.logs.log_files import workspace
 from onedial.analysis.logs.schema import REWARD_PART, ROLLOUT_COLUMNS
+from onedial.core.tables.file_bytes import make_workspace
 
 MEMORY_BYTES = 512 << 20
 CHUNK_ROWS = 20_000
@@ -47,7 +47,7 @@ class Store:
             self.add(frame)
 
     def _flush(self) -> None:
-        self._folder = self._folder or workspace()
+        self._folder = self._folder or make_workspace()
         part = self._folder / f"{len(list(self._folder.iterdir())):06d}.parquet"
         pl.concat(self._waiting, how="diagonal_relaxed").write_parquet(part, compression="lz4", row_group_size=250_000)
         self._parts.append(part)

@@ -1,98 +1,60 @@
-"""Rows of local files and hub data sets; prompts into splits that share no content."""
+"""Records of local files and hub data sets, and the splits of prompts that share no content."""
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onedial.core.errors import ConfigError, DataError, MissingExtra, nearest
+from onedial.core.tables.file_bytes import check_regular
+from onedial.core.tables.file_kinds import KIND_OF_SUFFIX, kind_of_name
+from onedial.core.tables.read_errors import NoErrors
+from onedial.core.tables.records import Record, read_records
 from onedial.core.types import Prompt
 from onedial.training.tasks.task import FiniteSource, check_held_out, split_key, split_of
 from onedial.training.verify.verdict import Verifier
 
-Row = dict[str, Any]
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
+SUFFIXES = tuple(KIND_OF_SUFFIX)
 
 
-def is_file(place: str) -> bool:
+def is_data_file(place: str) -> bool:
     """Whether a place means a local file: it exists, or it ends like one."""
-    return Path(place).expanduser().exists() or place.endswith(SUFFIXES)
+    try:
+        return Path(place).expanduser().exists() or has_data_suffix(place)
+    except (OSError, RuntimeError):  # a name too long; the home of a user who does not exist
+        return True
 
 
-def read_rows(place: str) -> Iterator[tuple[int, Row]]:
-    """Rows of a jsonl, jsonl.gz, json, parquet or csv file, each with its number (1 = first row, or line of a jsonl).
+def has_data_suffix(place: str) -> bool:
+    """Whether a name ends like a data file, compressed or not."""
+    return kind_of_name(Path(place)) is not None
+
+
+def read_rows(place: str) -> Iterator[tuple[int, Record]]:
+    """The records of a local file of any kind (see `onedial.core.tables`), each with its line or row number.
 
     Raises DataError naming file and line for whatever cannot be read.
     """
-    path = Path(place).expanduser()
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError as problem:
+        raise DataError(f"{place}: {problem}") from None
+    check_regular(path, wanted="file")
     if path.is_dir():
         raise DataError(f"{place}: is a folder; name one file ({', '.join(SUFFIXES)})")
-    if not path.is_file():
-        near = nearest(path.name, [other.name for other in path.parent.glob("*")]) if path.parent.is_dir() else ""
-        raise DataError(f"{place}: no such file{near}")
-    if not place.endswith(SUFFIXES):
+    if not has_data_suffix(place):
         raise DataError(f"{place}: cannot tell what it is; the name must end in {', '.join(SUFFIXES)}")
     found = False
-    for number, row in _reader(place)(path):
+    for number, record in read_records(path, NoErrors()):
         found = True
-        yield number, row
+        yield number, record
     if not found:
         raise DataError(f"{place}: holds no rows")
 
 
-def _reader(place: str) -> Any:
-    if place.endswith((".jsonl", ".jsonl.gz")):
-        return _jsonl
-    return _json if place.endswith(".json") else _table
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, _object(line, f"{path}:{number}")
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{path}: broken gzip file: {error}") from error
-
-
-def _object(line: bytes, place: str) -> Row:
-    excerpt = line.strip()[:80].decode(errors="replace")
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not valid JSON ({error}): {excerpt}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: must be a JSON object with columns, got {type(row).__name__}: {excerpt}")
-    return row
-
-
-def _json(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}); one object per line belongs in a .jsonl file") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: must hold a list of objects, one per prompt")
-    yield from enumerate(rows, 1)
-
-
-def _table(path: Path) -> Iterator[tuple[int, Row]]:
-    import polars
-
-    try:
-        frame = polars.read_csv(path, infer_schema_length=None) if path.suffix == ".csv" else polars.read_parquet(path)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}") from error
-    yield from enumerate(frame.iter_rows(named=True), 1)
-
-
-def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[int, Row]]:
+def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
     """Rows of a data set on the Hugging Face hub. Raises MissingExtra without `datasets`, DataError when it fails."""
     try:
         import datasets
@@ -108,9 +70,9 @@ def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple
     yield from enumerate((dict(row) for row in loaded), 1)
 
 
-def rows_of(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Row]]:
+def rows_of(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
     """Rows of a local file where there is one, else of the hub's data set of that name."""
-    return read_rows(place) if is_file(place) else hub_rows(place, split, config)
+    return read_rows(place) if is_data_file(place) else hub_rows(place, split, config)
 
 
 def column(row: Mapping[str, Any], names: Sequence[str]) -> str | None:

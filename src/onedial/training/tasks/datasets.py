@@ -10,7 +10,15 @@ from typing import Any
 
 from onedial.core.errors import ConfigError, DataError, nearest
 from onedial.core.types import Message, Prompt
-from onedial.training.tasks.data_files import column, finite, is_file, named_column, read_rows, rows_of, split_files
+from onedial.training.tasks.data_files import (
+    column,
+    finite,
+    is_data_file,
+    named_column,
+    read_rows,
+    rows_of,
+    split_files,
+)
 from onedial.training.tasks.task import HELD_OUT, FiniteSource
 from onedial.training.verify.answer import after_hashes, boxed, parse_number
 from onedial.training.verify.math_equal import Math
@@ -232,7 +240,7 @@ def _data_set(
     if "{question}" not in wording:
         raise ConfigError(f"{name} wording={wording!r}: must contain {{question}}")
     files = split_files(path, test_path)
-    if path is not None and test_path is None and not is_file(path):
+    if path is not None and test_path is None and not is_data_file(path):
         files["test"] = path  # the hub's data set brings a test split of its own
     prompts = {
         split: [of_row(row, f"{file}, row {number}", wording) for number, row in rows_of(file, split, config)]

@@ -11,7 +11,7 @@ from typing import Any
 from onedial.core.errors import ConfigError, nearest
 from onedial.training.tasks.arithmetic import arithmetic
 from onedial.training.tasks.countdown import countdown
-from onedial.training.tasks.data_files import SUFFIXES, answered
+from onedial.training.tasks.data_files import SUFFIXES, answered, has_data_suffix
 from onedial.training.tasks.datasets import gsm8k, jsonl, math
 from onedial.training.tasks.gym import reasoning_gym
 from onedial.training.tasks.task import EndlessSource, FiniteSource, Split, TaskSource
@@ -52,7 +52,7 @@ def _open(spec: str | object, options: dict[str, Any]) -> TaskSource:
         return user_task(spec, **options)
     if spec in TASKS:
         return _call(spec, TASKS[spec], options)
-    if spec.endswith(SUFFIXES):
+    if has_data_suffix(spec):
         return _call("jsonl", jsonl, {"path": spec, **options})
     if ":" in spec:
         return user_task(spec, **options)

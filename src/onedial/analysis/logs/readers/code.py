@@ -13,7 +13,6 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish
 from onedial.analysis.logs.readers.messages import plain
@@ -21,6 +20,7 @@ from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_comp
 from onedial.analysis.logs.readers.rows import as_float, as_list, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.tables.read_errors import ReadErrors
 
 PASS = ("pass", "passed", "success")
 
@@ -52,20 +52,20 @@ def detect_humaneval(sample: Sample) -> bool:
     return sample.has("task_id", "passed") and not sample.has("graded_list")
 
 
-def read_humaneval(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read_humaneval(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     notes: list[str] = []
-    rows = _humaneval(samples, options, trouble, notes)
+    rows = _humaneval(samples, options, errors, notes)
     return _finish("humaneval", "the HumanEval results file", rows, samples, is_="passed", notes=notes)
 
 
 def _humaneval(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, notes: list[str]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     slow = 0
-    for sample, line, record in objects(samples, trouble):
+    for sample, line, record in objects(samples, errors):
         passed = to_float(record.get("passed"))
         if record.get("task_id") is None or passed not in (0.0, 1.0):
-            trouble.add(sample.file, line, "task_id is missing, or passed is not true or false")
+            errors.add(sample.file, line, "task_id is missing, or passed is not true or false")
             continue
         slow += str(record.get("result", "")).strip().lower() in ("timed out", "timeout")
         text = plain(record.get("completion", record.get("solution")))
@@ -92,24 +92,24 @@ def detect_evalplus(sample: Sample) -> bool:
     )
 
 
-def read_evalplus(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read_evalplus(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     notes: list[str] = []
-    rows = _evalplus(samples, options, trouble, notes)
+    rows = _evalplus(samples, options, errors, notes)
     log = _finish("evalplus", "the results file", rows, samples, is_="all tests passed", notes=notes)
     return apply_outcome(log, options)
 
 
 def _evalplus(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, notes: list[str]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         if not detect_evalplus(sample):
-            trouble.add(sample.file, 0, "no results of programs: the field eval is missing")
+            errors.add(sample.file, 0, "no results of programs: the field eval is missing")
             continue
         for number, (task, results) in enumerate(sample.document["eval"].items(), start=1):
             for index, verdicts, text in _results(results):
                 if not verdicts:
-                    trouble.add(sample.file, number, f"task {str(task)[:40]!r}: no status that can be read")
+                    errors.add(sample.file, number, f"task {str(task)[:40]!r}: no status that can be read")
                     continue
                 if "plus" in verdicts:
                     notes.append("Right means that the base and the plus tests passed; `reward_base` holds base alone.")
@@ -169,13 +169,13 @@ def detect_lm_eval(sample: Sample) -> bool:
     return sample.has("doc_id", "doc") and bool(sample.columns & {"resps", "filtered_resps"})
 
 
-def read_lm_eval(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read_lm_eval(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     notes: list[str] = []
     if options.outcome:
         names = sorted(set().union(*(sample.columns for sample in samples)) - {"doc_id"})
         numeric = [name for name in names if any(as_float(v) is not None for s in samples for v in s.values(name))]
         options = replace(options, outcome=find_component(options.outcome, numeric))
-    rows = _lm_eval(samples, options, trouble, notes)
+    rows = _lm_eval(samples, options, errors, notes)
     return _finish("lm-eval", "lm-eval's sample file", rows, samples, is_="the task's first metric", notes=notes)
 
 
@@ -193,18 +193,18 @@ METRICS = (
 
 
 def _lm_eval(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, notes: list[str]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     filters: dict[str, str] = {}
     seen: Counter[str] = Counter()
-    for sample, line, record in objects(samples, trouble):
+    for sample, line, record in objects(samples, errors):
         named = record.get("metrics") if isinstance(record.get("metrics"), list) else []
         known = (*METRICS, *(name for name in as_list(named) if isinstance(name, str)))
         metric = next((m for m in known if as_float(record.get(m)) is not None), None)
         if options.outcome:
             metric = options.outcome if as_float(record.get(options.outcome)) is not None else None
         if record.get("doc_id") is None or metric is None:
-            trouble.add(sample.file, line, "doc_id or a number metric is missing")
+            errors.add(sample.file, line, "doc_id or a number metric is missing")
             continue
         rule = str(record.get("filter", ""))
         if filters.setdefault(str(sample.file), rule) != rule:

@@ -7,7 +7,6 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish
 from onedial.analysis.logs.readers.messages import key, plain
@@ -17,6 +16,7 @@ from onedial.analysis.logs.readers.rows import objects
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.analysis.logs.store import store_rows
 from onedial.core.errors import DataError
+from onedial.core.tables.read_errors import ReadErrors
 
 MAPS = (
     "correct", "outcome_reward", "prompt", "prompt_id", "answer", "completion", "completion_tokens", "source", "level",
@@ -75,13 +75,13 @@ def _all_lists(value: dict[Any, Any], *, marks: bool) -> bool:
     return all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in value.values())
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     notes: list[str] = []
     given = [name for name in ("correct", "outcome_reward") if name in options.columns]
     if len(given) == 2:
         raise DataError("--map correct= and --map outcome_reward= both name the list of verdicts; give one of them")
     columns = sorted({options.columns[given[0]]} if given else {name for name in map(mark_column, samples) if name})
-    frame = store_rows(_rows(samples, options, trouble, notes))
+    frame = store_rows(_rows(samples, options, errors, notes))
     return finish(
         "sample-lists",
         "the table",
@@ -103,7 +103,7 @@ def _unread(samples: Sequence[Sample], options: Options) -> set[str]:
 
 
 def _rows(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, notes: list[str]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         names = by_task(sample)
@@ -112,16 +112,16 @@ def _rows(
             continue
         column = options.columns.get("correct") or options.columns.get("outcome_reward") or mark_column(sample)
         if column is None:
-            trouble.add(sample.file, 0, "no column with a list of verdicts")
+            errors.add(sample.file, 0, "no column with a list of verdicts")
             continue
         short = 0
-        for _, line, record in objects([sample], trouble):
+        for _, line, record in objects([sample], errors):
             marks = marks_of(record.get(column))
             if marks is None:
                 if record.get(column) in (None, []):
                     short += 1
                 else:
-                    trouble.add(sample.file, line, f"{column} is no list of verdicts")
+                    errors.add(sample.file, line, f"{column} is no list of verdicts")
                 continue
             yield from _explode(sample, line, record, marks, options)
         if short:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish
 from onedial.analysis.logs.readers.messages import key, plain
 from onedial.analysis.logs.readers.rows import as_float, numbers, objects
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.tables.read_errors import ReadErrors
 
 
 def detect(sample: Sample) -> bool:
@@ -27,9 +27,9 @@ def detect(sample: Sample) -> bool:
     )
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     counts = {"filtered": 0, "nameless": 0}
-    frame = store_rows(_rows(samples, options, trouble, counts))
+    frame = store_rows(_rows(samples, options, errors, counts))
     notes = ["Groups are inferred: rows of one step with the same prompt are taken as one group."]
     if counts["filtered"]:
         notes.insert(
@@ -60,11 +60,11 @@ def _one(value: Any) -> Any:
 
 
 def _rows(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, counts: dict[str, int]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    for sample, line, record in objects(samples, trouble):
+    for sample, line, record in objects(samples, errors):
         if "content" not in record and "rewards" not in record:
-            trouble.add(sample.file, line, "none of the fields content, rewards")
+            errors.add(sample.file, line, "none of the fields content, rewards")
             continue
         evaluation = sample.file.name.startswith("val")
         step = re.search(r"step(\d+)", sample.file.name)

@@ -11,11 +11,11 @@ import polars as pl
 
 from onedial.analysis.logs.columns import raw_table
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, require
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+from onedial.core.tables.read_errors import ReadErrors
 
 SAME = (
     "split", "iteration", "group_id", "prompt_id", "rollout_index", "policy_version", "source", "level",
@@ -45,9 +45,9 @@ def detect(sample: Sample) -> bool:
     return sample.has("group_id", "rollout_index", "outcome", "fate", "reward", "policy_version")
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     wanted = dict.fromkeys((*SAME, "reward", "reward_parts", "logps"), pl.String())
-    raw = raw_table(samples, wanted, ("reward", "outcome"), trouble)
+    raw = raw_table(samples, wanted, ("reward", "outcome"), errors)
     have = require(raw, "a run of onedial", samples, "reward")
     exprs = [pl.col(name) for name in SAME if name in have and (options.text or name not in TEXT)]
     exprs.append(pl.col("reward").cast(pl.Float64, strict=False).alias("outcome_reward"))

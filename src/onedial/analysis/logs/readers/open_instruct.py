@@ -9,10 +9,10 @@ import polars as pl
 
 from onedial.analysis.logs.columns import key_of, number_of, raw_table
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, require
 from onedial.analysis.logs.schema import Coverage, Log
+from onedial.core.tables.read_errors import ReadErrors
 
 FULL_REWARD = 10.0
 WANTED: dict[str, pl.DataType] = {
@@ -36,9 +36,9 @@ def detect(sample: Sample) -> bool:
     )
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     present = set().union(*(sample.columns for sample in samples))
-    raw = raw_table(samples, {n: t for n, t in WANTED.items() if n in present}, ("reward", "response_tokens"), trouble)
+    raw = raw_table(samples, {n: t for n, t in WANTED.items() if n in present}, ("reward", "response_tokens"), errors)
     have = require(raw, "open-instruct's log", samples, "reward", "prompt_tokens", "response_tokens")
     runs = {str(s.file): str(s.file.parent / re.sub(r"_rollouts_\d+\..*$", "", s.file.name)) for s in samples}
     given = "prompt_idx" in have

@@ -9,13 +9,13 @@ import polars as pl
 
 from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, truth_of, whole_of
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, split_of_path, step_of_path
 from onedial.analysis.logs.readers.names import STRONG_IDS, WEAK_IDS, find, mapping
 from onedial.analysis.logs.readers.reward_choice import find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
 from onedial.core.errors import DataError
+from onedial.core.tables.read_errors import ReadErrors
 
 NUMBERS = ("outcome_reward", "shaped_reward", "mean_logp", "entropy", "advantage")
 WHOLES = ("completion_tokens", "prompt_tokens", "rollout_index", "iteration", "policy_version")
@@ -51,7 +51,7 @@ def identity(columns: set[str]) -> str | None:
     return find(columns, STRONG_IDS) or find(columns, WEAK_IDS)
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     columns = set().union(*(sample.columns for sample in samples))
     found = mapping(columns, options.columns)
     if options.outcome:
@@ -65,9 +65,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     wanted = _types(samples, found)
     essential = tuple(found[name] for name in (*MARKS, "prompt_id", "prompt", "group_id") if name in found)
     keep_text = options.text or "prompt" not in found
-    raw = raw_table(samples, wanted, essential, trouble, hashed=() if keep_text else (found["prompt"],))
+    raw = raw_table(samples, wanted, essential, errors, hashed=() if keep_text else (found["prompt"],))
     found = {ours: theirs for ours, theirs in found.items() if theirs in raw.collect_schema()}
-    _note_unreadable(raw, found, trouble)
+    _note_unreadable(raw, found, errors)
     notes: list[str] = []
     frame, group_identity = _frame(raw, found, samples, options, notes)
     return finish(
@@ -139,7 +139,7 @@ def _value(value: Any, sample: Sample) -> Any:
         return value
 
 
-def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], trouble: ReadErrors) -> None:
+def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], errors: ReadErrors) -> None:
     """Note verdicts and rewards that hold text nobody can read as one."""
     have = raw.collect_schema()
     for ours in ("correct", "outcome_reward"):
@@ -148,7 +148,7 @@ def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], trouble: ReadErro
         bad = pl.col(found[ours]).is_not_null() & number_of(found[ours], pl.String()).is_null()
         rows = raw.with_columns(__row=pl.int_range(1, pl.len() + 1).over(FILE)).filter(bad)
         for file, row, value in rows.select(FILE, "__row", found[ours]).collect().iter_rows():
-            trouble.add(
+            errors.add(
                 file, row, f"row {row}: {found[ours]} is {value[:40]!r}, which says neither right nor wrong; left empty"
             )
 

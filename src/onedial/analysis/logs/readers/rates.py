@@ -17,7 +17,6 @@ import polars as pl
 from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, whole_of
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.names import (
     RATE_NAME,
@@ -33,6 +32,7 @@ from onedial.analysis.logs.readers.names import (
 )  # fmt: skip
 from onedial.analysis.logs.schema import RATE_COLUMNS, Coverage, Log, conform
 from onedial.core.errors import DataError
+from onedial.core.tables.read_errors import ReadErrors
 
 MAX_TRIES = 1024
 FRACTION = re.compile(r"^\s*(\d+)\s*/\s*(\d+)\s*$")
@@ -123,7 +123,7 @@ def _distinct(sample: Sample) -> bool:
     return len(values) > 1 and len(set(values)) == len(values)
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     columns = set().union(*(sample.columns for sample in samples))
     given = dict(options.columns)
     taken = given.values()
@@ -140,9 +140,9 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
             f"--tries {options.tries}: the table says itself how many rollouts stand behind each rate, in its column "
             f"{found.tries!r}; leave --tries out, or name another column with --map n=COLUMN"
         )
-    raw, names = _raw(samples, columns, found, given, trouble)
+    raw, names = _raw(samples, columns, found, given, errors)
     frame = _with_rates(raw, found, notes)
-    frame = _with_tries(frame, found, options, notes, trouble)
+    frame = _with_tries(frame, found, options, notes, errors)
     frame = frame.select(*_identity(raw, names, options), "rate", "k", "n", *_iteration(raw, names, found))
     have = set(frame.collect_schema().names())
     return Log(
@@ -165,7 +165,7 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
 
 
 def _raw(
-    samples: Sequence[Sample], columns: set[str], found: Found, given: dict[str, str], trouble: ReadErrors
+    samples: Sequence[Sample], columns: set[str], found: Found, given: dict[str, str], errors: ReadErrors
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     used = {name for name in (found.rate, found.right, found.tries) if name}
     free = columns - used
@@ -182,7 +182,7 @@ def _raw(
     wanted: dict[str, pl.DataType] = dict.fromkeys((*names.values(), *(used - {found.rate})), pl.String())
     if found.rate:
         wanted[found.rate] = numeric
-    raw = raw_table(samples, wanted, tuple(sorted(used)), trouble)
+    raw = raw_table(samples, wanted, tuple(sorted(used)), errors)
     have = raw.collect_schema()
     names = {ours: theirs for ours, theirs in names.items() if theirs in have}
     if names.get("prompt_id") == weak and weak and "prompt" in names:
@@ -217,13 +217,13 @@ def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFra
 
 
 def _with_tries(
-    frame: pl.LazyFrame, found: Found, options: Options, notes: list[str], trouble: ReadErrors
+    frame: pl.LazyFrame, found: Found, options: Options, notes: list[str], errors: ReadErrors
 ) -> pl.LazyFrame:
     """`k` and `n`, given or inferred; the note says which. Rates outside [0, 1] and NaN are set aside and counted."""
     sane = pl.col("rate").is_finite() & pl.col("rate").is_between(0, 1)
     odd = frame.filter(pl.col("rate").is_not_null() & ~sane).select(FILE, "rate").collect()
     for file, rate in odd.iter_rows():
-        trouble.add(file, 0, f"a rate of {rate:g} is not between 0 and 1; left empty")
+        errors.add(file, 0, f"a rate of {rate:g} is not between 0 and 1; left empty")
     frame = frame.with_columns(rate=pl.when(sane).then(pl.col("rate")))
     have = frame.collect_schema()
     tries: pl.Expr = pl.lit(None, dtype=pl.Int64)

@@ -9,38 +9,38 @@ import polars as pl
 
 from onedial.analysis.logs.columns import FILE, raw_table
 from onedial.analysis.logs.formats import Sample
-from onedial.analysis.logs.lines import json_rows
-from onedial.analysis.logs.log_files import ReadErrors
+from onedial.core.tables.json_records import read_json_lines
+from onedial.core.tables.read_errors import ReadErrors
 
 BATCH = 5_000
 
 
-def objects(samples: Sequence[Sample], trouble: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
-    """(file, line, object) of every row of every file; a line that is no object is noted in `trouble`."""
+def objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+    """(file, line, object) of every row of every file; a line that is no object is noted in `errors`."""
     for sample in samples:
         if sample.kind == "jsonl":
-            yield from _of_lines(sample, trouble)
+            yield from _of_lines(sample, errors)
         elif sample.kind == "json":
             document = sample.document if isinstance(sample.document, list) else [sample.document]
             for number, row in enumerate(document, start=1):
                 if isinstance(row, dict):
                     yield sample, number, row
                 else:
-                    trouble.add(sample.file, number, f"item {number} is a JSON {type(row).__name__}, not an object")
+                    errors.add(sample.file, number, f"item {number} is a JSON {type(row).__name__}, not an object")
         else:
-            yield from _of_table(sample, trouble)
+            yield from _of_table(sample, errors)
 
 
-def _of_lines(sample: Sample, trouble: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
-    for line, row in json_rows(sample.file, trouble):
+def _of_lines(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+    for line, row in read_json_lines(sample.file, errors):
         if isinstance(row, dict):
             yield sample, line, row
         else:
-            trouble.add(sample.file, line, f"a JSON {type(row).__name__}, not an object")
+            errors.add(sample.file, line, f"a JSON {type(row).__name__}, not an object")
 
 
-def _of_table(sample: Sample, trouble: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
-    lazy = raw_table([sample], dict.fromkeys(sample.schema, pl.String()), (), trouble).drop(FILE)
+def _of_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+    lazy = raw_table([sample], dict.fromkeys(sample.schema, pl.String()), (), errors).drop(FILE)
     number = 0
     for batch in lazy.collect_batches(chunk_size=BATCH, maintain_order=True):
         for row in batch.iter_rows(named=True):

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.lines import json_rows
-from onedial.analysis.logs.log_files import ReadErrors, file_kind
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path
 from onedial.analysis.logs.readers.group_order import BY_ORDER, BY_TEXT, number_blocks
@@ -22,13 +20,16 @@ from onedial.analysis.logs.readers.rows import as_float
 from onedial.analysis.logs.readers.trl import overlap_of
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.tables.file_kinds import kind_of_name
+from onedial.core.tables.json_records import read_json_lines
+from onedial.core.tables.read_errors import ReadErrors
 
 KNOWN = ("step", "gen_step", "prompt", "completion", "advantages", "advantage", "entropy", "image", "images")
 
 
 def detect(sample: Sample) -> bool:
     if sample.kind != "jsonl" or not sample.rows:
-        lone = sample.kind == "json" and file_kind(sample.file) == "jsonl" and isinstance(sample.document, list)
+        lone = sample.kind == "json" and kind_of_name(sample.file) == "jsonl" and isinstance(sample.document, list)
         return lone and sample.has("prompt", "completion", "gen_step")  # a single flush, which is one array
     first = next((row for row in sample.rows if isinstance(row, dict)), None)
     if first is not None:
@@ -38,11 +39,11 @@ def detect(sample: Sample) -> bool:
     return rows is not None and isinstance(rows[0], dict) and {"prompt", "completion", "gen_step"} <= set(rows[0])
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     parts = _components(samples)
     outcome, reward_is = choose_component(parts, options) if parts or options.outcome else (None, "")
     counts = {"repeated": 0, "cut": 0, "split": 0}
-    frame = store_rows(_rows(samples, options, trouble, parts, outcome, counts))
+    frame = store_rows(_rows(samples, options, errors, parts, outcome, counts))
     notes = [
         "Only the last generation batch before each flush is in the log: shares describe that sample of the run, and "
         "totals such as tokens are not the run's.",
@@ -105,17 +106,17 @@ def _tables(row: Any) -> list[dict[str, list[Any]]]:
 def _rows(
     samples: Sequence[Sample],
     options: Options,
-    trouble: ReadErrors,
+    errors: ReadErrors,
     parts: list[str],
     outcome: str | None,
     counts: dict[str, int],
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         before: list[int] = []
-        for line, value in json_rows(sample.file, trouble):
+        for line, value in read_json_lines(sample.file, errors):
             tables = _tables(value)
             if not tables:
-                trouble.add(sample.file, line, "no flush of completions: prompt is not a list")
+                errors.add(sample.file, line, "no flush of completions: prompt is not a list")
                 continue
             table = tables[0]
             used = [name for name in ("prompt", "completion", *parts) if name in table]

@@ -6,24 +6,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.readers.rows import as_float, as_list, number, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.tables.read_errors import ReadErrors
 
 
 def detect(sample: Sample) -> bool:
     return sample.has("group_idx", "traj_idx", "total_reward")
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     log = finish(
         "tinker",
         "tinker's rollout summary",
-        store_rows(_rows(samples, trouble)),
+        store_rows(_rows(samples, errors)),
         samples=samples,
         coverage=Coverage(
             survivors_only=None,
@@ -42,10 +42,10 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
     return apply_outcome(log, options)
 
 
-def _rows(samples: Sequence[Sample], trouble: ReadErrors) -> Iterator[dict[str, Any]]:
-    for sample, line, record in objects(samples, trouble):
+def _rows(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[dict[str, Any]]:
+    for sample, line, record in objects(samples, errors):
         if "group_idx" not in record or "total_reward" not in record:
-            trouble.add(sample.file, line, "none of the fields group_idx, total_reward")
+            errors.add(sample.file, line, "none of the fields group_idx, total_reward")
             continue
         steps = [step for step in as_list(record.get("steps")) if isinstance(step, dict)]
         metrics = record.get("trajectory_metrics") if isinstance(record.get("trajectory_metrics"), dict) else {}

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path, step_of_path
 from onedial.analysis.logs.readers.messages import content_of, key, plain
@@ -18,6 +17,7 @@ from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.readers.rows import as_float, as_list, number, numbers, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.tables.read_errors import ReadErrors
 
 LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens", "context_length")
 
@@ -26,10 +26,10 @@ def detect(sample: Sample) -> bool:
     return sample.has("task", "traces") or (sample.has("task", "nodes") and sample.has("rewards"))
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     chosen, notes, only_effective = choose(samples)
     counts = {"helpers": 0, "errors": 0}
-    frame = store_rows(_rows(chosen, options, trouble, counts))
+    frame = store_rows(_rows(chosen, options, errors, counts))
     if counts["helpers"]:
         notes.append(f"{count_of(counts['helpers'], 'trace')} of agents that do not train were left out.")
     if counts["errors"]:
@@ -74,11 +74,11 @@ def choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
 
 
 def _rows(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, counts: dict[str, int]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    for sample, line, record in objects(samples, trouble):
+    for sample, line, record in objects(samples, errors):
         if not isinstance(record.get("task"), dict) or not isinstance(record.get("traces", record.get("nodes")), list):
-            trouble.add(sample.file, line, "no episode: the fields task and traces (or nodes) are missing")
+            errors.add(sample.file, line, "no episode: the fields task and traces (or nodes) are missing")
             continue
         place = _place(sample, record)
         traces = record.get("traces", [record])

@@ -14,13 +14,13 @@ import polars as pl
 
 from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, listed, require, split_of_path
 from onedial.analysis.logs.readers.group_order import OrderedGroups, order_groups
 from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.core.errors import DataError
+from onedial.core.tables.read_errors import ReadErrors
 
 KNOWN = ("step", "prompt", "completion", "advantage", "advantages", "image", "images", "__index_level_0__")
 MIN_OVERLAP = 2
@@ -41,10 +41,10 @@ def components(sample: Sample) -> list[str]:
     ]
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     parts = list(dict.fromkeys(name for sample in samples for name in components(sample)))
     columns = dict.fromkeys(("step", "prompt", "completion", "advantage", "advantages", *parts), pl.String())
-    raw = raw_table(samples, columns, ("prompt",), trouble)
+    raw = raw_table(samples, columns, ("prompt",), errors)
     have = require(raw, "TRL's log", samples, "prompt", "completion", "step")
     if not parts:
         raise DataError(f"{samples[0].file}: TRL's log has a number column per reward function, and here there is none")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, finish, split_of_path, step_of_path
 from onedial.analysis.logs.readers.messages import key, plain, written
@@ -20,6 +19,7 @@ from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.readers.rows import as_float, number, objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
+from onedial.core.tables.read_errors import ReadErrors
 
 KNOWN = {
     "example_id", "id", "prompt", "completion", "answer", "info", "reward", "task", "error", "timing", "is_completed",
@@ -36,9 +36,9 @@ def detect(sample: Sample) -> bool:
     return sample.has("example_id") or sample.has("id", "generation_ms") or sample.has("id", "task", "answer")
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     counts = {"errors": 0, "rows": 0, "inferred": 0}
-    frame = store_rows(_rows(samples, options, trouble, counts))
+    frame = store_rows(_rows(samples, options, errors, counts))
     notes = _promises(samples, counts["rows"])
     if counts["errors"]:
         notes.append(
@@ -63,12 +63,12 @@ def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Lo
 
 
 def _rows(
-    samples: Sequence[Sample], options: Options, trouble: ReadErrors, counts: dict[str, int]
+    samples: Sequence[Sample], options: Options, errors: ReadErrors, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     numbered = {sample.file for sample in samples if _ids_repeat(sample)}
-    for sample, line, record in objects(samples, trouble):
+    for sample, line, record in objects(samples, errors):
         if "reward" not in record and "example_id" not in record:
-            trouble.add(sample.file, line, "none of the fields reward, example_id")
+            errors.add(sample.file, line, "none of the fields reward, example_id")
             continue
         counts["rows"] += 1
         prompt = record.get("prompt")
@@ -81,7 +81,7 @@ def _rows(
         env = record.get("env_name") or record.get("task") or ""
         reward = as_float(record.get("reward"))
         if reward is None and record.get("reward") is not None:
-            trouble.add(sample.file, line, f"reward is {str(record['reward'])[:40]!r}, not a number; left empty")
+            errors.add(sample.file, line, f"reward is {str(record['reward'])[:40]!r}, not a number; left empty")
         row: dict[str, Any] = {
             "split": split_of_path(sample.place) or "eval",
             "iteration": step_of_path(sample.place.parent),

@@ -13,12 +13,12 @@ import polars as pl
 
 from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.log_files import ReadErrors
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, per_file, require, split_of_path, step_of_path
 from onedial.analysis.logs.readers.group_order import order_groups
 from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
+from onedial.core.tables.read_errors import ReadErrors
 
 TEXTS = ("input", "output", "gts", "uid", "acc", "data_source", "pred", "request_id", "finish_reason")
 KNOWN = (*TEXTS, "score", "step", "reward")
@@ -29,13 +29,13 @@ def detect(sample: Sample) -> bool:
     return sample.has("input", "output", "score") and bool(sample.columns & {"gts", "step", "uid", "request_id"})
 
 
-def read(samples: Sequence[Sample], options: Options, trouble: ReadErrors) -> Log:
+def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     extras = _numeric_extras(samples)
     present = set().union(*(sample.columns for sample in samples))
     texts = TEXTS if options.text else [name for name in TEXTS if name not in ("output", "gts", "pred", "request_id")]
     wanted: dict[str, pl.DataType] = {name: pl.String() for name in texts if name in present}
     wanted |= {name: pl.Float64() for name in ("score", "step", *extras) if name in present}
-    raw = raw_table(samples, wanted, ("score", "input"), trouble, hashed=() if options.text else ("input",))
+    raw = raw_table(samples, wanted, ("score", "input"), errors, hashed=() if options.text else ("input",))
     have = require(raw, "verl's log", samples, "input", "score")
     v1 = "uid" in have
     by_file = {str(sample.file): step_of_path(sample.file.name) for sample in samples}

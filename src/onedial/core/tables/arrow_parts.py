@@ -1,4 +1,4 @@
-"""Damaged parquet and arrow files, piece by piece: what can be read is kept, the rest is counted and located."""
+"""Parquet and arrow files piece by piece: what can be read is kept, the rest is counted and located."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from onedial.analysis.logs.log_files import FileKind, ReadErrors
-from onedial.analysis.logs.store import Store
+from onedial.core.tables.file_bytes import reason_of
+from onedial.core.tables.file_kinds import FileKind
+from onedial.core.tables.read_errors import ReadErrors
 
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What a damaged column raises when it is looked at."""
 
 
-def repaired(file: Path, kind: FileKind, wanted: Collection[str], trouble: ReadErrors) -> pl.LazyFrame:
-    """The wanted columns of every row group (parquet) or batch (arrow) that is sound."""
-    store = Store()
+def read_sound_parts(file: Path, kind: FileKind, wanted: Collection[str], errors: ReadErrors) -> Iterator[pl.DataFrame]:
+    """The wanted columns of every row group (parquet) or batch (arrow file) that is sound."""
     for number, (piece, read) in enumerate(_pieces(file, kind, wanted), start=1):
         try:
             table = read()
             table.validate(full=True)  # a damaged one would crash the process when it is looked at
             frame = pl.from_arrow(table)
         except (*DAMAGE, OSError, ValueError) as problem:
-            trouble.add(file, 0, f"{piece} {number} is damaged and left out: {reason_of(problem)}")
+            errors.add(file, 0, f"{piece} {number} is damaged and left out: {reason_of(problem)}")
             continue
         assert isinstance(frame, pl.DataFrame)
-        store.add(frame)
-    return store.scan()
+        yield frame
 
 
 def _pieces(file: Path, kind: FileKind, wanted: Collection[str]) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -46,7 +45,13 @@ def _pieces(file: Path, kind: FileKind, wanted: Collection[str]) -> Iterator[tup
         yield "batch", lambda number=number: reader.get_batch(number)  # type: ignore[misc]
 
 
-def stream_batches(file: Path, trouble: ReadErrors) -> Iterator[pl.DataFrame]:
+def is_arrow_file(file: Path) -> bool:
+    """Whether an arrow file can be read at any place; False for a stream of batches."""
+    with file.open("rb") as stream:
+        return stream.read(6) == b"ARROW1"
+
+
+def read_stream_batches(file: Path, errors: ReadErrors) -> Iterator[pl.DataFrame]:
     """The sound batches of an arrow stream, up to where it breaks off."""
     number = 0
     with file.open("rb") as stream:
@@ -58,9 +63,4 @@ def stream_batches(file: Path, trouble: ReadErrors) -> Iterator[pl.DataFrame]:
                 assert isinstance(frame, pl.DataFrame)
                 yield frame
         except (OSError, ValueError) as problem:
-            trouble.add(file, 0, f"read no further than {number} batches: {reason_of(problem)}")
-
-
-def reason_of(problem: BaseException) -> str:
-    """The first line of an error, or its type."""
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
+            errors.add(file, 0, f"read no further than {number} batches: {reason_of(problem)}")
