@@ -1,0 +1,147 @@
+"""Intervals of what a distribution of solve rates implies, also where the tries do not determine it.
+
+k right of n tries determine E[h(p)] when h is a polynomial of degree at most n: the mean, the variance, the silent
+share of groups of G ≤ n. Nothing else: many distributions give the same counts with other silent shares at G > n, or
+other shares of prompts between two rates. A bootstrap of one fitted distribution is blind to that. Here the interval
+is the profile-likelihood one: every value that some distribution attains whose log-likelihood is within χ²₁(0.95)/2 of
+the maximum. It narrows with the number of prompts where the tries determine the figure and stops at the bounds of what
+is possible where they do not.
+
+The maximizations are convex; each step solves the quadratic approximation of the log-likelihood by nonnegative
+least squares (Wang 2007, the constrained Newton method) with the constraint as a heavy row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import nnls
+from scipy.stats import binom, hypergeom
+
+from onedial.core.maths.estimators import normal_quantile
+from onedial.core.maths.mixing import Cells, grid, log_likelihood
+
+Array = NDArray[np.float64]
+
+LEVELS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+MOST_CELLS = 130  # distinct counts beyond which tries are thinned out to `LEVELS`
+_EXACT = 1e6  # tries up to which drawing without replacement differs from drawing with it
+_HEAVY = 1e3
+_HALVINGS = 10
+
+
+@dataclass(frozen=True)
+class LikelihoodRegion:
+    """The distributions of p on `points` (J,) that the counts do not rule out at the 95 % level.
+
+    `kernel` (C, J) is the likelihood of each cell of counts, scaled to at most 1, `share` (C,) its share of the
+    prompts, `prompts` their number, `mass` (J,) the nonparametric maximum-likelihood distribution and `top` its mean
+    log-likelihood per prompt.
+    """
+
+    points: Array
+    kernel: Array
+    share: Array
+    prompts: float
+    mass: Array
+    top: float
+
+    def interval(self, values: ArrayLike, given: ArrayLike = 1.0) -> tuple[float, float]:
+        """95 % interval of E[h(p)·w(p)] / E[w(p)] with `values` h and `given` w ≥ 0 on the points, (J,) each.
+
+        With w = 1 it is that of the mean of h over prompts; with w the likelihood of some counts, that of the mean of
+        h over the prompts that showed these counts. Covers at 95 % or more whether or not the tries determine it.
+        """
+        h = np.broadcast_to(np.asarray(values, dtype=np.float64), self.points.shape)
+        w = np.broadcast_to(np.asarray(given, dtype=np.float64), self.points.shape)
+        best = float((h * w) @ self.mass / (w @ self.mass))
+        reached = h[w > 0]
+        return self._end(h, w, best, float(reached.min())), self._end(h, w, best, float(reached.max()))
+
+    def _end(self, h: Array, w: Array, best: float, far: float) -> float:
+        """The value nearest `far` that is within the region, by bisection between it and `best`."""
+        inside, outside = 0.0, 1.0
+        allowed = normal_quantile() ** 2 / (2 * self.prompts)
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            loss = self.top - self._profile(w * (h - (best + middle * (far - best))))
+            inside, outside = (middle, outside) if loss <= allowed else (inside, middle)
+        return best + outside * (far - best)
+
+    def _profile(self, row: Array) -> float:
+        """The largest mean log-likelihood among distributions with row·mass = 0."""
+        row = row / np.abs(row).max()
+        excess = float(row @ self.mass)
+        far = int(np.argmin(row) if excess > 0 else np.argmax(row))
+        part = excess / (excess - row[far]) if excess else 0.0
+        start = (1 - part) * self.mass
+        start[far] += part
+        return _climb(self.kernel, self.share, start, row)[1]
+
+
+def likelihood_region(cells: Cells, points: Array | None = None) -> LikelihoodRegion:
+    """The region of the counts in `cells`, on `points` or a grid that suits the tries."""
+    points = grid(float(cells.n.max())) if points is None else points
+    thin = _thin_out(cells)
+    log = log_likelihood(thin, points)
+    kernel = np.exp(log - log.max(axis=1, keepdims=True))
+    share = thin.count / thin.count.sum()
+    mass, top = _climb(kernel, share, np.full(points.size, 1.0 / points.size), None, steps=60)
+    return LikelihoodRegion(points, kernel, share, thin.num_prompts, mass, top)
+
+
+def _climb(kernel: Array, share: Array, mass: Array, row: Array | None, *, steps: int = 12) -> tuple[Array, float]:
+    """Maximize share·log(kernel @ mass) over distributions, with row·mass = 0 if given, from a feasible `mass`."""
+    weight = np.sqrt(share)
+    fixed = [np.ones_like(mass)] if row is None else [np.ones_like(mass), row]
+    target = np.concatenate([2 * weight, [_HEAVY], np.zeros(len(fixed) - 1)])
+    value = _mean_log(kernel @ mass, share)
+    for _ in range(steps):
+        scaled = kernel * (weight / (kernel @ mass))[:, None]
+        found, _ = nnls(np.vstack([scaled, _HEAVY * np.stack(fixed)]), target)
+        move = found / found.sum() - mass
+        step, new = 1.0, _mean_log(kernel @ (mass + move), share)
+        while new <= value and step > 1e-4:
+            step /= 2
+            new = _mean_log(kernel @ (mass + step * move), share)
+        if new <= value:
+            break
+        mass, gain, value = mass + step * move, new - value, new
+        if gain < 1e-6:
+            break
+    return mass, value
+
+
+def _mean_log(density: Array, share: Array) -> float:
+    return float(share @ np.log(np.maximum(density, 1e-300)))
+
+
+def _thin_out(cells: Cells) -> Cells:
+    """Cells with fewer distinct counts: the expected counts in a random subset of each prompt's tries.
+
+    A subset of independent tries is binomial with the same rate, so the likelihood stays right; what is lost is some
+    precision, and what tries beyond the largest of `LEVELS` determine.
+    """
+    if len(cells.k) <= MOST_CELLS:
+        return cells
+    whole = np.maximum(np.floor(cells.n), 1.0)
+    right = np.clip(np.round(cells.k * whole / cells.n), 0, whole)
+    level = np.array(LEVELS)[np.searchsorted(LEVELS, whole, side="right") - 1]
+    k, n, count = [], [], []
+    for size in np.unique(level):
+        mine = level == size
+        hits = np.arange(size + 1)[:, None]
+        few = np.minimum(whole[mine], _EXACT)
+        chance = np.where(
+            whole[mine] <= _EXACT,
+            hypergeom.pmf(hits, few, np.minimum(right[mine], few), size),
+            binom.pmf(hits, size, right[mine] / whole[mine]),
+        )
+        k.append(hits[:, 0].astype(np.float64))
+        n.append(np.full(size + 1, float(size)))
+        count.append(chance @ cells.count[mine])
+    total = np.concatenate(count)
+    seen = total > 0
+    return Cells(np.concatenate(k)[seen], np.concatenate(n)[seen], total[seen], np.ones(int(seen.sum())))
