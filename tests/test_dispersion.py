@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from onedial.core.maths import dispersion
 
@@ -192,6 +193,21 @@ def test_optimal_weight_maximises_squared_cosine() -> None:
 
     rng = np.random.default_rng(1)
     assert all(cosine(best) >= cosine(rng.random(2)) for _ in range(2000))
+
+
+def test_utility_is_the_best_squared_cosine() -> None:
+    # oracle: a numerical search for the weights. Prompts have orthogonal gradients of size σ²·√ρ against noise σ²/m per
+    # prompt; the squared cosine of the weighted sum with the truth is largest at Σ mσ²/(1 + ρmσ²)
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        m, v, rho = rng.integers(1, 20, 4).astype(float), rng.uniform(0.01, 0.25, 4), float(rng.uniform(0.01, 2))
+
+        def loss(w: np.ndarray, m: np.ndarray = m, v: np.ndarray = v, rho: float = rho) -> float:
+            return -float((w @ v) ** 2 / (w**2 @ (rho * v**2 + v / m)))
+
+        best = -minimize(loss, np.ones(4), method="BFGS").fun
+        assert float(dispersion.utility(m, v, rho=rho).sum()) == pytest.approx(best, rel=1e-6)
+    assert float(dispersion.utility(4.0, 0.25, rho=0.5)) == pytest.approx(2 / 3)  # by hand: 1/(1 + .5)
 
 
 def test_bad_rates_are_refused() -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onedial.cli.log_options import add_log_options, with_analysis
+
+if TYPE_CHECKING:
+    from onedial.analysis.planning.backtest import HeldOut
+    from onedial.analysis.planning.planner import BudgetPlan
 
 HELP = """Group size, tries and weight per prompt for a budget, from a log or a table of solve rates.
 
 The first lines are the decision; the rest says why, and what the log cannot tell.
+The saving holds under --rho, which no log can tell; the plan shows it over a range.
 Example: onedial plan runs/x --budget 100000 --export onedial:plan.json
 """
-
-WIDTH = 80
-OUTSIDE = (
-    "Note: what was seen lies outside what was expected. The prompts may have been chosen by these very tries (those "
-    "never or always solved left out, say), or the tries are not alike: take the shares above with caution."
-)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +46,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, export."""
+    from rich.console import Console
+
     from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
     from onedial.analysis.planning.backtest import held_out
     from onedial.analysis.planning.export import export, parse_target
     from onedial.analysis.planning.planner import plan
+    from onedial.cli.plan_text import print_plan
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
     tables = with_analysis(args, Path(args.log), lambda analysis: analysis.tables)
@@ -67,70 +69,17 @@ def run(args: argparse.Namespace) -> int:
     check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=args.rho)
     texts = prompt_rows(tables.log, counts.ids) if targets else None
     written = [str(export(made, texts, kind, path)) for kind, path in targets if texts is not None]
-    print(json.dumps(as_json(made, written, check), indent=2) if args.json else as_text(made, written, check))
+    if args.json:
+        print(json.dumps(as_json(made, check, written), indent=2))
+    else:
+        print_plan(Console(highlight=False), made, check, written)
     return 0
 
 
-def as_text(made: Any, written: list[str], check: Any = None) -> str:
-    """The plan for a terminal of 80 columns, decision first."""
-    from onedial.analysis.findings.finding import percent
-
-    n = len(made.tries)
-    fate = {name: made.fate.count(name) for name in ("fund", "revisit", "wait", "drop")}
-    silent, old = made.silent_fixed, made.silent_uniform
-    passes = f" in each of {made.passes} passes" if made.passes > 1 else ""
-    lines = [
-        f"Use G = {made.group_size} on {fate['fund']:,} of {n:,} prompts{passes}, drop {fate['drop']:,};",
-        f"expect {percent(silent[0])} silent groups instead of {percent(old[0])} at uniform G = "
-        f"{made.uniform.group_size}.",
-        f"The same learning costs {percent(abs(made.saving))} {'less' if made.saving >= 0 else 'more'}"
-        + (f" (95 %: {_range(made.saving_interval)})." if made.saving_interval else "."),
-        "",
-        f"{'':22}{'groups':>9}{'rollouts':>11}{'silent':>9}{'mixed groups':>14}{'utility':>11}",
-    ]
-    for label, choice in (
-        (f"uniform G = {made.uniform.group_size}", made.uniform),
-        (f"planned G = {made.group_size}", made.fixed),
-        ("planned, own G each", made.adaptive),
-    ):
-        lines.append(
-            f"{label:22}{choice.prompts:>9,.0f}{choice.rollouts:>11,.0f}{percent(choice.silent_share):>9}"
-            f"{choice.mixed_groups:>14,.0f}{choice.utility:>11,.0f}"
-        )
-    low, high = made.sizes_over_rho
-    lines += [
-        f"  per pass; {percent(1 - (made.fixed.cost / made.per_pass))} of the budget is kept for second looks at "
-        f"{made.audit_prompts:,} prompts",
-        "",
-        f"prompts   {fate['fund']:,} fund · {fate['revisit']:,} revisit (unsure) · {fate['wait']:,} wait · "
-        f"{fate['drop']:,} drop",
-        f"silent    uniform {percent(old[0])} (95 %: {_range(old[1])}), planned {percent(silent[0])} "
-        f"({_range(silent[1])})",
-        "mixed     " + _columns([f"G={g} {percent(share)}" for g, share in made.mixed_by_size.items() if g in _SHOWN]),
-        f"G*        {low} to {high} as rho goes from {4 * made.rho:g} down to {made.rho / 4:g}"
-        if low != high
-        else f"G*        {low} for rho from {4 * made.rho:g} down to {made.rho / 4:g}",
-    ]
-    if check is not None:
-        lines += [
-            f"check     a plan from half of the tries, held against the other half, G = {check.group_size}:",
-            *(
-                f"          {name} {percent(value)} silent expected (95 %: {_range(interval)}), {percent(seen, 1)} seen"
-                for name, (value, interval, seen) in (("uniform", check.uniform), ("planned", check.planned))
-            ),
-        ]
-        if not check.kept:
-            lines += ["", *_wrap(OUTSIDE)]
-    for note in made.notes:
-        lines += ["", *_wrap("Note: " + note)]
-    lines += ["", *_wrap("Plan again after each pass: rates move as the policy learns.")]
-    lines += [f"wrote {path}" for path in written]
-    return "\n".join(lines)
-
-
-def as_json(made: Any, written: list[str], check: Any = None) -> dict[str, Any]:
-    """The plan as JSON values; per-prompt rows are in the exports."""
+def as_json(made: BudgetPlan, check: HeldOut | None, written: list[str]) -> dict[str, Any]:
+    """The plan as JSON values; the exports hold every prompt."""
     from onedial.analysis.findings.finding import plain
+    from onedial.analysis.planning.by_rate import tries_by_rate
 
     fate = {name: made.fate.count(name) for name in ("fund", "revisit", "wait", "drop")}
     value: dict[str, Any] = {
@@ -140,14 +89,15 @@ def as_json(made: Any, written: list[str], check: Any = None) -> dict[str, Any]:
         "passes": made.passes,
         "rho": made.rho,
         "group_size": made.group_size,
-        "group_size_over_rho": made.sizes_over_rho,
         "prompts": fate,
         "audit_prompts": made.audit_prompts,
         "uniform": made.uniform,
         "fixed": made.fixed,
         "adaptive": made.adaptive,
         "saving": made.saving,
-        "saving_interval": made.saving_interval,
+        "saving_range_over_rho": made.saving_range,
+        "under_rho": made.under_rho,
+        "tries_by_solve_rate": tries_by_rate(made),
         "expected_silent_uniform": made.silent_uniform[0],
         "expected_silent_uniform_interval": made.silent_uniform[1],
         "expected_silent_planned": made.silent_fixed[0],
@@ -161,22 +111,3 @@ def as_json(made: Any, written: list[str], check: Any = None) -> dict[str, Any]:
     }
     result: dict[str, Any] = plain(value)
     return result
-
-
-_SHOWN = (2, 4, 8, 16, 32, 64)
-
-
-def _range(interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return "unknown"
-    return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f} %"
-
-
-def _columns(items: list[str]) -> str:
-    return "  ".join(items)
-
-
-def _wrap(text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, WIDTH)

@@ -7,7 +7,7 @@ import polars as pl
 
 from onedial.analysis.findings.log_tables import LogTables, collect
 from onedial.analysis.logs.schema import Log
-from onedial.analysis.planning.posterior import PromptCounts
+from onedial.analysis.planning.counts import PromptCounts
 from onedial.core.errors import DataError
 
 

@@ -1,8 +1,9 @@
-"""How many tries which prompt gets: beliefs about solve rates, allocators for training, and the planner."""
+"""How many tries each prompt should get: beliefs about solve rates, and the planner that spends a budget by them."""
 
 from __future__ import annotations
 
-from onedial.analysis.planning.planner import Plan, plan
-from onedial.analysis.planning.posterior import Beliefs, PromptCounts, believe
+from onedial.analysis.planning.counts import PromptCounts
+from onedial.analysis.planning.planner import BudgetPlan, plan
+from onedial.analysis.planning.posterior import Beliefs, believe
 
-__all__ = ["Beliefs", "Plan", "PromptCounts", "believe", "plan"]
+__all__ = ["Beliefs", "BudgetPlan", "PromptCounts", "believe", "plan"]

@@ -1,4 +1,4 @@
-"""Does the plan keep its word? The same plan from half of each prompt's tries, held against the other half."""
+"""A test of a plan on tries it has not seen: one from half of each prompt's tries, compared with the other half."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onedial.analysis.planning.planner import SIZES, Unit, plan
-from onedial.analysis.planning.posterior import PromptCounts
+from onedial.analysis.planning.counts import PromptCounts
+from onedial.analysis.planning.limits import Unit
+from onedial.analysis.planning.planner import SIZES, plan
+from onedial.core.errors import DataError
 from onedial.core.maths import dispersion
 
 FEWEST_PROMPTS = 100
+SELECTIVE = 0.8  # with more of the prompts funded, funding them is hardly a choice
 Shown = tuple[float, tuple[float, float], float]  # expected, 95 % interval, seen
 
 
@@ -18,19 +21,34 @@ Shown = tuple[float, tuple[float, float], float]  # expected, 95 % interval, see
 class HeldOut:
     """Silent shares of groups of `group_size` as the half-plan expects them and as the other half shows them.
 
-    `uniform` is over all `prompts` with enough tries, `planned` over the `funded` ones.
+    `uniform` is over all `prompts` with enough tries, `planned` over the `funded` ones, `again` over the
+    `silent_before` prompts whose first halves were all right or all wrong (None where there are none). Prompts never
+    or always solved that were removed from the table are missing there: then far fewer are silent again.
     """
 
     group_size: int
     prompts: int
     funded: int
     uniform: Shown
+    silent_before: int
     planned: Shown
+    again: Shown | None
+
+    @property
+    def share_funded(self) -> float:
+        """Share of the prompts that the half-plan funded."""
+        return self.funded / self.prompts
+
+    @property
+    def selective(self) -> bool:
+        """Whether the half-plan left out enough prompts for the comparison to test its choice of prompts."""
+        return self.share_funded <= SELECTIVE
 
     @property
     def kept(self) -> bool:
-        """Whether what was seen lies within both intervals."""
-        return all(low <= seen <= high for _, (low, high), seen in (self.uniform, self.planned))
+        """Whether what was seen lies within every interval."""
+        shown = (self.uniform, self.planned, *([self.again] if self.again else []))
+        return all(low <= seen <= high for _, (low, high), seen in shown)
 
 
 def held_out(
@@ -57,17 +75,26 @@ def held_out(
         groups=np.ones(len(k)),
         tokens=None if counts.tokens is None else counts.tokens[enough],
     )
-    made = plan(half, per_pass * enough.mean(), unit=unit, group_size=size, fixed_size=size, rho=rho, seed=seed)
+    try:
+        made = plan(half, per_pass * enough.mean(), unit=unit, group_size=size, fixed_size=size, rho=rho, seed=seed)
+    except DataError:  # half of a small budget may not buy a group
+        return None
     whole = rest >= size
     both = dispersion.unbiased_powers(left[whole], rest[whole], size)
-    silent, funded = both[0] + both[1], (made.tries > 0)[whole]
-    if not funded.any():
+    silent, funded = both[0] + both[1], made.tries > 0
+    if not funded[whole].any():
         return None
+    before = (right == 0) | (right == first)
+    again = None
+    if before[whole].any():
+        again = (*made.beliefs.silent_of(before, size, seed=seed), float(silent[before[whole]].mean()))
     uniform = made.beliefs.silent(size, new_prompts=False, seed=seed)
     return HeldOut(
         group_size=size,
         prompts=len(k),
-        funded=int((made.tries > 0).sum()),
+        funded=int(funded.sum()),
+        silent_before=int(before.sum()),
         uniform=(*uniform, float(silent.mean())),
-        planned=(*made.silent_fixed, float(silent[funded].mean())),
+        planned=(*made.silent_fixed, float(silent[funded[whole]].mean())),
+        again=again,
     )

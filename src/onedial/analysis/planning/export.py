@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from onedial.analysis.planning.planner import Plan
+from onedial.analysis.planning.planner import BudgetPlan
 from onedial.core.errors import DataError, nearest
 from onedial.core.plan_file import PLAN_VERSION
 
@@ -32,14 +32,14 @@ def parse_target(text: str) -> tuple[str, Path]:
     return kind, Path(path)
 
 
-def export(plan: Plan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
-    """Write the plan; `prompts` has prompt_id (text), prompt, answer, source per prompt.
+def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
+    """Write the plan to a file; `prompts` has prompt_id (text), prompt, answer, source per prompt.
 
-    trl and verl get the funded prompts, one row each, with tries, weight and the believed solve rate; their trainer
-    takes one group size, `plan.group_size`. table gets every prompt by its id, whatever its fate (`table_of`), and
-    needs no texts. onedial gets the ids of the funded prompts with each one's own tries and, apart, of those to look at
-    again; texts where they are known; no weights, because its trainer would not use them. Raises DataError when the
-    texts that trl and verl need are not known.
+    trl and verl: the funded prompts, one record each, with tries, weight and the believed solve rate; these trainers
+    take one group size, `plan.group_size`. table: every prompt by its id (`table_of`); needs no texts. onedial: the
+    ids of the funded prompts with each one's own tries and, apart, those for a second look, with texts where they are
+    known; no weights, because its trainer would not use them. Raises DataError when the texts that trl and verl need
+    are not known, or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,7 +49,7 @@ def export(plan: Plan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
     return path
 
 
-def table_of(plan: Plan) -> pl.DataFrame:
+def table_of(plan: BudgetPlan) -> pl.DataFrame:
     """Per prompt: what is believed and what is planned."""
     a, b = plan.beliefs.beta()
     return pl.DataFrame(
@@ -68,7 +68,7 @@ def table_of(plan: Plan) -> pl.DataFrame:
     )
 
 
-def _onedial(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+def _onedial(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
     rows = table_of(plan).join(prompts.select("prompt_id", "prompt"), on="prompt_id", how="left", maintain_order="left")
     asked = rows.filter(pl.col("adaptive_tries") > 0).select("prompt_id", "prompt", tries="adaptive_tries")
     unsure = rows.filter((pl.col("adaptive_tries") == 0) & (pl.col("fate") == "revisit")).select("prompt_id", "prompt")
@@ -82,11 +82,11 @@ def _onedial(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _table(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+def _table(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
     _write(table_of(plan), path)
 
 
-def _trl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+def _trl(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
     rows = _funded(plan, prompts).select(
         "prompt", "answer", "source", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
     )
@@ -102,7 +102,7 @@ def _write(rows: pl.DataFrame, path: Path) -> None:
     writers[path.suffix](path)
 
 
-def _verl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
+def _verl(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
     rows = _funded(plan, prompts).with_row_index("index")
     extra = pl.struct(
         pl.lit("train").alias("split"), "index", "prompt_id", "tries", "adaptive_tries", "weight", "solve_rate"
@@ -117,7 +117,7 @@ def _verl(plan: Plan, prompts: pl.DataFrame, path: Path) -> None:
     ).write_parquet(path)
 
 
-def _funded(plan: Plan, prompts: pl.DataFrame) -> pl.DataFrame:
+def _funded(plan: BudgetPlan, prompts: pl.DataFrame) -> pl.DataFrame:
     """The funded prompts with their texts, in the order of the plan."""
     funded = table_of(plan).filter(pl.col("fate") == "fund")
     rows = funded.join(prompts, on="prompt_id", how="left", maintain_order="left")

@@ -56,7 +56,9 @@ class LikelihoodRegion:
         """
         h = np.broadcast_to(np.asarray(values, dtype=np.float64), self.points.shape)
         w = np.broadcast_to(np.asarray(given, dtype=np.float64), self.points.shape)
-        best = float((h * w) @ self.mass / (w @ self.mass))
+        w = w / w.max()
+        base = self.mass if w @ self.mass > 1e-9 else np.ones_like(self.mass)
+        best = float((h * w) @ base / (w @ base))
         reached = h[w > 0]
         return self._end(h, w, best, float(reached.min())), self._end(h, w, best, float(reached.max()))
 

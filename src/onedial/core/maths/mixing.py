@@ -139,9 +139,8 @@ def beta_with_ends(cells: Cells, *, survivors_only: bool = False) -> Mixing:
             return -float(cells.count @ _truncated(cells, points, _beta_mass(points, a, b)))
         ends = np.exp([*theta[2:], 0.0]) / np.exp([*theta[2:], 0.0]).sum()
         inner = ends[2] * np.exp(betaln(cells.k + a, cells.n - cells.k + b) - betaln(a, b) - kernel)
-        all_wrong = np.where(cells.k == 0, np.exp(-kernel), 0.0)
-        all_right = np.where(cells.k == cells.n, np.exp(-kernel), 0.0)
-        return -float(cells.count @ np.log(np.maximum(inner + ends[0] * all_wrong + ends[1] * all_right, 1e-300)))
+        outer = ends[0] * (cells.k == 0) + ends[1] * (cells.k == cells.n)
+        return -float(cells.count @ np.log(np.maximum(inner + outer, 1e-300)))
 
     start = np.array([0.0, 0.0]) if survivors_only else np.array([0.0, 0.0, -2.0, -2.0])
     bounds = [(-4.0, 5.0)] * 2 + [(-12.0, 6.0)] * (0 if survivors_only else 2)

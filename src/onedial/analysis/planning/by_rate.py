@@ -1,0 +1,53 @@
+"""A plan over the solve rate: how many tries it gives to easy, middling and hard prompts, and the sources' own rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onedial.analysis.planning.planner import BudgetPlan
+
+EDGES = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+_LEAST = 1e-3  # solve rates nearer to 0 or 1 count as this far from it in the rule 1/(pq)
+
+WHY = (
+    "The rule of arXiv:2607.00152, tries in proportion to 1/(p(1 − p)), brings every prompt's normalized gradient "
+    "equally near its limit, so it spends most on prompts that hardly ever split; the plan maximizes the expected "
+    "utility of a rollout and leaves those for later."
+)
+
+
+@dataclass(frozen=True)
+class RateBand:
+    """Prompts whose believed solve rate lies in [low, high), and their mean tries per pass under three rules.
+
+    mixed    mean chance that a group of the plan's size is mixed
+    fixed    tries of the plan with one group size
+    own      tries of the plan with an own number for each prompt
+    inverse  tries in proportion to 1/(p(1 − p)), with as many rollouts in all as `fixed`
+    """
+
+    low: float
+    high: float
+    prompts: int
+    mixed: float
+    fixed: float
+    own: float
+    inverse: float
+
+
+def tries_by_rate(plan: BudgetPlan) -> tuple[RateBand, ...]:
+    """The plan by bands of the believed solve rate; bands without a prompt are left out."""
+    rate = plan.beliefs.mean()
+    band = np.clip(np.searchsorted(EDGES, rate, side="right") - 1, 0, len(EDGES) - 2)
+    inside = np.clip(rate, _LEAST, 1 - _LEAST)
+    inverse = 1 / (inside * (1 - inside))
+    inverse *= plan.tries.sum() / inverse.sum()
+    mixed = plan.beliefs.mixed(plan.group_size)
+    found = []
+    for i in np.unique(band):
+        mine = band == i
+        means = (float(x[mine].mean()) for x in (mixed, plan.tries, plan.adaptive_tries, inverse))
+        found.append(RateBand(EDGES[i], EDGES[i + 1], int(mine.sum()), *means))
+    return tuple(found)
