@@ -105,7 +105,7 @@ def test_summary_fits_80_columns_and_is_plain_in_a_pipe(
         copied = line.strip().startswith(("onedial ", "·", "/")) or str(tmp_path) in line
         assert len(line) <= 80 or copied, line
     assert "\x1b" not in text
-    for section in ("What this log can tell", "Groups by what they could teach", "Figures", "Findings", "Next"):
+    for section in ("What this log can tell", "Groups by their rewards", "Figures", "Findings", "Next"):
         assert section in text
 
 
@@ -206,7 +206,7 @@ def test_formats_are_listed_with_what_each_cannot_show(capsys: pytest.CaptureFix
 def test_rates_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make.lines(tmp_path / "a.jsonl", [{"problem": f"p{k}", "pass_rate": k / 8} for k in range(9)])
     text = as_text(capsys, path)
-    assert "Prompts by their tries (9)" in text and "expected silent share at group size" in text
+    assert "9 prompts" in text and "Groups of 8 as these solve rates" in text and "silent groups expected" in text
     assert "inferred, not given: 8" in text
 
 

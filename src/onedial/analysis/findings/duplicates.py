@@ -47,7 +47,9 @@ def duplicates(tables: LogTables) -> Measurement | str:
         value=share,
         interval=bootstrap_ratio(per.get_column("repeats"), per.get_column("n")),
         headline=f"{percent(share, 1)} of rollouts repeat another of their group word for word.",
-        advice="Raise the temperature, or deduplicate before spending tries." if much else "",
+        advice="Raise the temperature, or deduplicate before spending tries."
+        if much and not tables.log.is_evaluation
+        else "",
         method="bootstrap over prompts" + (f"; one group in {step} was read" if step > 1 else ""),
         importance=0.05 + 0.5 * share,
         tables=(Table("Repeats by kind of group", ("groups", "number", "repeats"), rows, ("", "", "share")),),

@@ -72,8 +72,13 @@ def expected_kinds(tables: LogTables, size: int) -> dict[str, KindShare]:
 
 
 def expected_silent_shares(tables: LogTables) -> dict[int, KindShare]:
-    """Group size → expected silent share, at 2, 4, … 64 and the size asked for, as far as the tries allow."""
-    sizes = sorted({*GROUP_SIZES, tables.group_size})
+    """Group size → expected silent share, at 2, 4, … 64, the size asked for and the tries of a visit where all have the
+    same number, as far as the tries allow; {} where rewards are graded, so that verdicts do not decide on silence."""
+    if tables.graded:
+        return {}
+    tries = tables.visits.get_column("n")
+    same = {int(tries[0])} if len(tries) and tries.min() == tries.max() and tries[0] > 1 else set()
+    sizes = sorted({*GROUP_SIZES, tables.group_size, *same})
     return {size: kinds["silent"] for size in sizes if (kinds := expected_kinds(tables, size))}
 
 

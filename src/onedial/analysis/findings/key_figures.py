@@ -13,7 +13,7 @@ Definitions
     expected_silent_share  silent share of groups of size G drawn from the tries of each visit, see `expected`
 
 In a rate table each row stands for one group of its n tries in the shares; `expected_groups` holds the shares of groups
-of the training size. Intervals are 95 %, with prompts as units.
+of the training size, and the mean reward is the mean over prompts. Intervals are 95 %, with prompts as units.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _of_rates(tables: LogTables, withheld: Reasons) -> Figures:
     sums = (expr.sum().alias(kind) for kind, expr in kinds.items())
     per = known.group_by("prompt_id").agg(*sums, rate.sum(), pl.len().alias("rows"))
     names = {name: kind for name, kind in SHARE_OF.items() if kind != "other"}
-    rows = per.get_column("rows")
+    rows, mean = per.get_column("rows"), per.get_column("rate") / per.get_column("rows")
     return {
         "rollouts": int(known.get_column("n").sum()) if has_n else None,
         "unusable": len(tables.rates) - len(known),
@@ -206,8 +206,8 @@ def _of_rates(tables: LogTables, withheld: Reasons) -> Figures:
         **{name: int(per.get_column(kind).sum()) / len(known) for name, kind in names.items()},
         "silent_other_share": None,
         "share_intervals": {n: _listed(clustered_wilson(per.get_column(kind), rows)) for n, kind in names.items()},
-        "mean_reward": float(per.get_column("rate").sum()) / len(known),
-        "mean_reward_interval": _listed(bootstrap_ratio(per.get_column("rate"), rows)),
+        "mean_reward": float(mean.sum()) / len(mean),
+        "mean_reward_interval": _listed(bootstrap_ratio(mean, [1] * len(mean))),
         "right_means": "the table says how often each prompt was solved",
         "tokens_generated": None,
         "tokens_silent": None,

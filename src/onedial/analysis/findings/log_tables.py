@@ -111,6 +111,12 @@ class LogTables:
         return len(counts) > 0 and counts.null_count() < len(counts) and self.marks.exact
 
     @cached_property
+    def graded(self) -> bool:
+        """Whether some group is mixed by its rewards and unanimous by its verdicts (partial credit)."""
+        both = pl.col("c").is_between(1, pl.col("n") - 1)
+        return bool(self.shared.select(((pl.col("kind") == "mixed") & ~both).any()).item())
+
+    @cached_property
     def counts(self) -> pl.DataFrame:
         """Prompts with a known k and n ≥ 1."""
         return self.prompts.filter(pl.col("k").is_not_null() & (pl.col("n") > 0))

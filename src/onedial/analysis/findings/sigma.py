@@ -92,7 +92,9 @@ def _measured(
         value=mean,
         interval=interval,
         headline=f"Mean σ̂ of groups{of_size} is {mean:.3f} of at most 0.5; among mixed groups it is {of_mixed:.3f}.",
-        advice="Move tries to prompts whose groups are mixed; σ̂ = ½ is an even split." if mean < 0.2 else "",
+        advice="Move tries to prompts whose groups are mixed; σ̂ = ½ is an even split."
+        if mean < 0.2 and not of_size
+        else "",
         method="bootstrap over prompts",
         importance=0.4,
         plots=(

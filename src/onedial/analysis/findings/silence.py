@@ -86,7 +86,7 @@ def silent_share(tables: LogTables) -> Measurement | str:
     kinds, total = tables.kind_shares, len(tables.shared)
     silent = kinds["silent"]
     shown = [kind for kind in SHARED_KINDS if kind != "other" or kinds[kind].count]
-    whole, parts = percent_parts([kinds[kind].share for kind in shown if kind != "mixed"])
+    whole, parts = percent_parts([kinds[kind].share for kind in shown if kind != "mixed"], 1)
     words = [f"{part} {GROUP_KINDS[k].label}" for part, k in zip(parts, shown[1:], strict=True)]
     headline = f"{whole} of {total:,} groups were silent: {', '.join(words)}."
     if tables.log.coverage.survivors_only is None:

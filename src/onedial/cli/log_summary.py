@@ -1,0 +1,198 @@
+"""The summary that `onedial inspect` prints: every line is a view of one `Analysis`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onedial.analysis.findings.finding import percent_parts
+from onedial.analysis.logs import ALIASES, FORMATS
+from onedial.analysis.logs.readers.common import count_of
+from onedial.cli.terminal import Bar, Terminal, span_of
+
+if TYPE_CHECKING:
+    from onedial.analysis import Analysis
+    from onedial.analysis.findings import Finding
+
+FINDINGS_SHOWN, BROKEN_SHOWN = 6, 5
+KIND_SHARES = {
+    "mixed": "mixed_share",
+    "right": "silent_right_share",
+    "wrong": "silent_wrong_share",
+    "other": "silent_other_share",
+}
+
+Figures = Mapping[str, Any]
+
+
+def print_summary(terminal: Terminal, path: Path, analysis: Analysis) -> None:
+    """What the log is and can tell, shares, figures, findings, what is withheld, broken places, what to do next."""
+    figures = analysis.figures
+    terminal.write(str(path), style="bold", indent=0)
+    terminal.write(describe_log(figures), indent=0)
+    _print_coverage(terminal, figures)
+    _print_shares(terminal, figures)
+    _print_figures(terminal, figures)
+    _print_by_tries(terminal, figures)
+    _print_findings(terminal, analysis.findings)
+    _print_withheld(terminal, figures["withheld"])
+    _print_broken(terminal, figures)
+    _print_next(terminal, path, figures)
+
+
+def describe_log(figures: Figures) -> str:
+    """Format, prompts, rollouts and groups in one line."""
+    name, rates = figures["format"], figures["kind"] == "rates"
+    form = FORMATS.get(name) or FORMATS.get(ALIASES.get(name, ""))
+    words = [form.title if form else name]
+    prompts = [] if figures["prompts"] is None else [count_of(figures["prompts"], "prompt")]
+    words += prompts if rates else []
+    if figures["rollouts"] is not None:
+        words.append(count_of(figures["rollouts"], "rollout"))
+    if not rates:
+        if figures["groups"] is not None:
+            sizes = [int(size) for size in figures["group_sizes"] or {}]
+            span = f" of {sizes[0]}" if len(sizes) == 1 else f" of {min(sizes)} to {max(sizes)}" if sizes else ""
+            words.append(count_of(figures["groups"], "group") + span)
+        words += prompts
+    return " · ".join(words)
+
+
+def _print_coverage(terminal: Terminal, figures: Figures) -> None:
+    coverage = figures["coverage"]
+    terminal.head("What this log can tell")
+    notes = []
+    if coverage["survivors_only"] is None:
+        notes.append("This format may have dropped silent groups before logging; the rows cannot tell.")
+    if figures["kind"] == "rates":
+        notes.append("One solve rate per row: which prompts are solved how often, but no answers and no lengths.")
+    elif coverage["group_identity"] == "given":
+        notes.append("Groups are named by the log.")
+    for note in [*notes, *coverage["notes"]]:
+        terminal.write(note, mark="· ")
+
+
+def _print_shares(terminal: Terminal, figures: Figures) -> None:
+    """The kinds of groups: those of the log, or those expected of groups drawn from the tries of a rate table."""
+    if figures["kind"] == "rates":
+        shares = figures.get("expected_groups")
+        if shares is None:
+            return
+        intervals, size = shares["intervals"], shares["size"]
+        terminal.head(f"Groups of {size} as these solve rates would give them")
+    else:
+        shares, intervals = figures, figures.get("share_intervals", {})
+        if not figures["groups_in_shares"] or figures["mixed_share"] is None:
+            return
+        terminal.head(f"Groups by their rewards ({figures['groups_in_shares']:,})")
+    kinds = [kind for kind, name in KIND_SHARES.items() if shares.get(name) or (kind != "other" and name in shares)]
+    values = [shares[KIND_SHARES[kind]] for kind in kinds]
+    shown = percent_parts(values, 1)[1]
+    terminal.bars(
+        [
+            Bar(kind, share, text, intervals.get(KIND_SHARES[kind]))
+            for kind, share, text in zip(kinds, values, shown, strict=True)
+        ]
+    )
+    if ones := figures["groups_of_one"]:
+        verb = "has" if ones == 1 else "have"
+        terminal.write(f"{count_of(ones, 'more group')} {verb} fewer than two usable rollouts: no share counts them.")
+
+
+def _print_figures(terminal: Terminal, figures: Figures) -> None:
+    terminal.head("Figures")
+    mean, rates = figures["mean_reward"], figures["kind"] == "rates"
+    if mean is not None:
+        interval = figures.get("mean_reward_interval")
+        span = f" (95 %: {span_of(interval, scale=1, digits=3)})" if interval else ""
+        name = "mean solve rate" if rates else "mean reward"
+        terminal.write(f"{name} {mean:.3f}{span}; reward: {figures['coverage']['reward_is']}")
+    shaped = (figures.get("on_shaped_reward") or {}).get("silent_share")
+    if shaped is not None and shaped != figures["silent_share"]:
+        terminal.write(f"by the reward that trained (shaped), {100 * shaped:.1f} % of groups are silent")
+    if tokens := figures.get("tokens_generated"):
+        silent = figures["tokens_silent"]
+        more = f", {silent:,} of them in silent groups" if silent is not None else ""
+        terminal.write(f"{tokens:,} completion tokens{more}")
+    if figures["unusable"]:
+        what = "rows hold no rate" if rates else "rollouts are unusable (timeout, error, or no reward)"
+        terminal.write(f"{figures['unusable']:,} {what}: in no figure above")
+    if figures.get("rollouts_without_group"):
+        terminal.write(f"{figures['rollouts_without_group']:,} rollouts name no prompt or group: they are in no group")
+    if not rates and mean is not None:
+        terminal.write(f"right: {figures['right_means']}")
+
+
+def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
+    """pass@k and the expected silent share, side by side: both are about a number of tries."""
+    passes, silent = figures.get("pass_at_k") or {}, figures.get("expected_silent_share") or {}
+    sizes = sorted({*map(int, passes), *map(int, silent)})
+    if not sizes:
+        return
+    terminal.head("By the number of tries of a prompt (a group's size, or k)")
+    of_pass, of_silent = (figures.get(f"{name}_intervals", {}) for name in ("pass_at_k", "expected_silent"))
+    rows = [
+        (
+            f"{size:,}",
+            *_cells(passes.get(str(size)), of_pass.get(str(size))),
+            *_cells(silent.get(str(size)), of_silent.get(str(size))),
+        )
+        for size in sizes
+    ]
+    terminal.table(("tries", "pass@k", "95 %", "silent groups expected", "95 %"), rows, left=0)
+
+
+def _cells(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
+    return ("", "") if value is None else (f"{100 * value:.1f} %", span_of(interval))
+
+
+def _print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:
+    shown = [finding for finding in findings if not finding.withheld]
+    if not shown:
+        return
+    terminal.head("Findings, the biggest first")
+    for number, finding in enumerate(shown[:FINDINGS_SHOWN], start=1):
+        terminal.write(finding.title, style="bold", mark=f"{number}. ")
+        terminal.write(finding.headline, indent=5)
+        if finding.what_to_do:
+            terminal.write(finding.what_to_do, indent=5, mark="→ ")
+    if len(shown) > FINDINGS_SHOWN:
+        terminal.write(f"{len(shown) - FINDINGS_SHOWN} more, with plots, in the page: -o report.html")
+
+
+def _print_withheld(terminal: Terminal, reasons: Mapping[str, str]) -> None:
+    if not reasons:
+        return
+    terminal.head("Withheld, because the log cannot support it")
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        if name == "silent_other_share" and "silent_share" not in reasons:
+            continue  # a third kind that a table of rates cannot have
+        by_reason.setdefault(reason, []).append(name.replace("_", " ").replace("pass at k", "pass@k"))
+    for reason, names in by_reason.items():
+        terminal.write(f"{', '.join(names)}: {reason}", mark="· ")
+
+
+def _print_broken(terminal: Terminal, figures: Figures) -> None:
+    count = figures["broken_lines"]
+    if not count:
+        return
+    terminal.head(f"{count:,} broken {'place' if count == 1 else 'places'}, counted and left out")
+    for place in figures["broken"][:BROKEN_SHOWN]:
+        where = place["file"] + (f":{place['line']}" if place["line"] else "")
+        terminal.write(f"{where}: {place['reason']}", mark="· ")
+    if count > BROKEN_SHOWN:
+        terminal.write(f"and {count - BROKEN_SHOWN:,} more; --json lists the first {len(figures['broken'])}")
+
+
+def _print_next(terminal: Terminal, path: Path, figures: Figures) -> None:
+    terminal.head("Next")
+    name = shlex.quote(str(path))
+    if figures["format"] == "onedial":
+        terminal.command(f"onedial report {name}", "the plots and curves, and prompts to read")
+    else:
+        terminal.command(f"onedial inspect {name} -o report.html", "the plots, and prompts to read")
+    if figures["prompts"] and not figures["coverage"]["survivors_only"]:
+        terminal.command(f"onedial plan {name} --budget N", "group sizes and prompts for the next run")
