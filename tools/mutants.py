@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,6 +228,18 @@ def report(results: list[Result], targets: Iterable[str], seed: int) -> str:
     return "\n".join(lines)
 
 
+def run_part(args: argparse.Namespace, part: int) -> list[Result]:
+    """Every `args.jobs`-th change from number `part` on, in a copy of the checkout."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = copy_checkout(Path(folder))
+        os.environ["PYTHONPATH"] = str(copy / "src")
+        os.chdir(copy)
+        mutations = draw(copy, args.only, args.sample, args.seed)[part :: args.jobs]
+        results = measure(mutations, copy, args.longest)
+        os.chdir(ROOT)
+    return results
+
+
 def main() -> None:
     """Draws, runs, reports; exit code 1 below the goal."""
     parser = argparse.ArgumentParser(description="mutation testing of a random sample")
@@ -237,14 +250,11 @@ def main() -> None:
     )
     parser.add_argument("--longest", type=float, default=600, help="seconds for one set of tests (600)")
     parser.add_argument("--write", type=Path, default=REPORT, metavar="FILE")
+    parser.add_argument("--jobs", type=int, default=1, help="changes judged at a time (1), each job in its own copy")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = copy_checkout(Path(folder))
-        os.environ["PYTHONPATH"] = str(copy / "src")
-        os.chdir(copy)
-        mutations = draw(copy, args.only, args.sample, args.seed)
-        results = measure(mutations, copy, args.longest)
-        os.chdir(ROOT)
+    with ProcessPoolExecutor(args.jobs) as pool:
+        parts = [pool.submit(run_part, args, part) for part in range(args.jobs)]
+        results = sorted((result for part in parts for result in part.result()), key=lambda r: (r.module, r.line))
     args.write.write_text(report(results, args.only, args.seed), encoding="utf-8")
     share = sum(result.killed for result in results) / max(len(results), 1)
     print(f"{share:.0%} of {len(results)} killed; survivors are listed in {args.write}")
