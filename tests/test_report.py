@@ -6,14 +6,19 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
+from logs_data import make
 from onedial.analysis import analyze, logs
 from onedial.analysis.findings import collect
 from onedial.analysis.page import write_html
@@ -156,3 +161,110 @@ def test_report_command_on_a_log_that_is_none(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "x.jsonl").write_text("")
     assert main(["report", str(tmp_path / "x.jsonl")]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def page_of(path: Path) -> dict[str, Any]:
+    return dict(json.loads(Page(path.read_text("utf-8")).texts[1]))
+
+
+def finding(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(dict(finding) for finding in data["findings"] if finding["name"] == name)
+
+
+def test_length_bins_are_disjoint_and_none_is_empty(tmp_path: Path) -> None:
+    """By hand: 30 rollouts of lengths 1 to 10 and 20 of length 12, the limit: each length is in one bin."""
+    lengths = [*range(1, 11)] * 3 + [12] * 20
+    rows = [
+        {"prompt_id": f"p{i // 2}", "group_id": f"g{i // 2}", "outcome_reward": float(i % 2), "correct": bool(i % 2),
+         "completion_tokens": length, "prompt": "q", "completion": "a"} for i, length in enumerate(lengths)
+    ]  # fmt: skip
+    data = page_of(write_html(tmp_path / "a.html", analyze(rollout_log(rows))))
+    (plot,) = finding(data, "length_bias")["plots"]
+    bins = [tuple(map(int, re.fullmatch(r"(\d+)(?:–(\d+))?", label).groups(default="0"))) for label in plot["x"]]
+    bins = [(low, high or low) for low, high in bins]
+    assert bins[0][0] == 1 and bins[-1][1] == 12
+    assert all(high < after for (_, high), (after, _) in pairwise(bins))
+    assert None not in plot["series"][0]["y"]
+    held = [sum(low <= length <= high for length in lengths) for low, high in bins]
+    assert sum(held) == 50 and min(held) > 0
+
+
+def test_extrapolation_is_said_where_the_axis_reaches_it(tmp_path: Path) -> None:
+    for tries, said in ((16, True), (200, False)):
+        data = page_of(write_html(tmp_path / "a.html", analyze(rate_log([tries // 2, 1, 3], [tries] * 3))))
+        (plot,) = finding(data, "expected_silence")["plots"]
+        assert ("extrapolation" in plot["note"]) is said and max(plot["x"]) == 64
+
+
+def test_interval_of_the_dial_agrees_with_the_bootstrap(tmp_path: Path) -> None:
+    """Another method for the same interval: at α = 1 the delta method of the page is near the bootstrap's table."""
+    log = simulated(np.random.default_rng(5).beta(0.7, 0.9, 400), iterations=3)
+    found = finding(page_of(write_html(tmp_path / "a.html", analyze(log))), "algorithm_weights")
+    extra, rows = found["plots"][0]["extra"], {row[0]: np.array(row[1:]) for row in found["tables"][0]["rows"]}
+    squares = np.array(extra["spread"][extra["alphas"].index(1.0)])
+    totals = np.array(extra["counts"]) @ np.array(extra["sigma"])
+    share = totals / totals.sum()
+    reach = 1.96 * np.sqrt((1 - 2 * share) * squares + share**2 * squares.sum()) / totals.sum()
+    half = (rows["α = 1, high"] - rows["α = 1, low"]) / 2
+    assert reach == pytest.approx(half, rel=0.15)
+    assert extra["size"] == 8
+
+
+def test_drift_of_a_foreign_log_is_smoothed_with_bands(tmp_path: Path) -> None:
+    log = simulated(np.full(40, 0.7), size=4, iterations=14)
+    plot = finding(page_of(write_html(tmp_path / "a.html", analyze(log))), "drift")["plots"][0]
+    assert plot["title"] == "Kinds of groups" and len(plot["extra"]["smooth"][0]) == 14
+    for mean, low, high in zip(
+        plot["extra"]["smooth"][0], *(plot["series"][0][k] for k in ("low", "high")), strict=True
+    ):
+        assert 0 <= low < mean < high <= 1 and high - low < 0.4
+
+
+def test_the_page_says_of_a_log_what_the_terminal_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make.verl_v1(tmp_path / "verl", make.rollouts(2, iterations=3, prompts=6))
+    assert main(["inspect", str(folder), "-o", str(tmp_path / "page.html")]) == 0
+    screen = capsys.readouterr().out.split("What this log can tell\n")[1].split("\n\n")[0]
+    said = [" ".join(part.split()) for part in re.split(r"\n  · ", "\n" + screen) if part.strip()]
+    assert len(said) >= 2 and set(said) <= set(page_of(tmp_path / "page.html")["notes"])
+
+
+def first(run: Path) -> Path:
+    return min((run / "rollouts").glob("*.parquet"))
+
+
+def change(run: Path, **columns: pl.Expr) -> None:
+    for path in (run / "rollouts").glob("*.parquet"):
+        pl.read_parquet(path).with_columns(**columns).write_parquet(path)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "one file of zeros": lambda run: first(run).write_bytes(b"PAR1" + bytes(100)),
+    "every file junk": lambda run: [path.write_bytes(b"junk") for path in (run / "rollouts").glob("*")],
+    "one file of other columns": lambda run: pl.DataFrame({"a": [1, 2]}).write_parquet(first(run)),
+    "text for numbers": lambda run: change(run, reward=pl.lit("x"), iteration=pl.lit("y"), prompt=pl.lit(3)),
+    "lists for numbers": lambda run: change(run, reward=pl.concat_list("reward")),
+    "records for text": lambda run: change(run, level=pl.struct("reward", "outcome"), answer=pl.struct("reward")),
+    "nothing but nulls": lambda run: change(run, prompt=None, completion=None, outcome=None, iteration=None),
+    "impossible numbers": lambda run: change(run, advantage=pl.lit(float("inf")), completion_tokens=pl.lit(-5)),
+    "metrics.jsonl a folder": lambda run: ((run / "metrics.jsonl").unlink(), (run / "metrics.jsonl").mkdir()),
+    "no rollouts, run.toml junk": lambda run: (
+        shutil.rmtree(run / "rollouts"),
+        (run / "run.toml").write_bytes(b"\xff"),
+    ),
+    "no rollouts, run.toml foreign": lambda run: (
+        shutil.rmtree(run / "rollouts"),
+        (run / "run.toml").write_text("algorithm = 3"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_directory_gives_a_page_or_one_message(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", iterations=3, prompts=6)
+    DAMAGE[name](run)
+    code = main(["report", str(run), "-o", str(tmp_path / "page.html")])
+    said = capsys.readouterr().err
+    assert (code, (tmp_path / "page.html").exists()) in ((0, True), (2, False))
+    assert code == 0 or (said.startswith("onedial: ") and "run" in said and "Traceback" not in said)

@@ -144,7 +144,9 @@ def expected_silence(tables: LogTables) -> Measurement | str:
                     *_observed_series(tables, sizes),
                 ),
                 log_x=True,
-                note=f"beyond G = {most} (the most tries of a prompt) the curve is an extrapolation",
+                note=f"beyond G = {most} (the most tries of a prompt) the curve is an extrapolation"
+                if most < sizes[-1]
+                else "",
             ),
         ),
         tables=(Table("By group size", columns, rows, ("", *["share"] * 4, "")),),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -138,7 +140,12 @@ def _plots(tables: LogTables, table: pl.DataFrame) -> tuple[Plot, ...]:
     kinds = [kind for kind in SHARED_KINDS if table.get_column(kind).sum()]
     plots = [
         _lines(
-            "Kinds of groups", "share of groups", x, table, {kind: (GROUP_KINDS[kind].label, kind) for kind in kinds}
+            "Kinds of groups",
+            "share of groups",
+            x,
+            table,
+            {kind: (GROUP_KINDS[kind].label, kind) for kind in kinds},
+            trials=tables.log.kind != "rates",
         ),
         _lines("Mean outcome reward", "reward", x, table, {"reward": ("mean reward", "plain")}, unit="number"),
         _lines(
@@ -163,11 +170,18 @@ def _lines(
     columns: dict[str, tuple[str, str]],
     *,
     unit: str = "share",
+    trials: bool = False,
 ) -> Plot | None:
-    """A line plot of some columns; None when they hold nothing (or, for shares, only zeros)."""
+    """A line plot of some columns; None when they hold nothing (or, for shares, only zeros).
+
+    `extra["counts"]` holds the groups behind each point; `trials` says that the shares are of these groups.
+    """
     series = []
     for column, (name, role) in columns.items():
         values = tuple(v if v is not None and np.isfinite(v) else None for v in table.get_column(column).to_list())
         if any(values):
             series.append(Series(name, values, role))
-    return Plot("line", title, "iteration", y_label, x, tuple(series), unit=unit) if series else None
+    extra: dict[str, Any] = {"counts": table.get_column("groups").to_list()}
+    if trials:
+        extra["trials"] = True
+    return Plot("line", title, "iteration", y_label, x, tuple(series), unit=unit, extra=extra) if series else None

@@ -160,8 +160,10 @@ def _by_length(tables: LogTables) -> tuple[list[float] | None, list[tuple[float,
 
 
 def _accuracy_plot(tables: LogTables, edges: list[float], shares: list[tuple[float, float, float]]) -> Plot:
-    labels = tuple(f"{a:,.0f}–{b:,.0f}" for a, b in zip(edges[:-1], edges[1:], strict=True))[: len(shares)]
-    values, low, high = (tuple(None if np.isnan(s[i]) else s[i] for s in shares) for i in range(3))
+    # a bin holds the lengths above its lower edge, up to its upper one; the last is empty where many are the longest
+    bins = [(label, share) for label, share in zip(_bin_labels(edges), shares, strict=True) if not np.isnan(share[0])]
+    labels = tuple(label for label, _ in bins)
+    values, low, high = (tuple(None if np.isnan(s[i]) else s[i] for _, s in bins) for i in range(3))
     return Plot(
         "bars",
         "Share right by length of the answer",
@@ -170,6 +172,13 @@ def _accuracy_plot(tables: LogTables, edges: list[float], shares: list[tuple[flo
         labels,
         (Series("right", values, "right", low, high),),
     )
+
+
+def _bin_labels(edges: list[float]) -> list[str]:
+    """The whole lengths in each bin: "5–9", "10", "11–30"."""
+    lower = [int(edges[0]), *(int(edge) + 1 for edge in edges[1:-1])]
+    upper = [int(edge) for edge in edges[1:]]
+    return [f"{a:,}" if a >= b else f"{a:,}–{b:,}" for a, b in zip(lower, upper, strict=True)]
 
 
 def _aggregation_table(edges: list[float], unit: str) -> Table:

@@ -141,8 +141,8 @@ def _dial_plot(groups: Groups, grpo: Array, members: tuple[tuple[str, ...], ...]
             Series("groups", tuple(map(float, share)), "ghost"),
         ),
         members=members,
-        note="outlined: share of all groups in the bin, silent ones included",
-        extra=_levels(groups),
+        note="groups: share of all groups in the bin, silent ones included",
+        extra={**_levels(groups), **_spread(groups), "size": _commonest_size(groups)},
     )
 
 
@@ -203,6 +203,25 @@ def _drawn(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
 def _members(table: pl.DataFrame) -> tuple[tuple[str, ...], ...]:
     found = dict(table.group_by("bin").agg(pl.col("prompt_id").unique(maintain_order=True).head(SHOWN)).iter_rows())
     return tuple(tuple(found.get(i, ())) for i in range(BINS))
+
+
+def _commonest_size(groups: Groups) -> int:
+    sizes, where = np.unique(groups.n, return_inverse=True)
+    return int(sizes[np.bincount(where.reshape(-1), weights=groups.times).argmax()])
+
+
+def _spread(groups: Groups) -> dict[str, list[object]]:
+    """What the interval of each share needs at any α: per α of a grid, Σ over the prompts of a bin of their squared
+    weights, where a prompt's weight is the sum over its groups."""
+    alphas = [round(0.1 * i, 1) for i in range(21)]
+    bin_of_prompt = np.zeros(int(groups.prompt.max()) + 1, dtype=np.int64)
+    bin_of_prompt[groups.prompt] = groups.bin
+    squares: list[object] = []
+    for alpha in alphas:
+        weight = coefficient(groups.k, groups.n, Cells(alpha)) * groups.times
+        each = np.bincount(groups.prompt, weights=weight)
+        squares.append([float(f"{s:.6g}") for s in np.bincount(bin_of_prompt, weights=each**2, minlength=BINS)])
+    return {"alphas": [*alphas], "spread": squares}
 
 
 def _levels(groups: Groups) -> dict[str, list[object]]:

@@ -131,6 +131,18 @@ class Log:
         return self.format in EVALUATION_FORMATS
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the log can and cannot show, as sentences: what its kind implies, then what its reader found."""
+        general = []
+        if self.coverage.survivors_only is None:
+            general.append("This format may have dropped silent groups before logging; the rows cannot tell.")
+        if self.kind == "rates":
+            general.append("One solve rate per row: which prompts are solved how often, but no answers and no lengths.")
+        elif self.coverage.group_identity == "given":
+            general.append("Groups are named by the log.")
+        return (*general, *self.coverage.notes)
+
+    @property
     def components(self) -> tuple[str, ...]:
         """Names of the reward component columns in `frame`, prefix included."""
         return tuple(name for name in self.frame.collect_schema().names() if name.startswith(REWARD_PART))

@@ -8,7 +8,7 @@ number of groups behind them is logged.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,21 +183,49 @@ def _plot(curve: Curve, steps: Array, columns: Mapping[str, Array]) -> Plot | No
         return None
     pooled = max(1, -(-len(steps) // MOST_POINTS))
     points = [slice(i, i + pooled) for i in range(0, len(steps), pooled)]
-    width = len(points) / 40 if len(points) >= SMOOTHED_FROM else 0.0
+    width = _width(len(points))
     series, lines = [], []
     for line in shown:
         counts = columns[line.count] if line.count else np.ones(len(steps))
         values, weight = _pool(columns[line.key], counts, points)
-        mean, trials = smooth(values, weight, width)
-        low, high = _interval(mean, trials) if line.count else ((), ())
-        series.append(Series(line.name, _listed(values), line.role, low, high))
-        lines.append(_listed(mean))
+        one, smoothed = _smoothed(Series(line.name, _listed(values), line.role), weight, width, bool(line.count))
+        series.append(one)
+        lines.append(smoothed)
     x = tuple(float(steps[part][0]) for part in points)
     note = _note(pooled, width, bool(any(line.count for line in shown)))
     extra = {"smooth": lines} if width else {}
     return Plot(
         "line", curve.title, "iteration", curve.y_label, x, tuple(series), unit=curve.unit, note=note, extra=extra
     )
+
+
+def with_smooth(plot: Plot) -> Plot:
+    """A plot over iterations with its smoothed lines, weighted by the groups behind each point (`extra["counts"]`).
+
+    Where these groups are the trials of its shares (`extra["trials"]`) the lines get 95 % intervals. Other plots are
+    returned as they are.
+    """
+    counts = plot.extra.get("counts")
+    if plot.kind != "line" or counts is None:
+        return plot
+    width, trials = _width(len(plot.x)), bool(plot.extra.get("trials"))
+    parts = [_smoothed(series, np.array(counts, dtype=np.float64), width, trials) for series in plot.series]
+    extra = {"smooth": [smoothed for _, smoothed in parts]} if width else {}
+    note = "; ".join(filter(None, [plot.note, _note(1, width, trials)]))
+    return replace(plot, series=tuple(series for series, _ in parts), extra=extra, note=note)
+
+
+def _width(points: int) -> float:
+    """Width of the Gaussian window: a fortieth of the run; 0 for runs of a few iterations."""
+    return points / 40 if points >= SMOOTHED_FROM else 0.0
+
+
+def _smoothed(series: Series, counts: Array, width: float, trials: bool) -> tuple[Series, tuple[float | None, ...]]:
+    """The series, with intervals where `counts` are trials, and its smoothed values."""
+    values = np.array([np.nan if value is None else value for value in series.y], dtype=np.float64)
+    mean, effective = smooth(values, counts, width)
+    low, high = _interval(mean, effective) if trials else ((), ())
+    return replace(series, low=low, high=high), _listed(mean)
 
 
 def _note(pooled: int, width: float, interval: bool) -> str:

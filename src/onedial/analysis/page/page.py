@@ -11,6 +11,7 @@ from onedial import __version__
 from onedial.analysis.findings import Finding, LogTables, Plot
 from onedial.analysis.findings.finding import percent, plain
 from onedial.analysis.findings.log_tables import texts_of
+from onedial.analysis.page.curves import with_smooth
 from onedial.analysis.page.render import render
 from onedial.analysis.page.samples import sample_groups
 from onedial.analysis.result import Analysis
@@ -84,7 +85,7 @@ def page_data(
         "subtitle": _subtitle(tables),
         "facts": [plain(fact) for fact in [*heldout_facts(curves), *facts_of(tables, findings)]],
         "notes": [*notes, *_notes(tables)],
-        "findings": [_finding_data(finding, tables, bool(curves)) for finding in findings],
+        "findings": [_finding_data(finding, bool(curves)) for finding in findings],
         **_curve_sections(curves),
         "groups": groups,
         "groups_note": groups_note,
@@ -116,19 +117,11 @@ def _curve_sections(curves: Sequence[Plot]) -> dict[str, Any]:
     }
 
 
-def _finding_data(finding: Finding, tables: LogTables, has_curves: bool) -> dict[str, Any]:
+def _finding_data(finding: Finding, has_curves: bool) -> dict[str, Any]:
     """The finding as JSON values. A run's curves show what the finding "drift" draws, so there it has no plots."""
     elsewhere = finding.name == "drift" and has_curves and bool(finding.plots)
-    plots = () if elsewhere else tuple(_with_size(plot, tables) for plot in finding.plots)
+    plots = () if elsewhere else tuple(with_smooth(plot) for plot in finding.plots)
     return {**plain(replace(finding, plots=plots)), "elsewhere": elsewhere}
-
-
-def _with_size(plot: Plot, tables: LogTables) -> Plot:
-    """A dial plot with the commonest group size, for the curve of the expected weight."""
-    if plot.kind != "dial" or tables.shared.is_empty():
-        return plot
-    sizes = tables.shared.group_by("n").len().sort("len", "n", descending=True)
-    return replace(plot, extra={**plot.extra, "size": int(sizes.get_column("n")[0])})
 
 
 def facts_of(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
@@ -153,7 +146,7 @@ def facts_of(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
             facts.append(Fact(label, finding.value, finding.unit if finding.unit == "share" else ""))
     expected = by_name.get("expected_silence")
     if tables.log.kind == "rates" and expected is not None and not expected.withheld:
-        facts.append(Fact("Silent at G = 8", expected.value, "share", "expected"))
+        facts.append(Fact(f"Silent at G = {tables.group_size}", expected.value, "share", "expected"))
     return facts
 
 
@@ -165,7 +158,7 @@ def _subtitle(tables: LogTables) -> str:
 
 def _notes(tables: LogTables) -> list[str]:
     log = tables.log
-    notes = list(log.coverage.notes)
+    notes = list(log.notes)
     if log.coverage.reward_is:
         notes.append(f"Outcome reward: {log.coverage.reward_is}.")
     if log.broken_lines:

@@ -32,9 +32,11 @@ def without_rollouts(folder: Path) -> str:
         return ""
     try:
         row = tomllib.loads(path.read_text(encoding="utf-8"))["algorithm"]
-        name, source = row.get("name", row.get("row", "")), row["source"]
-    except (tomllib.TOMLDecodeError, KeyError, OSError):
+    except (ValueError, KeyError, OSError):  # a ValueError: no TOML, or no UTF-8
         return ""
+    if not isinstance(row, dict):
+        return ""
+    name, source = row.get("name", row.get("row", "")), row.get("source")
     if source not in ("dataset", "pairs"):
         return ""
     what = "pairs" if source == "pairs" else "demonstrations"

@@ -1,8 +1,8 @@
 // The dial α: the share of the total weight by difficulty, for any α between 0 and 2.
 //
 // A group weighs σ̂^(2−α). `extra.sigma` holds the values of σ̂, `extra.counts` per bin how many groups have each of
-// them; `extra.spread` (where the log allows) the sums of squared weights of prompts that an interval needs, per α of
-// `extra.alphas` and bin; `extra.size` the commonest group size.
+// them; `extra.spread` the sums of squared weights of prompts that an interval needs, per α of `extra.alphas` and bin;
+// `extra.size` the commonest group size.
 
 const SETTINGS = [["Dr. GRPO, RLOO", 0], ["GRPO, DAPO", 1], ["classes equal", 2]];
 
@@ -23,8 +23,8 @@ function dialReach(plot, alpha) {
   if (!spread) return null;
   const place = plot.extra.alphas.reduce((best, a, i) => (Math.abs(a - alpha) < Math.abs(plot.extra.alphas[best] - alpha) ? i : best), 0);
   const squares = spread[place], all = squares.reduce((a, b) => a + b, 0);
-  const total = dialTotals(plot, alpha).reduce((a, b) => a + b, 0);
-  return dialShares(plot, alpha).map((s, i) => (1.96 * Math.sqrt(Math.max(0, (1 - 2 * s) * squares[i] + s * s * all))) / total);
+  const total = dialTotals(plot, plot.extra.alphas[place]).reduce((a, b) => a + b, 0);
+  return dialShares(plot, plot.extra.alphas[place]).map((s, i) => (1.96 * Math.sqrt(Math.max(0, (1 - 2 * s) * squares[i] + s * s * all))) / total);
 }
 
 const dialReference = (alpha) => (alpha === 1 ? 0 : 1); // the setting drawn as an outline

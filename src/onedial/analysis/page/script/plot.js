@@ -26,9 +26,8 @@ function plotNode(plot) {
 
 // What to know of the drawing, and that a click lists prompts.
 function hintNode(plot) {
-  const note = plot.kind === "dial" ? "groups: share of all groups, silent ones included" : plot.note;
-  const click = plot.members.some((part) => part.length) && !note.includes("click") ? "click a bar to list its prompts" : "";
-  const text = [note, click].filter(Boolean).join("; ");
+  const click = plot.members.some((part) => part.length) && !plot.note.includes("click") ? "click a bar to list its prompts" : "";
+  const text = [plot.note, click].filter(Boolean).join("; ");
   return text ? make("div", { class: "small soft" }, text) : "";
 }
 
