@@ -1,6 +1,7 @@
 """Logs in every format, generated from a plain list of rollouts, and the figures of that list by dict loops.
 
-The writers below follow the trainers' own writers field by field; nothing here uses onedial.
+The writers below follow the trainers' own writers field by field; onedial's run folder is written by onedial's own
+writers, and nothing else here uses onedial.
 """
 
 from __future__ import annotations
@@ -376,42 +377,49 @@ def swift(folder: Path, rows: list[Row], *, twice: bool = False) -> Path:
 
 
 def onedial_run(folder: Path, rows: list[Row]) -> Path:
-    """The run folder of LOGSCHEMA: rollouts/000001.parquet …"""
+    """A run folder, rollouts/000001.parquet …, by the writers that training uses."""
+    from onedial.core.run_log import TrainingSignal, append_json, write_rollouts
+
+    folder.mkdir(parents=True, exist_ok=True)
     for step, part in by_iteration(rows).items():
-        parquet(
-            folder / "rollouts" / f"{step:06d}.parquet",
-            {
-                "schema_version": pa.array([1] * len(part), pa.int32()),
-                "iteration": pa.array([step] * len(part), pa.int32()),
-                "split": ["train"] * len(part),
-                "group_id": [f"{step:06d}-{row.prompt}" for row in part],
-                "prompt_id": [str(row.prompt) for row in part],
-                "source": ["arithmetic"] * len(part),
-                "level": [""] * len(part),
-                "prompt": [row.text for row in part],
-                "answer": [str(row.prompt + 1) for row in part],
-                "rollout_index": pa.array([row.index for row in part], pa.int32()),
-                "policy_version": pa.array([step] * len(part), pa.int32()),
-                "completion": [row.completion for row in part],
-                "token_ids": pa.array([[1] * row.tokens for row in part], pa.list_(pa.int32())),
-                "logps": pa.array([[-0.5] * row.tokens for row in part], pa.list_(pa.float32())),
-                "finish_reason": ["length" if row.tokens > 50 else "stop" for row in part],
-                "prompt_tokens": pa.array([11] * len(part), pa.int32()),
-                "completion_tokens": pa.array([row.tokens for row in part], pa.int32()),
-                "outcome": ["timeout" if row.error else "correct" if row.reward else "wrong" for row in part],
-                "correct": pa.array([None if row.error else bool(row.reward) for row in part], pa.bool_()),
-                "reward": pa.array([row.reward for row in part], pa.float64()),
-                "shaped_reward": pa.array([row.reward for row in part], pa.float64()),
-                "advantage": pa.array([0.0] * len(part), pa.float64()),
-                "parsed_answer": pa.array([None] * len(part), pa.string()),
-                "detail": [""] * len(part),
-                "reward_parts": [json.dumps({"answer": row.reward}) for row in part],
-                "fate": ["trained"] * len(part),
-            },
-        )
+        groups = [_group(step, members) for members in by_prompt(part).values()]
+        made = {
+            (group.id, rollout.index): TrainingSignal(rollout.verdict.reward, 0.0)
+            for group in groups
+            for rollout in group.usable
+        }
+        write_rollouts(folder, step, groups, {group.id: "trained" for group in groups}, made)
+    append_json(folder / "metrics.jsonl", {"iteration": 1, "reward_mean": 0.5, "correct_share": 0.5})
     (folder / "run.toml").write_text('name = "x"\n')
-    lines(folder / "metrics.jsonl", [{"iteration": 1, "reward_mean": 0.5, "correct_share": 0.5}])
     return folder
+
+
+def _group(step: int, rows: list[Row]) -> Any:
+    from onedial.core.types import Group, Prompt
+
+    prompt = Prompt(text=rows[0].text, answer=rows[0].prompt + 1, source="arithmetic")
+    rollouts = tuple(_rollout(step, row) for row in rows)
+    return Group(prompt, rollouts, iteration=step, position=step * 1000 + rows[0].prompt, prompt_tokens=(1,) * 11)
+
+
+def _rollout(step: int, row: Row) -> Any:
+    from onedial.core.types import Completion, Rollout, Verdict
+
+    finish = "length" if row.tokens > 50 else "stop"
+    completion = Completion((1,) * row.tokens, (-0.5,) * row.tokens, finish, step, row.completion)
+    if row.reward is None:
+        return Rollout(row.index, completion, Verdict(0.0, outcome="timeout"))
+    parts = {"answer": row.reward}
+    outcome = "correct" if row.reward else "wrong"
+    return Rollout(row.index, completion, Verdict(row.reward, bool(row.reward), outcome=outcome, parts=parts))
+
+
+def by_prompt(rows: list[Row]) -> dict[int, list[Row]]:
+    """The rows of each prompt, in order."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.prompt, []).append(row)
+    return found
 
 
 def table(rows: list[Row]) -> list[dict[str, Any]]:

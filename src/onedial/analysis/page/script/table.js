@@ -12,7 +12,7 @@ function tableNode(columns, rows) {
     const kind = numeric[j] ? "num" : isLong(text) ? "text" : null;
     return make("td", { class: kind, "data-column": columns[j], dir: numeric[j] ? null : "auto" }, make("span", {}, text));
   };
-  const head = columns.map((name, j) => make("th", { class: numeric[j] ? "num" : null, scope: "col" }, name));
+  const head = columns.map((name, j) => make("th", { class: [numeric[j] ? "num" : "", isLong(name) ? "text" : ""].join(" ").trim() || null, scope: "col" }, name));
   return make("div", { class: "scroll" }, make("table", { class: "columns-" + Math.min(columns.length, 9) },
     make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows.map((row) => make("tr", {}, row.map(cell))))));
 }
