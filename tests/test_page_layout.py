@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ MORE_LOGS: dict[str, Callable[[Path], object]] = {
     "nemo": lambda folder: make.nemo(folder, some_rollouts()),
     "open_instruct": lambda folder: make.open_instruct(folder, some_rollouts()),
 }
-TABLE = "deepscaler_solve_rate128.jsonl"
-MORE_TABLES = (
+TABLES = (
+    "deepscaler_solve_rate128.jsonl",
     "bigmath_digits_test_1000.jsonl",
     "dsr_sub_acc8_by_epoch.jsonl",
     "cruxeval_scored_codellama7b.json",
@@ -215,7 +216,14 @@ def test_logs_of_other_trainers_and_hostile_text(browser: Any, name: str, tmp_pa
     check_values(check_everywhere(browser, report(tmp_path / "log", tmp_path / "page.html")))
 
 
-@pytest.mark.parametrize("name", [TABLE, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_TABLES)])
+def test_a_small_rate_table(browser: Any, shared_data: Path, tmp_path: Path) -> None:
+    with (shared_data / TABLES[0]).open(encoding="utf-8") as lines:
+        (tmp_path / "rates.jsonl").write_text("".join(islice(lines, 400)), encoding="utf-8")
+    check_everywhere(browser, report(tmp_path / "rates.jsonl", tmp_path / "page.html"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
 def test_rate_tables(browser: Any, name: str, shared_data: Path, tmp_path: Path) -> None:
     check_everywhere(browser, report(shared_data / name, tmp_path / "page.html"))
 

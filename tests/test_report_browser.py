@@ -82,7 +82,7 @@ def test_click_on_a_bar_lists_its_prompts_and_leads_to_the_group(browser: Any, p
     with Opened(browser, path) as opened:
         card = opened.page.locator("#f-silent_share")
         bar = card.locator("rect.hot").nth(1)
-        assert bar.get_attribute("aria-label").startswith("all right. all right:")
+        assert bar.get_attribute("aria-label").startswith("all correct. ")
         bar.click()
         rows = card.locator(".listed li")
         wanted = opened.page.evaluate("DATA.findings.find(f => f.name === 'silent_share').plots[0].members[1].length")

@@ -68,7 +68,8 @@ function ghostBar(f, s, i, middle, width) {
 // The area over and under a bar that answers to the mouse and the keyboard; a click lists the prompts behind the bar.
 function target(plot, i, f, x, width, series, state, pick) {
   const members = plot.members[i] || [];
-  const lines = series.filter((s) => known(s.y[i])).map((s) => `${s.name}: ${show(s.y[i], plot.unit)}${bracketed(s.low[i], s.high[i], plot.unit)}`);
+  const named = (s) => (s.name === plot.x[i] ? "" : s.name + ": "); // a bar of one kind is called after it already
+  const lines = series.filter((s) => known(s.y[i])).map((s) => `${named(s)}${show(s.y[i], plot.unit)}${bracketed(s.low[i], s.high[i], plot.unit)}`);
   const said = members.length ? [...lines, "click: list prompts"] : lines;
   const tell = (event) => showTip(event, String(plot.x[i]), said);
   const chosen = (members.length ? " hot" : "") + (state.picked === i ? " picked" : "");
