@@ -149,6 +149,28 @@ def formats_page() -> str:
     )
 
 
+def findings_page() -> str:
+    """Every finding: what it measures, its definition, and why it matters."""
+    import pkgutil
+
+    from onedial.analysis import findings
+
+    specs = {}
+    for module in pkgutil.iter_modules(findings.__path__):
+        members = vars(importlib.import_module(f"{findings.__name__}.{module.name}")).values()
+        specs.update({spec.name: spec for spec in members if isinstance(spec, findings.Spec)})
+    parts = [
+        f"## {spec.title}\n\nName in JSON: {code(name)}; unit: {spec.unit}.\n\n{spec.definition}\n\n{spec.why}"
+        for name, spec in sorted(specs.items())
+    ]
+    return page(
+        "Findings",
+        "`onedial inspect` computes these from any log that supports them, each with a 95 % interval where one can be "
+        "given. One that the log does not support is withheld, with the reason.",
+        *parts,
+    )
+
+
 def tasks_page() -> str:
     """Every built-in task with its options."""
     from onedial.training.tasks.registry import TASKS, open_task
@@ -218,6 +240,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "rows": rows_page,
     "metrics": metrics_page,
     "formats": formats_page,
+    "findings": findings_page,
     "tasks": tasks_page,
     "commands": commands_page,
 }
