@@ -165,4 +165,6 @@ def test_the_output_shown_is_what_the_command_prints(path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     text = path.read_text(encoding="utf-8")
+    shown = [block["shown"] for block in OUTPUTS.MARK.finditer(text)]
+    assert len(shown) == text.count("<!-- output: ") and all(block.strip() for block in shown)
     assert text == OUTPUTS.renewed(text), f"{path.name} shows an old output; run: {REFERENCE.COMMAND}"

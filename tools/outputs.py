@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MARK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n+```text\n)(?P<shown>.*?)(\n```)", re.DOTALL)
+MARK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n+```text\n)(?P<shown>(?:(?!```)[^\n]*\n)*?)(```)")
 
 
 def output_of(command: str) -> str:
@@ -39,7 +39,7 @@ def output_of(command: str) -> str:
 
 def renewed(text: str) -> str:
     """The document with every marked output as its command prints it now."""
-    return MARK.sub(lambda found: found[1] + output_of(found["command"]) + found[4], text)
+    return MARK.sub(lambda found: f"{found[1]}{output_of(found['command'])}\n{found[4]}", text)
 
 
 def main() -> None:
