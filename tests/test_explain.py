@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from maths_batches import make_group
+from maths_batches import batch_of, make_group
 from onedial.cli.main import main
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
@@ -29,7 +29,6 @@ from onedial.core.maths.aggregate import AGGREGATES
 from onedial.core.maths.preference import pair_loss
 from onedial.core.maths.surrogate import clipped_tokens
 from onedial.evidence.explainer import page_data
-from onedial.training.trainer.packing import pack
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to drive a browser")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -166,7 +165,7 @@ def library_weights(aggregate: str, lengths: list[int], budget: int) -> list[flo
 def one_group(lengths: list[int], correct: list[bool] | None = None) -> Batch:
     """A packed batch of one group whose answers have these lengths."""
     rewards = [float(verdict) for verdict in correct or [True] * len(lengths)]
-    return pack(ALGORITHMS["naive_grpo"], [make_group(rewards, lengths=lengths)], max_new_tokens=4000).batch
+    return batch_of(ALGORITHMS["naive_grpo"], [make_group(rewards, lengths=lengths)])
 
 
 @pytest.mark.parametrize("draw", range(POSITIONS))

@@ -36,8 +36,10 @@ TARGETS = (
 SENSELESS = re.compile(r"_(BitXor|LShift|RShift|IsNot|Is)(_|$)|Operator_Bit|_Bit(And|Or)$")
 SENSIBLE = re.compile(r"_BitAnd_BitOr$|_BitOr_BitAnd$|_Is_IsNot$|_IsNot_Is$")
 MOST_FILES = 4
-# Tests of the documents and of the source's shape judge no behaviour; the others here take minutes.
-APART = re.compile(r"test_(bench|documents|examples|house|imports|kill|peers_\w+|reference_pages|tutorials)\.py")
+# Tests of the documents and of the source's shape judge no behaviour; the others here take minutes, or a browser.
+APART = re.compile(
+    r"test_(bench|documents|examples|explain|house|imports|kill|peers_\w+|reference_pages|tutorials)\.py"
+)
 GOAL = 0.85
 
 
