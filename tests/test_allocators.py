@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onedial.core.errors import EngineError
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocators import Allocation, Dynamic, Fixed, UniformSchedule, fate_of
+from onedial.training.budget.allocators import Allocation, Dynamic, Fixed, UniformSchedule, status_of
 from onedial.training.rollout.collector import Collector
 from onedial.training.rollout.engine import Finished, Request, Sampling
 
@@ -48,7 +49,7 @@ def test_fixed_takes_the_next_prompts_and_keeps_what_the_row_keeps() -> None:
         (first, second), _ = play(Fixed(4, UniformSchedule(2), keep_mixed), ["right", "wrong", "mixed", "failed"], 2)
         assert {g.prompt.text for g in first.train} == trained
         assert {g.position for g in second.train} == {int(name[1]) + 4 for name in trained}
-        assert Counter(first.fates.values())["unusable"] == 1
+        assert Counter(first.statuses.values())["unusable"] == 1
 
 
 def test_dynamic_fills_the_batch_and_keeps_the_surplus() -> None:
@@ -77,21 +78,25 @@ def test_no_mixed_group_is_lost_and_refilling_is_bounded(
     allocator = Dynamic(prompts, UniformSchedule(2), limit, policy)
     allocations, generated = play(allocator, kinds, iterations)
     trained = [g.id for a in allocations for g in a.train]
-    waiting = [g.id for g in allocator.carried]
+    waiting = [g.id for g in allocator.surplus]
     mixed = [g.id for g in generated if g.mixed]
     assert sorted(trained + waiting) == sorted(mixed), "every mixed group trains exactly once or waits"
     assert all(len(a.train) <= prompts for a in allocations)
     assert Counter(g.iteration for g in generated).most_common(1)[0][1] <= max(int(limit * prompts), 1)
     for iteration, allocation in enumerate(allocations):
-        assert set(allocation.fates) == {g.id for g in generated if g.iteration == iteration}, "each is accounted for"
+        assert set(allocation.statuses) == {g.id for g in generated if g.iteration == iteration}, (
+            "each is accounted for"
+        )
         assert allocation.exhausted == (len(allocation.train) < prompts or (policy == "carry" and not allocation.train))
 
 
-def test_stopping_says_what_to_do() -> None:
-    """The message counts and names the remedies."""
+def test_stopping_keeps_every_group() -> None:
+    """B1. Oracle: by hand: of 8 prompts every fourth is mixed: 2 of 4 wanted, so nothing trains and both wait."""
     allocator = Dynamic(4, UniformSchedule(2), limit=2, on_exhausted="stop")
-    with pytest.raises(EngineError, match=r"8 prompts gave 0 mixed groups of the 4 wanted .*on_exhausted=train"):
-        play(allocator, ["wrong"], 1)
+    (allocation,), _ = play(allocator, ["wrong", "wrong", "right", "mixed"], 1)
+    assert allocation.exhausted and allocation.train == [] and allocation.surplus == 2
+    assert Counter(allocation.statuses.values()) == {"silent": 6, "carried": 2}
+    assert [group.position for group in allocator.surplus] == [3, 7]
 
 
 def test_state_survives_json() -> None:
@@ -100,7 +105,7 @@ def test_state_survives_json() -> None:
     first = Dynamic(2, UniformSchedule(2))
     play(first, kinds, 3)
     second = Dynamic(2, UniformSchedule(2))
-    second.restore(json.loads(json.dumps(first.state())), first.carried)
+    second.restore(json.loads(json.dumps(first.state())), first.surplus)
     assert [[g.id for g in a.train] for a in play(first, kinds, 3)[0]] == [
         [g.id for g in a.train] for a in play(second, kinds, 3)[0]
     ]
@@ -110,7 +115,7 @@ def test_unanimity_is_of_outcomes_not_of_rounding() -> None:
     """Named bugs: float unanimity and a mean inside (0, 1) (peers C4, C6): equal rewards are silent at any value."""
     third = Rollout(0, Completion((1,), (0.0,), "stop"), Verdict(0.1 + 0.2, correct=None))
     same = Group(Prompt("p"), (third,) * 7)
-    assert not same.mixed and fate_of(same, keep_mixed=True) == "silent"
+    assert not same.mixed and status_of(same, keep_mixed=True) == "silent"
     negative = Group(Prompt("p"), (third, Rollout(1, third.completion, Verdict(-1.0, correct=False))))
     assert negative.mixed
 
@@ -205,5 +210,33 @@ def test_recorded_groups_are_not_asked_of_the_engine() -> None:
     """A record of some groups is used as it is; the rest is generated; the answer is the same."""
     whole = collector(Fixed(5, UniformSchedule(4))).collect(iteration=1)
     record = {g.id: g for g in whole.groups[1:4]}
-    again = collector(Fixed(5, UniformSchedule(4)), recorded=record).collect(iteration=1)
-    assert again.replayed == 3 and again.groups == whole.groups
+    again = collector(Fixed(5, UniformSchedule(4)), finished_groups=record).collect(iteration=1)
+    assert again.reused == 3 and again.groups == whole.groups
+
+
+def test_a_finished_group_of_another_size_is_not_used() -> None:
+    """S18. Oracle: a group recorded with two of four rollouts is generated anew and equals the uninterrupted one."""
+    whole = collector(Fixed(3, UniformSchedule(4))).collect(iteration=1)
+    short = replace(whole.groups[1], rollouts=whole.groups[1].rollouts[:2])
+    again = collector(Fixed(3, UniformSchedule(4)), finished_groups={short.id: short}).collect(iteration=1)
+    assert again.reused == 0
+    assert [g.rollouts for g in again.groups] == [g.rollouts for g in whole.groups]
+
+
+class SlowPolls(LateJudge):
+    """Takes its time to answer."""
+
+    def poll(self) -> list[Any]:
+        time.sleep(0.01)
+        return super().poll()
+
+
+def test_waiting_for_verdicts_is_booked_as_waiting() -> None:
+    """B13. Oracle: the clock: an engine that writes at once and verdicts that come one in three polls of 10 ms."""
+    slow = replace(collector(Fixed(4, UniformSchedule(3))), verifiers=SlowPolls())
+    started = time.perf_counter()
+    collected = slow.collect(iteration=1)
+    took = time.perf_counter() - started
+    assert collected.generate_s + collected.verify_wait_s == pytest.approx(took, abs=0.05)
+    # 12 polls while the engine writes give 4 verdicts, the other 8 take 24 polls of waiting
+    assert collected.verify_wait_s >= 0.24 and collected.verify_wait_s > 1.5 * collected.generate_s

@@ -352,3 +352,12 @@ def test_critic_rows_need_no_group() -> None:
     batch, _ = add_gae(BARE, batch, torch.full((3,), 0.25), None, iteration=1)
     assert batch["advantage"].tolist() == pytest.approx([0.75, -0.25, -0.25])
     assert contributes(BARE, batch).all()
+
+
+def test_calibration_bins_hold_equally_many() -> None:
+    """S14. Oracle: by hand: 20 values in ten bins of two, neighbors exchanged in the outcomes: every bin's means agree.
+    A bin that took the next one's first value would not."""
+    values = torch.arange(20, dtype=torch.double)
+    outcome = values.view(10, 2).flip(1).flatten()
+    assert float(calibration_error(values, outcome)) == 0.0
+    assert float(calibration_error(values, values + 0.25)) == pytest.approx(0.25)

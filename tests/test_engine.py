@@ -145,7 +145,7 @@ def test_sampling_inverts_the_distribution(vocabulary: int, temperature: float, 
     logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(vocabulary)) * 2
     draws = 4000
     uniform = (torch.arange(draws, dtype=torch.double) + 0.5) / draws
-    tokens, logps = sample(logits.expand(draws, -1), uniform, temperature, top_k, top_p)
+    tokens, logps, _ = sample(logits.expand(draws, -1), uniform, temperature, top_k, top_p)
     kept = filter_scores(logits / temperature, top_k, top_p)
     expected = kept.softmax(-1)[0]
     frequency = torch.bincount(tokens, minlength=vocabulary).double() / draws
@@ -160,7 +160,7 @@ def test_top_p_keeps_the_smallest_sufficient_set() -> None:
     scores = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     for top_p, kept in ((0.8 - 1e-6, 2), (0.81, 3), (0.5 - 1e-6, 1), (0.99, 4)):
         assert int((filter_scores(scores, 0, top_p) > -torch.inf).sum()) == kept
-    token, logp = sample(scores, torch.tensor([0.7]), 1.0, 0, 0.79)
+    token, logp, unfiltered = sample(scores, torch.tensor([0.7]), 1.0, 0, 0.79)
     assert token.item() == 1 and logp.item() == pytest.approx(torch.tensor(0.3 / 0.8).log().item(), abs=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_uniform_of_one_never_picks_an_impossible_token() -> None:
     """Edge: the largest uniform below 1 lands on the last token with mass, though zeros follow it."""
     logits = torch.full((1, 1024), -torch.inf)
     logits[0, [3, 700]] = 0.0
-    token, _ = sample(logits, torch.tensor([1.0 - 2**-53], dtype=torch.double), 1.0, 0, 1.0)
+    token, *_ = sample(logits, torch.tensor([1.0 - 2**-53], dtype=torch.double), 1.0, 0, 1.0)
     assert token.item() == 700
 
 
@@ -177,3 +177,25 @@ def test_seeds_are_paths_not_sums() -> None:
     assert seed_of("a", 1) == 0xC01606FD5B9D7FB2
     assert seed_of(0, "rollout", 1) != seed_of(1, "rollout", 0)
     assert len({seed_of(run, index) for run in range(50) for index in range(50)}) == 2500
+
+
+def test_top_p_looks_at_each_row_for_itself() -> None:
+    """S8. Oracle: sorting: a peaked row and a flat one of 4,096 tokens, whose mass needs more than the 1,024 largest."""
+    flat = 0.1 * torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    peaked = flat.clone()
+    peaked[7] = 20.0
+    scores = torch.stack([peaked, flat])
+    kept = filter_scores(scores, 0, 0.9) > -torch.inf
+    for row, keeps in zip(scores, kept, strict=True):
+        ordered, places = row.softmax(0).sort(descending=True)
+        wanted = places[: int((ordered.cumsum(0) < 0.9).sum()) + 1]
+        assert set(keeps.nonzero().flatten().tolist()) == set(wanted.tolist())
+    assert int(kept[0].sum()) == 1 and int(kept[1].sum()) > 1024
+
+
+def test_greedy_logps_are_normalized() -> None:
+    """S20. Oracle: log_softmax at temperature 1 of the likeliest token, the first of equals."""
+    logits = torch.tensor([[1.0, 3.0, 3.0, -2.0], [0.5, 0.25, 0.0, 0.0]])
+    token, logp, unfiltered = sample(logits, torch.zeros(2), 0.0, 3, 0.5)
+    assert token.tolist() == [1, 0] and unfiltered is None
+    torch.testing.assert_close(logp, logits.log_softmax(-1)[[0, 1], [1, 0]])

@@ -103,7 +103,7 @@ def test_an_allocator_that_was_restored_asks_on_as_if_it_had_not_stopped(refill:
 
     first, second = made(), made()
     play(first, task, 4)
-    carried = first.carried if refill else []
+    carried = first.surplus if refill else []
     second.restore(json.loads(json.dumps(first.state())), carried)
     ahead, resumed = play(first, task, 4), play(second, task, 4)
     assert ahead == resumed

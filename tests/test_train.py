@@ -18,6 +18,7 @@ from onedial.core.errors import CheckpointError, EngineError, RunDirError
 from onedial.core.maths.loss import contributes
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
+from onedial.training.rollout.torch_engine import TorchEngine
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer import step as step_module
 from onedial.training.trainer.live_view import View
@@ -25,7 +26,7 @@ from onedial.training.trainer.loop import train
 from onedial.training.trainer.metrics import METRICS
 from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import learning_rate, update
-from train_tasks import Broken, Early, Impossible
+from train_tasks import Broken, Early, HalfImpossible, Impossible
 
 
 @pytest.fixture
@@ -118,6 +119,10 @@ def test_a_run_repeats_and_resumes_bit_for_bit(run: Run, row: str, tmp_path: Pat
     assert rollouts(run.out).equals(rollouts(half.out))
 
 
+def refuse_to_generate(self: Any, request: Any) -> None:
+    raise AssertionError("generated again")
+
+
 def test_paid_rollouts_are_not_generated_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the rollouts of an iteration were written: resuming reads them, and ends in the same weights."""
     train(run)
@@ -125,12 +130,7 @@ def test_paid_rollouts_are_not_generated_again(run: Run, monkeypatch: pytest.Mon
     shutil.rmtree(checkpoint.checkpoint_path(Path(run.out), 4))
     train(replace(run, iterations=2, out=run.out + "-two"))  # the state a kill in iteration 4 would have left
     shutil.copytree(checkpoint.checkpoint_path(Path(run.out + "-two"), 2), checkpoint.checkpoint_path(Path(run.out), 2))
-    from onedial.training.rollout.torch_engine import TorchEngine
-
-    def refuse(self: Any, request: Any) -> None:
-        raise AssertionError("generated again")
-
-    monkeypatch.setattr(TorchEngine, "submit", refuse)
+    monkeypatch.setattr(TorchEngine, "submit", refuse_to_generate)
     train(run, resume=True)
     assert same(weights(run.out), finished)
     assert rollouts(run.out).equals(wanted)
@@ -310,7 +310,7 @@ def test_broken_verifiers_never_become_rewards(run: Run) -> None:
 
 
 def test_exhaustion_policies(run: Run) -> None:
-    """Refilling is bounded: 'train' makes no step without signal, 'stop' says why and keeps the rollouts on disk."""
+    """Refilling is bounded, and 'train' makes no step without signal."""
     run = replace(run, task=Impossible(), iterations=2, refill_limit=2.0)
     start = Policy(run, run.model)
     train(run)
@@ -323,9 +323,32 @@ def test_exhaustion_policies(run: Run) -> None:
         torch.equal(stored[name], master)
         for name, master in zip(start.weights.names, start.weights.masters, strict=True)
     )
-    stopping = replace(run, out=run.out + "-stop", on_exhausted="stop")
-    with pytest.raises(EngineError, match=r"6 prompts gave 0 mixed groups of the 3 wanted"):
+
+
+def test_stopping_when_exhausted_keeps_the_rollouts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B1: "stop" writes the groups it generated before it raises. A resume reads them, does not generate them again,
+    and with on_exhausted="train" ends bit for bit as a run that had that setting from the start."""
+    run = replace(run, task=HalfImpossible(), iterations=2, refill_limit=1.0)
+    whole = replace(run, out=run.out + "-whole")
+    train(whole)
+    stopping = replace(run, on_exhausted="stop")
+    with pytest.raises(EngineError, match=r"3 prompts gave [12] mixed groups of the 3 wanted .*--resume .*train"):
         train(stopping)
+    frame = rollouts(run.out)
+    assert len(frame) == 12 and set(frame["iteration"]) == {1} and set(frame["fate"]) == {"carried", "silent"}
+    expected = rollouts(whole.out).filter(pl.col("iteration") == 1)
+    assert frame["token_ids"].to_list() == expected["token_ids"].to_list()
+
+    submit = TorchEngine.submit
+    monkeypatch.setattr(TorchEngine, "submit", refuse_to_generate)
+    with pytest.raises(EngineError, match="3 prompts gave"):
+        train(stopping, resume=True)
+    assert rollouts(run.out).equals(frame)
+    generated: list[Any] = []
+    monkeypatch.setattr(TorchEngine, "submit", lambda self, request: generated.append(request) or submit(self, request))
+    train(run, resume=True)
+    assert len(generated) == 3, "the second iteration alone"
+    assert same(weights(run.out), weights(whole.out)) and rollouts(run.out).equals(rollouts(whole.out))
 
 
 def test_views_and_metrics_agree(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

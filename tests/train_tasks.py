@@ -50,3 +50,14 @@ class Impossible(Early):
 def early(completions: list[str], **columns: object) -> list[float]:
     """`Early` as a reward function in TRL's style, for prompts that come from a file."""
     return [float(text[:1] != "" and ord(text[0]) < 80) for text in completions]
+
+
+@dataclass(frozen=True)
+class HalfImpossible(Early):
+    """Nothing is ever right on prompts with an odd number: their groups are silent."""
+
+    name: str = "half_impossible"
+
+    def verify(self, prompt: Prompt, completion: str) -> Verdict:
+        odd = int(prompt.plain.split()[1].rstrip(":")) % 2 == 1
+        return Verdict(0.0, correct=False, outcome="wrong") if odd else super().verify(prompt, completion)

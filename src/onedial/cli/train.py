@@ -23,7 +23,10 @@ ROW is a row of the table (onedial algorithms). Any setting below can stand in t
 --task.OPTION sets an option of the task, --algorithm.CELL a cell of the row."""
 
 DOTTED = ("task", "algorithm")
-RESUMABLE = ("iterations", "checkpoint_every", "keep_checkpoints", "eval_every", "threads", "track")
+RESUMABLE = (
+    "iterations", "checkpoint_every", "keep_checkpoints", "eval_every", "threads", "track", "on_exhausted",
+    "refill_limit",
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -65,7 +65,8 @@ class Algorithm:
     refill: bool = False  # sample further prompts until the batch is full of kept groups (DAPO)
     overlong: str = "none"  # truncated completions: leave in, leave out of the loss, or soft penalty
     overlong_buffer: int = 0  # tokens before the limit over which the penalty falls from 0 to −1
-    updates_per_iteration: int = 1  # optimiser steps on one round of rollouts
+    updates_per_iteration: int = 1  # mini-batches, one optimizer step each, that a round of rollouts is cut into
+    epochs_per_iteration: int = 1  # passes over a round of rollouts (PPO's K, GRPO's μ), cut anew each time
     group_size: int | None = None  # fixed by the row (2-GRPO); None: the run's
     positive_nll: float = 0.0  # weight of −mean log π over the tokens of correct completions (VAPO)
     sampler_correction: str = "none"  # correction of sampler≠trainer, exp(old_logp − engine_logp)
@@ -112,6 +113,7 @@ class Algorithm:
             ("kl_coef", self.kl_coef >= 0, "must not be negative; 0.001 to 0.05 is usual"),
             ("overlong_buffer", self.overlong_buffer >= 0, "must not be negative"),
             ("updates_per_iteration", self.updates_per_iteration >= 1, "must be at least 1"),
+            ("epochs_per_iteration", self.epochs_per_iteration >= 1, "must be at least 1; PPO's K"),
             ("group_size", self.group_size is None or self.group_size >= 1, "must be at least 1"),
             ("positive_nll", self.positive_nll >= 0, "must not be negative; 0.1 is VAPO's"),
             ("correction_cap", self.correction_cap > 0, "must be positive; 2 is usual"),
@@ -181,6 +183,16 @@ def contradictions(row: Algorithm) -> list[str]:
         (
             row.ratio_level != "token" and row.clip_dual is not None,
             "clip_dual bounds a token ratio; it needs ratio_level='token'",
+        ),
+        (
+            row.ratio_level == "none" and row.epochs_per_iteration > 1,
+            "epochs_per_iteration > 1 trains on old rollouts, which needs a ratio; set ratio_level='token' or "
+            "'sequence'",
+        ),
+        (
+            row.ratio_level == "none" and row.refill,
+            "refill lets surplus groups wait for a later policy, which needs a ratio; set ratio_level='token' or "
+            "'sequence', or refill=False",
         ),
         (
             row.ratio_level == "none" and row.updates_per_iteration > 1,

@@ -4,6 +4,7 @@
     ├── UserError                 the person can mend it; shown as one message, never as a traceback
     │   ├── ConfigError           a field, flag or algorithm row that is wrong or contradictory
     │   ├── DataError             a data set, log or model folder that does not hold what it must
+    │   ├── DivergenceError       a loss, gradient or log-probability that is not a finite number
     │   ├── RunDirError           a run directory that is taken, missing or half written
     │   └── MissingExtra          an optional package that is not installed
     ├── VerifierError             a verifier broke its contract (its crashes are verdicts, not this)
@@ -33,6 +34,10 @@ class ConfigError(UserError, ValueError):
 
 class DataError(UserError, ValueError):
     """Data that cannot be used: a missing column, a broken line, an empty prompt."""
+
+
+class DivergenceError(UserError):
+    """A loss, gradient or log-probability that is not a finite number: training has diverged."""
 
 
 class RunDirError(UserError):

@@ -1,7 +1,7 @@
-"""What a run writes: one parquet file of rollouts per iteration, and one JSON line of metrics.
+"""The files of a run: one parquet file of rollouts per iteration, and one JSON line of metrics.
 
-Every group is there, silent ones included. The rollouts of an iteration are on disk before its update begins, so
-a killed run has them and does not pay for them again.
+Every group is in them, silent ones included. The rollouts of an iteration are on disk before its update begins, so
+that a killed run does not have to generate them again.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),
         ("reward_parts", pa.string()),
         ("fate", pa.string()),
+        ("unfiltered_logps", pa.list_(pa.float32())),
     ]
 )
 
 
 @dataclass(frozen=True)
 class TrainingSignal:
-    """What the maths made of a rollout: its shaped reward and, where it trained, its advantage.
+    """The shaped reward of a rollout and, if its group trained, its advantage.
 
-    `in_loss` is False where it trained but was left out of the loss (overlong mask).
+    `in_loss` is False if its group trained and the rollout was left out of the loss (overlong="mask").
     """
 
     shaped_reward: float
@@ -74,11 +75,11 @@ def write_rollouts(
     directory: Path,
     iteration: int,
     groups: Sequence[Group],
-    fates: Mapping[str, str],
-    made: Mapping[tuple[str, int], TrainingSignal],
+    statuses: Mapping[str, str],
+    signals: Mapping[tuple[str, int], TrainingSignal],
 ) -> None:
     """Writes all groups generated in an iteration; atomic, so a reader never sees half a file."""
-    rows = [_record(group, rollout, fates, made) for group in groups for rollout in group.rollouts]
+    rows = [_record(group, rollout, statuses, signals) for group in groups for rollout in group.rollouts]
     path = rollout_file(directory, iteration)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +96,8 @@ def save_evaluated(path: Path, groups: Sequence[Group]) -> None:
 
     Raises DataError when the file cannot be written.
     """
-    fates = {group.id: "evaluated" for group in groups}
-    rows = [_record(group, rollout, fates, {}) for group in groups for rollout in group.rollouts]
+    statuses = {group.id: "evaluated" for group in groups}
+    rows = [_record(group, rollout, statuses, {}) for group in groups for rollout in group.rollouts]
     try:
         _write_rows([{**row, "split": "test"} for row in rows], path)
     except OSError as error:
@@ -116,17 +117,20 @@ def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _record(
-    group: Group, rollout: Rollout, fates: Mapping[str, str], made: Mapping[tuple[str, int], TrainingSignal]
+    group: Group,
+    rollout: Rollout,
+    statuses: Mapping[str, str],
+    signals: Mapping[tuple[str, int], TrainingSignal],
 ) -> dict[str, Any]:
     completion, verdict, prompt = rollout.completion, rollout.verdict, group.prompt
-    own = made.get((group.id, rollout.index))
-    fate = fates.get(group.id, "left")
+    own = signals.get((group.id, rollout.index))
+    status = statuses.get(group.id, "left")
     if not verdict.usable:
-        fate = "unusable"
+        status = "unusable"
     elif own is not None and not own.in_loss:
-        fate = "masked"
+        status = "masked"
     elif own is not None and own.advantage == 0 and not group.mixed:
-        fate = "silent"
+        status = "silent"
     return {
         "schema_version": SCHEMA_VERSION,
         "iteration": group.iteration,
@@ -154,7 +158,8 @@ def _record(
         "parsed_answer": verdict.answer,
         "detail": verdict.detail,
         "reward_parts": json.dumps(dict(verdict.parts)),
-        "fate": fate,
+        "fate": status,  # the name of the column in logs of version 0.1
+        "unfiltered_logps": completion.unfiltered_logps or None,
     }
 
 
@@ -181,7 +186,12 @@ def _group(rows: Sequence[Mapping[str, Any]]) -> Group:
 
 def _rollout(row: Mapping[str, Any]) -> Rollout:
     completion = Completion(
-        tuple(row["token_ids"]), tuple(row["logps"]), row["finish_reason"], row["policy_version"], row["completion"]
+        token_ids=tuple(row["token_ids"]),
+        logps=tuple(row["logps"]),
+        finish_reason=row["finish_reason"],
+        policy_version=row["policy_version"],
+        text=row["completion"],
+        unfiltered_logps=tuple(row.get("unfiltered_logps") or ()),
     )
     verdict = Verdict(
         reward=0.0 if row["reward"] is None else row["reward"],

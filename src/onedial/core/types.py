@@ -48,8 +48,9 @@ class Prompt:
 class Completion:
     """Tokens the policy wrote, the end-of-sequence token included when it stopped by itself.
 
-    `logps` are the engine's, in nats, of the distribution that was sampled from (temperature, top-p and
-    top-k applied). `policy_version` counts optimiser steps before the weights that wrote it.
+    `logps` are the engine's, in nats, of the distribution that was sampled from (temperature, top-p and top-k
+    applied). `unfiltered_logps` are those before top-p and top-k, at the same temperature; empty if neither was on.
+    `policy_version` counts optimizer steps before the weights that wrote it.
     """
 
     token_ids: tuple[int, ...]
@@ -57,6 +58,12 @@ class Completion:
     finish_reason: FinishReason
     policy_version: int = 0
     text: str = ""
+    unfiltered_logps: tuple[float, ...] = ()
+
+    @property
+    def policy_logps(self) -> tuple[float, ...]:
+        """Log-probabilities under the policy itself, which training compares with: before top-p and top-k."""
+        return self.unfiltered_logps or self.logps
 
     @property
     def truncated(self) -> bool:

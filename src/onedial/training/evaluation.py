@@ -10,7 +10,8 @@ from onedial.core.errors import DataError
 from onedial.core.maths.estimators import Estimate, by_level, maj_at_k, pass_at_k, share_interval
 from onedial.core.types import Group, Prompt
 from onedial.training.budget.allocators import Fixed, UniformSchedule
-from onedial.training.rollout.collector import Codec, Collector, Judge, Progress
+from onedial.training.lm.text import Text
+from onedial.training.rollout.collector import Collector, Progress, Verifiers
 from onedial.training.rollout.engine import Engine, Sampling
 
 
@@ -94,8 +95,8 @@ def evaluate_groups(groups: Sequence[Group], temperature: float) -> Evaluation:
 
 def generate_groups(
     engine: Engine,
-    codec: Codec,
-    judge: Judge,
+    text: Text,
+    verifiers: Verifiers,
     prompts: Sequence[Prompt],
     *,
     samples: int,
@@ -105,7 +106,7 @@ def generate_groups(
 ) -> list[Group]:
     """Judged completions, `samples` of each prompt."""
     allocator = Fixed(len(prompts), UniformSchedule(samples))
-    collector = Collector(engine, codec, judge, allocator, prompts.__getitem__, sampling, seed, progress=progress)
+    collector = Collector(engine, text, verifiers, allocator, prompts.__getitem__, sampling, seed, progress=progress)
     return collector.collect(0).groups
 
 

@@ -1,4 +1,4 @@
-"""Token weights: how the losses of tokens become one number, from counts of the whole optimiser step.
+"""Token weights: how the losses of tokens become one number, from counts of the whole optimizer step.
 
 With B sequences, N groups and T tokens in the step, |o_i| tokens in row i and T_g in its group:
 

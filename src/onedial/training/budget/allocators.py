@@ -1,7 +1,7 @@
-"""Which prompts get rollouts, and which groups train: the allocator of an iteration.
+"""Allocators decide which prompts get rollouts in an iteration, and which of the groups train.
 
-An allocator asks in rounds. The collector answers a round only when every group of it is judged, so what is asked
-next depends on results and never on timing, and a run can be repeated and resumed exactly.
+An allocator requests rollouts in rounds. The collector answers a round only when every group of it is judged, so the
+next round depends on results and never on timing, and a run can be repeated and resumed exactly.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from onedial.core.errors import EngineError
 from onedial.core.types import Group
 
-Fate = Literal["trained", "silent", "carried", "unusable", "left"]
+Status = Literal["trained", "silent", "carried", "unusable", "left"]
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,21 @@ class RolloutRequest:
 
 @dataclass
 class Allocation:
-    """The outcome of an iteration: groups to train on, and the fate of every group generated in it."""
+    """The outcome of an iteration: groups to train on, and the status of every group generated in it, by id.
+
+    `carried_in` counts the groups of `train` that earlier iterations generated, `surplus` the mixed groups that wait.
+    `exhausted`: the refill limit was reached before the batch was full.
+    """
 
     train: list[Group]
-    fates: dict[str, Fate]
-    carried_in: int = 0  # groups of `train` that earlier iterations had generated
+    statuses: dict[str, Status]
+    carried_in: int = 0
     exhausted: bool = False
+    surplus: int = 0
 
 
 class PromptSchedule(Protocol):
-    """Which prompts come next and how many rollouts each gets; a pure function of the position."""
+    """The order of prompts and the rollouts per prompt, as a pure function of the position in the data."""
 
     def next(self, position: int, count: int) -> tuple[list[RolloutRequest], int]:
         """The next `count` groups from a position on, and the position after the last."""
@@ -55,18 +59,18 @@ class UniformSchedule:
 
 
 class Allocator(Protocol):
-    """Decides what to sample and what to train on. `state` holds everything a resumed run needs."""
+    """Decides what to sample and what to train on. `state` returns everything that a resumed run needs."""
 
     def start(self, iteration: int) -> None:
         """Begins an iteration."""
         ...
 
     def ask(self) -> list[RolloutRequest]:
-        """The next round; empty when the iteration needs no more rollouts."""
+        """The next round of requests; empty when the iteration needs no more rollouts."""
         ...
 
     def answer(self, groups: Sequence[Group]) -> None:
-        """Takes the judged groups of the last round, in the order asked."""
+        """Takes the judged groups of the last round, in the order of the requests."""
         ...
 
     def finish(self) -> Allocation:
@@ -77,8 +81,8 @@ class Allocator(Protocol):
         """JSON values that `restore` takes."""
         ...
 
-    def restore(self, state: dict[str, Any], carried: Sequence[Group]) -> None:
-        """Takes a saved state and the groups it says were carried over."""
+    def restore(self, state: dict[str, Any], surplus: Sequence[Group]) -> None:
+        """Takes a saved state and the surplus groups that it names."""
         ...
 
 
@@ -98,21 +102,21 @@ class Fixed:
     def ask(self) -> list[RolloutRequest]:
         if self._groups is not None:
             return []
-        asks, self.position = self.schedule.next(self.position, self.prompts)
-        return asks
+        requests, self.position = self.schedule.next(self.position, self.prompts)
+        return requests
 
     def answer(self, groups: Sequence[Group]) -> None:
         self._groups = list(groups)
 
     def finish(self) -> Allocation:
         groups = self._groups or []
-        fates: dict[str, Fate] = {group.id: fate_of(group, self.keep_mixed) for group in groups}
-        return Allocation([group for group in groups if fates[group.id] == "trained"], fates)
+        statuses: dict[str, Status] = {group.id: status_of(group, self.keep_mixed) for group in groups}
+        return Allocation([group for group in groups if statuses[group.id] == "trained"], statuses)
 
     def state(self) -> dict[str, Any]:
         return {"position": self.position}
 
-    def restore(self, state: dict[str, Any], carried: Sequence[Group]) -> None:
+    def restore(self, state: dict[str, Any], surplus: Sequence[Group]) -> None:
         self.position = int(state["position"])
 
 
@@ -120,10 +124,10 @@ class Fixed:
 class Dynamic:
     """DAPO's dynamic sampling (arXiv:2503.14476, §3.2): mixed groups only, refilled until the batch is full.
 
-    What the paper leaves open is settled so that no paid rollout is lost: refilling is bounded by `limit` times the
-    batch; mixed groups beyond the batch wait for the next iteration, oldest first; when the bound is reached the
-    `on_exhausted` policy says what happens: "train" on the smaller batch, "carry" everything over and skip the
-    update, or "stop" with an error.
+    The paper leaves some cases open; here no generated rollout is lost. Refilling is bounded by `limit` times the
+    batch. Mixed groups beyond the batch are surplus and wait for the next iteration, oldest first. When the bound is
+    reached, `on_exhausted` decides: "train" on the smaller batch, "carry" everything over and skip the update, or
+    "stop": nothing trains, and the trainer ends the run once the rollouts are saved.
     """
 
     prompts: int
@@ -132,66 +136,60 @@ class Dynamic:
     on_exhausted: str = "train"
     position: int = 0
     mixed_rate: float = 0.5  # running share of mixed groups; sizes the rounds, decides nothing else
-    carried: list[Group] = field(default_factory=list)
+    surplus: list[Group] = field(default_factory=list)
     _asked: int = 0
-    _fates: dict[str, Fate] = field(default_factory=dict, repr=False)
+    _statuses: dict[str, Status] = field(default_factory=dict, repr=False)
     _carried_ids: frozenset[str] = frozenset()
 
     def start(self, iteration: int) -> None:
-        self._asked, self._fates = 0, {}
-        self._carried_ids = frozenset(group.id for group in self.carried)
+        self._asked, self._statuses = 0, {}
+        self._carried_ids = frozenset(group.id for group in self.surplus)
 
     def ask(self) -> list[RolloutRequest]:
-        missing = self.prompts - len(self.carried)
+        missing = self.prompts - len(self.surplus)
         room = int(self.limit * self.prompts) - self._asked
         if missing <= 0 or room <= 0:
             return []
         # The first round takes the batch as it is; later ones expect the share seen so far to be mixed.
         wanted = missing if self._asked == 0 else math.ceil(missing / max(self.mixed_rate, 0.1))
         count = min(wanted, room, 2 * self.prompts)
-        asks, self.position = self.schedule.next(self.position, count)
+        requests, self.position = self.schedule.next(self.position, count)
         self._asked += count
-        return asks
+        return requests
 
     def answer(self, groups: Sequence[Group]) -> None:
         for group in groups:
-            fate = fate_of(group, keep_mixed=True)
-            self._fates[group.id] = "carried" if fate == "trained" else fate
-            if fate == "trained":
-                self.carried.append(group)
-            self.mixed_rate += 0.05 * ((fate == "trained") - self.mixed_rate)
+            status = status_of(group, keep_mixed=True)
+            self._statuses[group.id] = "carried" if status == "trained" else status
+            if status == "trained":
+                self.surplus.append(group)
+            self.mixed_rate += 0.05 * ((status == "trained") - self.mixed_rate)
 
     def finish(self) -> Allocation:
-        exhausted = len(self.carried) < self.prompts
-        if exhausted and self.on_exhausted == "stop":
-            raise EngineError(
-                f"{self._asked} prompts gave {len(self.carried)} mixed groups of the {self.prompts} wanted "
-                f"(refill_limit={self.limit:g}). The prompts are too easy or too hard for this model: change the task, "
-                "raise group_size or refill_limit, or set on_exhausted=train. The rollouts are saved in the run"
-            )
-        take = 0 if exhausted and self.on_exhausted == "carry" else self.prompts
-        train, self.carried = self.carried[:take], self.carried[take:]
+        exhausted = len(self.surplus) < self.prompts
+        take = 0 if exhausted and self.on_exhausted != "train" else self.prompts
+        train, self.surplus = self.surplus[:take], self.surplus[take:]
         for group in train:
-            if group.id in self._fates:
-                self._fates[group.id] = "trained"
+            if group.id in self._statuses:
+                self._statuses[group.id] = "trained"
         carried_in = sum(group.id in self._carried_ids for group in train)
-        return Allocation(train, self._fates, carried_in, exhausted)
+        return Allocation(train, self._statuses, carried_in, exhausted, len(self.surplus))
 
     def state(self) -> dict[str, Any]:
         return {
             "position": self.position,
             "mixed_rate": self.mixed_rate,
-            "carried": [[group.iteration, group.id] for group in self.carried],
+            "carried": [[group.iteration, group.id] for group in self.surplus],
         }
 
-    def restore(self, state: dict[str, Any], carried: Sequence[Group]) -> None:
+    def restore(self, state: dict[str, Any], surplus: Sequence[Group]) -> None:
         self.position = int(state["position"])
         self.mixed_rate = float(state["mixed_rate"])
-        self.carried = list(carried)
+        self.surplus = list(surplus)
 
 
-def fate_of(group: Group, keep_mixed: bool) -> Fate:
-    """What becomes of a group: without a usable verdict it cannot train; unanimous ones do not under keep='mixed'."""
+def status_of(group: Group, keep_mixed: bool) -> Status:
+    """ "unusable" without a usable verdict, "silent" if all rewards agree and keep='mixed', otherwise "trained"."""
     if not group.usable:
         return "unusable"
     return "trained" if group.mixed or not keep_mixed else "silent"

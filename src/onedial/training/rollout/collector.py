@@ -1,4 +1,4 @@
-"""Gathers judged groups: asks the allocator, runs the engine, and has completions judged while others decode."""
+"""Collects judged groups: the allocator requests rollouts, the engine writes them, verifiers judge them meanwhile."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from onedial.core.errors import DataError
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.training.budget.allocators import Allocation, Allocator, RolloutRequest
-from onedial.training.lm.text import place_of
+from onedial.training.lm.text import Text, place_of
 from onedial.training.rollout.engine import Engine, Request, Sampling, seed_of
 
 
-class Judge(Protocol):
-    """The verifier pool, as the collector uses it."""
+class Verifiers(Protocol):
+    """What the collector needs of a `VerifierPool`."""
 
     def submit(self, key: Hashable, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None: ...
     def poll(self) -> list[tuple[Hashable, Verdict]]: ...
@@ -23,22 +23,19 @@ class Judge(Protocol):
     def pending(self) -> int: ...
 
 
-class Codec(Protocol):
-    """Text to tokens and back."""
-
-    def encode(self, prompt: Prompt) -> tuple[int, ...]: ...
-    def decode(self, tokens: Sequence[int]) -> str: ...
-
-
 @dataclass
 class Collected:
-    """An iteration's allocation, all groups generated in it, and the seconds it took."""
+    """An iteration's allocation, all groups generated in it, and the seconds it took.
+
+    `verify_wait_s` are the seconds in which nothing was left to generate and verdicts were outstanding; `reused` counts
+    the groups that an interrupted run had generated.
+    """
 
     allocation: Allocation
     groups: list[Group]
     generate_s: float
     verify_wait_s: float
-    replayed: int
+    reused: int
 
 
 Progress = Callable[[str, int, int], None]
@@ -46,86 +43,88 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Collector:
-    """Turns an allocator's wishes into groups.
+    """Turns an allocator's requests into judged groups.
 
-    `recorded` holds groups that an interrupted run had already paid for, by id: they are taken instead of being
-    generated again. Every rollout's randomness comes from (seed, iteration, position, prompt, index) alone.
+    `finished_groups` holds groups that an interrupted run has generated, by id: they are used instead of generating
+    them again. The randomness of a rollout comes from (seed, iteration, position, prompt, index) alone.
     """
 
     engine: Engine
-    codec: Codec
-    judge: Judge
+    text: Text
+    verifiers: Verifiers
     allocator: Allocator
     draw: Callable[[int], Prompt]
     sampling: Sampling
     seed: int
-    recorded: Mapping[str, Group] = field(default_factory=dict)
+    finished_groups: Mapping[str, Group] = field(default_factory=dict)
     progress: Progress = lambda stage, done, total: None
     notes: tuple[str, ...] = ()
 
     def collect(self, iteration: int) -> Collected:
-        """Rounds until the allocator is content."""
+        """Samples in rounds until the allocator requests no more."""
         self.allocator.start(iteration)
         groups: list[Group] = []
-        started, self._waited, replayed = time.perf_counter(), 0.0, 0
-        while asks := self.allocator.ask():
-            answers, taken = self._round(iteration, asks)
-            replayed += taken
+        started, self._waited, reused = time.perf_counter(), 0.0, 0
+        while requests := self.allocator.ask():
+            answers, known = self._round(iteration, requests)
+            reused += known
             self.allocator.answer(answers)
             groups.extend(answers)
         took = time.perf_counter() - started
-        return Collected(self.allocator.finish(), groups, took - self._waited, self._waited, replayed)
+        return Collected(self.allocator.finish(), groups, took - self._waited, self._waited, reused)
 
     def state(self) -> dict[str, Any]:
         """JSON values that `restore` takes."""
         return self.allocator.state()
 
-    def restore(self, state: Mapping[str, Any], carried: Sequence[Group]) -> None:
-        """Takes a saved state and the groups it says were carried over."""
-        self.allocator.restore(dict(state), carried)
+    def restore(self, state: Mapping[str, Any], surplus: Sequence[Group]) -> None:
+        """Takes a saved state and the surplus groups that it names."""
+        self.allocator.restore(dict(state), surplus)
 
-    def _round(self, iteration: int, asks: list[RolloutRequest]) -> tuple[list[Group], int]:
-        """The groups asked for, in that order, and how many came from the record."""
+    def _round(self, iteration: int, requests: list[RolloutRequest]) -> tuple[list[Group], int]:
+        """The groups requested, in that order, and how many of them had been generated before."""
         blanks: dict[int, Group] = {}
         done: dict[int, Group] = {}
-        for ask in asks:
-            prompt = self.draw(ask.position)
-            blank = Group(prompt, (), iteration, ask.position, self.codec.encode(prompt))
-            known = self.recorded.get(blank.id)
-            if known is not None and len(known.rollouts) == ask.count:
-                done[ask.position] = replace(known, prompt=prompt, prompt_tokens=blank.prompt_tokens)
+        for request in requests:
+            prompt = self.draw(request.position)
+            blank = Group(prompt, (), iteration, request.position, self.text.encode(prompt))
+            known = self.finished_groups.get(blank.id)
+            if known is not None and len(known.rollouts) == request.count:
+                done[request.position] = replace(known, prompt=prompt, prompt_tokens=blank.prompt_tokens)
                 continue
-            blanks[ask.position] = blank
-            path = (self.seed, "rollout", iteration, ask.position, prompt.id)
-            seeds = tuple(seed_of(*path, index) for index in range(ask.count))
+            blanks[request.position] = blank
+            path = (self.seed, "rollout", iteration, request.position, prompt.id)
+            seeds = tuple(seed_of(*path, index) for index in range(request.count))
             try:
-                self.engine.submit(Request(ask.position, blank.prompt_tokens, seeds, self.sampling))
+                self.engine.submit(Request(request.position, blank.prompt_tokens, seeds, self.sampling))
             except DataError as error:
                 raise DataError(f"{place_of(prompt)}: {error}") from error
         rollouts = self._run(blanks)
         for position, blank in blanks.items():
-            rows = sorted(rollouts[position], key=lambda rollout: rollout.index)
-            done[position] = replace(blank, rollouts=tuple(rows))
-        return [done[ask.position] for ask in asks], len(asks) - len(blanks)
+            in_order = sorted(rollouts[position], key=lambda rollout: rollout.index)
+            done[position] = replace(blank, rollouts=tuple(in_order))
+        return [done[request.position] for request in requests], len(requests) - len(blanks)
 
     def _run(self, blanks: Mapping[int, Group]) -> dict[int, list[Rollout]]:
         total, finished = self.engine.pending, 0
         written: dict[Hashable, tuple[int, int, Completion]] = {}
         rollouts: dict[int, list[Rollout]] = {position: [] for position in blanks}
-        while self.engine.pending or self.judge.pending:
-            if self.engine.pending:
+        while self.engine.pending or self.verifiers.pending:
+            started, generating = time.perf_counter(), bool(self.engine.pending)
+            if generating:
                 for row in self.engine.poll():
                     finished += 1
-                    text = self.codec.decode(row.completion.token_ids)
+                    text = self.text.decode(row.completion.token_ids)
                     key = (row.key, row.index)
                     written[key] = (*key, replace(row.completion, text=text))
-                    self.judge.submit(key, blanks[row.key].prompt, text, row.completion.token_ids)
+                    self.verifiers.submit(key, blanks[row.key].prompt, text, row.completion.token_ids)
                 self.progress("generate", finished, total)
             else:
                 time.sleep(0.001)
-                self._waited += 0.001
-                self.progress("verify", total - self.judge.pending, total)
-            for judged, verdict in self.judge.poll():
+                self.progress("verify", total - self.verifiers.pending, total)
+            for judged, verdict in self.verifiers.poll():
                 position, index, completion = written[judged]
                 rollouts[position].append(Rollout(index, completion, verdict))
+            if not generating:
+                self._waited += time.perf_counter() - started
         return rollouts

@@ -6,28 +6,51 @@ over the logits: softmax, then sums over blocks of the vocabulary; only one bloc
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 BLOCK = 512
 
 
-def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """Logits (B, V) and uniform numbers in [0, 1) (B,) → tokens (B,) and their logps (B,) in fp32.
+class Sampled(NamedTuple):
+    """One token for each of B sequences, and its log-probability in fp32 and nats, (B,) each.
 
-    The logp is that of the distribution sampled from: at the temperature, renormalised after top-k and top-p.
-    temperature 0 takes the most likely token (the first of equals) and reports its logp at temperature 1.
+    `logp` is that of the distribution sampled from: at the temperature, renormalized after top-k and top-p.
+    `unfiltered_logp` is the policy's own at that temperature; None if neither filter was on, when both are the same.
+    """
+
+    token: Tensor
+    logp: Tensor
+    unfiltered_logp: Tensor | None = None
+
+
+def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Sampled:
+    """Samples from logits (B, V) by uniform numbers in [0, 1), (B,).
+
+    temperature 0 takes the most likely token (the first of equals) and reports its log-probability at temperature 1.
     """
     if temperature == 0:
         scores = logits.float()
         token = scores.argmax(-1)
-        return token, scores.gather(1, token[:, None]).squeeze(1) - scores.logsumexp(-1)
+        return Sampled(token, _logp_of(token, scores))
     scores = logits if temperature == 1.0 else logits.float() / temperature
-    if top_k > 0 or top_p < 1.0:
-        scores = filter_scores(scores.float(), top_k, top_p)
+    if top_k <= 0 and top_p >= 1.0:
+        return _draw(scores, uniform)
+    scores = scores.float()
+    token, logp, _ = _draw(filter_scores(scores, top_k, top_p), uniform)
+    return Sampled(token, logp, _logp_of(token, scores))
+
+
+def _draw(scores: Tensor, uniform: Tensor) -> Sampled:
     probability = scores.softmax(-1, dtype=torch.float32)
     token = _invert(probability, uniform)
-    return token, probability.gather(1, token[:, None]).squeeze(1).log()
+    return Sampled(token, probability.gather(1, token[:, None]).squeeze(1).log())
+
+
+def _logp_of(token: Tensor, scores: Tensor) -> Tensor:
+    return scores.gather(1, token[:, None]).squeeze(1) - scores.logsumexp(-1)
 
 
 def filter_scores(scores: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -72,7 +95,8 @@ def _block_size(vocabulary: int) -> int:
 
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
     """Probabilities (B, V), up to a factor → index where the running sum passes u·total."""
-    size = _block_size(weights.shape[1])
+    vocabulary = weights.shape[1]
+    size = _block_size(vocabulary)
     if size == 0:
         weights = torch.nn.functional.pad(weights, (0, -weights.shape[1] % BLOCK))
         size = BLOCK
@@ -84,11 +108,11 @@ def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
     before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)[:, None]).squeeze(1), 0.0)
     inside = blocks[torch.arange(len(blocks), device=weights.device), block].double().cumsum(-1)
     place = _first_above(inside, target - before)
-    return block * size + place
+    return (block * size + place).clamp(max=vocabulary - 1)  # nan weights are no reason to leave the table
 
 
 def _first_above(running: Tensor, target: Tensor) -> Tensor:
     """(B,) first index whose running sum exceeds the target; rounding at the end falls on the last positive term."""
     index = torch.searchsorted(running, target[:, None].contiguous(), right=True).squeeze(1)
     last = torch.searchsorted(running, running[:, -1:].contiguous()).squeeze(1)
-    return torch.minimum(index, last)
+    return torch.minimum(index, last).clamp(max=running.shape[1] - 1)

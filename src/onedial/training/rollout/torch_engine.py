@@ -7,6 +7,7 @@ done in Python per row.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from onedial.core.batch import offsets_of
-from onedial.core.errors import DataError
+from onedial.core.errors import DataError, DivergenceError
 from onedial.core.types import Completion
 from onedial.training.lm.decoder import Decoder, make_decoder
 from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout
@@ -70,6 +71,7 @@ class TorchEngine:
         self._prompt_lengths = empty  # (S,)
         self._tokens = torch.zeros(0, 0, dtype=torch.long, device=self.device)  # (B, max_new)
         self._logps = torch.zeros(0, 0, device=self.device)
+        self._unfiltered = torch.zeros(0, 0, device=self.device)
         self._uniform = torch.zeros(0, 0, dtype=torch.double, device=self.device)
         self._changed = False
 
@@ -196,6 +198,7 @@ class TorchEngine:
         self._logits = torch.cat([self._logits.to(fresh.dtype), fresh]) if old else fresh
         self._tokens = _grown(self._tokens, total, limit, torch.long)
         self._logps = _grown(self._logps, total, limit, torch.float32)
+        self._unfiltered = _grown(self._unfiltered, total, limit, torch.float32)
         self._uniform = _grown(self._uniform, total, limit, torch.double)
         numbers = [np.random.Generator(np.random.Philox(slot.request.seeds[i])).random(limit) for slot, i in rows]
         self._uniform[old:total, :limit] = torch.from_numpy(np.stack(numbers)).to(self.device)
@@ -207,27 +210,39 @@ class TorchEngine:
         rows = len(self._owner)
         index = torch.arange(rows, device=self.device)
         uniform = self._uniform[index, self._own]
-        token, logp = sample(self._logits, uniform, sampling.temperature, sampling.top_k, sampling.top_p)
+        token, logp, unfiltered = sample(self._logits, uniform, sampling.temperature, sampling.top_k, sampling.top_p)
         self._tokens[index, self._own] = token
         self._logps[index, self._own] = logp
+        if unfiltered is not None:
+            self._unfiltered[index, self._own] = unfiltered
         self._own = self._own + 1
         self.tokens_generated += rows
         stopped = torch.isin(token, self.stop_ids)
         done = stopped | (self._own >= sampling.max_new_tokens)
         if not bool(done.any()):
             return []
-        return self._retire(done, stopped)
+        return self._retire(done, stopped, filtered=unfiltered is not None)
 
-    def _retire(self, done: Tensor, stopped: Tensor) -> list[Finished]:
+    def _retire(self, done: Tensor, stopped: Tensor, *, filtered: bool) -> list[Finished]:
         """Takes finished rows out; the last rows move into their places."""
         which = done.nonzero().squeeze(1)
-        tokens, logps = self._tokens[which].tolist(), self._logps[which].tolist()
+        tables = (self._tokens, self._logps, self._unfiltered)
+        columns = (self._own[which], stopped[which], *(table[which] for table in tables))
         finished = []
-        columns = zip(which.tolist(), self._own[which].tolist(), stopped[which].tolist(), tokens, logps, strict=True)
-        for row, length, stop, row_tokens, row_logps in columns:
+        for row, length, stop, *written in zip(which.tolist(), *(column.tolist() for column in columns), strict=True):
             slot, index = self._owner[row]
+            tokens, logps, unfiltered = (tuple(values[:length]) for values in written)
+            if not all(map(math.isfinite, logps)):
+                raise DivergenceError(
+                    f"the policy after {self.version} optimizer steps gives log-probabilities that are not numbers: "
+                    "it has diverged; start again with a lower lr"
+                )
             completion = Completion(
-                tuple(row_tokens[:length]), tuple(row_logps[:length]), "stop" if stop else "length", self.version
+                tokens,
+                logps,
+                "stop" if stop else "length",
+                self.version,
+                unfiltered_logps=unfiltered if filtered else (),
             )
             finished.append(Finished(slot.request.key, index, completion))
             slot.unfinished -= 1
@@ -245,7 +260,7 @@ class TorchEngine:
         order[target] = source
         if len(source):
             self.memory.move_rows(source, target, int(self._own[source].max()))
-            for table in (self._tokens, self._logps, self._uniform):
+            for table in (self._tokens, self._logps, self._unfiltered, self._uniform):
                 table[target] = table[source]
         self._slot_of, self._own = self._slot_of[order], self._own[order]
         self._owner = [self._owner[row] for row in order.tolist()]

@@ -110,7 +110,7 @@ def _write_weights(folder: Path, part: str, weights: Weights) -> None:
     save_file({name: master.detach().cpu() for name, master in named.items()}, folder / f"{part}masters.safetensors")
     moments: dict[str, Tensor] = {}
     for name, master in named.items():
-        for key, value in weights.optimiser.state.get(master, {}).items():
+        for key, value in weights.optimizer.state.get(master, {}).items():
             moments[f"{key}:{name}"] = value.detach().cpu()
     save_file(moments, folder / f"{part}moments.safetensors")
 
@@ -149,7 +149,7 @@ def _restore(weights: Weights, masters: Mapping[str, Tensor], moments: Mapping[s
                 moved = {
                     kind: value if kind == "step" else value.to(master.device) for kind, value in found[name].items()
                 }
-                weights.optimiser.state[master] = moved
+                weights.optimizer.state[master] = moved
     weights.publish()
 
 

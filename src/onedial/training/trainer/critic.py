@@ -18,6 +18,7 @@ from onedial.training.rollout.collector import Progress
 from onedial.training.trainer.master_weights import Weights
 from onedial.training.trainer.packing import map_micro_batches, micro_batches
 from onedial.training.trainer.policy import Policy, load_trainable
+from onedial.training.trainer.stopping import check_finite
 
 TIMES_LR, HEAD_LR = 10.0, 1e-3
 
@@ -84,7 +85,8 @@ class Critic:
             for done, piece in enumerate(pieces):
                 progress("critic", number * len(pieces) + done, len(parts) * len(pieces))
                 loss += self._backward(piece.to(self.device), counts)
-            self.weights.step(lr)
+            check_finite("critic's loss", loss, minibatch)
+            check_finite("critic's gradient norm", self.weights.step(lr), minibatch)
             losses.append(loss)
         return sum(losses) / len(losses) if losses else 0.0
 

@@ -19,8 +19,9 @@ from onedial.training.trainer.metrics import metrics_of
 from onedial.training.trainer.open_run import open_run
 from onedial.training.trainer.packing import pack
 from onedial.training.trainer.resume import restore
-from onedial.training.trainer.run_writer import log_metrics, save_checkpoint, save_rollouts
+from onedial.training.trainer.run_writer import log_metrics, note_fewer_minibatches, save_checkpoint, save_rollouts
 from onedial.training.trainer.step import update
+from onedial.training.trainer.stopping import stop_if_exhausted, stop_on_divergence
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
                 batch, models.policy, models.reference, models.critic, iteration=iteration
             )
             save_rollouts(trainer, iteration, collected, batch)
+            stop_if_exhausted(run, collected)
 
             update_started = time.perf_counter()
-            updated = update(models.policy, models.reference, batch, iteration, view.progress, critic=models.critic)
+            with stop_on_divergence(run.directory, iteration, run.lr):
+                updated = update(models.policy, models.reference, batch, iteration, view.progress, critic=models.critic)
+            note_fewer_minibatches(trainer, updated.minibatches)
             trainer.step += updated.steps
             models.engine.load_weights(models.policy.model, trainer.step)
             update_s = time.perf_counter() - update_started

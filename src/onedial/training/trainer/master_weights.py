@@ -1,4 +1,4 @@
-"""The weights that training moves: fp32 masters where compute is bf16, gathered gradients, the optimiser."""
+"""The weights that training moves: fp32 masters where compute is bf16, gathered gradients, the optimizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onedial.core.settings import Run
 class Weights:
     """Trainable weights of a module and what moves them; shared by policy and critic.
 
-    `parameters` compute (in bf16 or fp32); `masters` are the fp32 weights the optimiser moves: copies of the
+    `parameters` compute (in bf16 or fp32); `masters` are the fp32 weights the optimizer moves: copies of the
     trainable parameters, or, when compute is fp32, the parameters themselves. `exact` holds masters at the precision
     of the file they come from, by name; a weight that is not in it starts from its compute weight.
     """
@@ -30,7 +30,7 @@ class Weights:
             weight if weight.dtype == torch.float32 else self._attach(weight, exact.get(name, weight))
             for name, weight in trained
         ]
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.masters, lr=run.lr, betas=(run.beta1, run.beta2), weight_decay=run.weight_decay, fused=True
         )
 
@@ -53,15 +53,20 @@ class Weights:
         return master
 
     def step(self, lr: float) -> float:
-        """One optimiser step from the gathered gradients; returns their norm before clipping."""
+        """One optimizer step from the gathered gradients; returns their norm before clipping.
+
+        If the norm is not finite, no weight and no moment changes.
+        """
         for _, master in self._rounded:
             if id(master) not in self._touched and master.grad is not None:
                 master.grad.zero_()
         self._touched.clear()
         norm = torch.nn.utils.clip_grad_norm_(self.masters, self.run.grad_clip or float("inf"))
-        for group in self.optimiser.param_groups:
+        if not torch.isfinite(norm):
+            return float(norm)
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimiser.step()
+        self.optimizer.step()
         for weight in self.parameters:
             weight.grad = None
         self.publish()

@@ -21,11 +21,11 @@ SIGMA_BINS = 10
 
 METRICS: dict[str, str] = {
     "iteration": "round of rollouts and updates, counted from 1",
-    "step": "optimiser steps made so far",
+    "step": "optimizer steps made so far",
     "time_s": "seconds of the whole iteration, without checkpoint and evaluation",
     "generate_s": "seconds of generating, verification that overlaps it included",
     "verify_s": "seconds spent waiting for verdicts after generation had ended",
-    "update_s": "seconds of log-probabilities, gradients, optimiser and weight transfer",
+    "update_s": "seconds of log-probabilities, gradients, optimizer and weight transfer",
     "reward_mean": "mean outcome reward of all usable rollouts generated",
     "correct_share": "share of usable rollouts judged correct",
     "sigma_mean": "mean over groups of the population std σ̂ of outcome rewards",
@@ -84,7 +84,7 @@ def metrics_of(
     """The record of an iteration; keys as in `METRICS`, None where nothing was measured. `figures` are the critic's."""
     groups, allocation = collected.groups, collected.allocation
     tokens = sum(group.num_tokens for group in groups)
-    waiting = sum(fate == "carried" for fate in allocation.fates.values())
+    waiting = sum(status == "carried" for status in allocation.statuses.values())
     return {
         "iteration": iteration,
         "step": step,

@@ -33,12 +33,12 @@ class Examples:
 
 @dataclass
 class OfflineCollector:
-    """Takes the next groups of the data in each iteration; stands where the collector of rollouts stands else."""
+    """Takes the next groups of the data in each iteration, in place of the `Collector` of generated rollouts."""
 
     examples: Examples
     groups: int
     position: int = 0
-    recorded: Mapping[str, Group] = field(default_factory=dict)
+    finished_groups: Mapping[str, Group] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class OfflineCollector:
         """JSON values that `restore` takes."""
         return {"position": self.position, "digest": self.examples.digest}
 
-    def restore(self, state: Mapping[str, Any], carried: Sequence[Group]) -> None:
+    def restore(self, state: Mapping[str, Any], surplus: Sequence[Group]) -> None:
         """Takes a saved state. Raises DataError when the data are no longer those that the run began with."""
         if state["digest"] != self.examples.digest:
             raise DataError("the data have changed since this run began; restore them, or start another run on them")

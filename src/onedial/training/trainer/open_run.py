@@ -64,6 +64,7 @@ class Trainer:
     iteration: int = 0
     step: int = 0
     train_s: float = 0.0
+    said_fewer_minibatches: bool = False
 
     def collect(self, iteration: int) -> Collected:
         """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`."""

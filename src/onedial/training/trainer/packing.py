@@ -26,7 +26,7 @@ def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
         "truncated": torch.tensor([rollout.completion.truncated for rollout in rollouts], dtype=torch.bool),
         "stale": torch.tensor([r.completion.policy_version < version for r in rollouts], dtype=torch.bool),
     }
-    engine_logp = torch.tensor([logp for r in rollouts for logp in r.completion.logps], dtype=torch.float32)
+    engine_logp = torch.tensor([logp for r in rollouts for logp in r.completion.policy_logps], dtype=torch.float32)
     if len(engine_logp) == int(lengths.sum()):  # a data set comes without log-probabilities
         annotations["engine_logp"] = engine_logp
     return Batch(

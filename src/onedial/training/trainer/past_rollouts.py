@@ -18,7 +18,7 @@ from random import Random
 from onedial.core.errors import ConfigError, DataError
 from onedial.core.run_log import read_groups
 from onedial.core.settings import Run, make_run, read_toml
-from onedial.core.types import Group, Rollout
+from onedial.core.types import Completion, Group, Rollout
 from onedial.training.lm.text import Text
 from onedial.training.tasks import TaskSource, open_task
 from onedial.training.trainer import checkpoint
@@ -83,8 +83,17 @@ def _sides(group: Group) -> tuple[list[Rollout], list[Rollout]]:
 
 def _only(group: Group, rollouts: tuple[Rollout, ...]) -> Group:
     """Some rollouts as an example: the first is the one to imitate. The logged probabilities are of an old policy."""
+
+    def unsampled(completion: Completion) -> Completion:
+        return replace(completion, logps=(), unfiltered_logps=())
+
     marked = [
-        replace(r, index=n, verdict=replace(r.verdict, correct=n == 0), completion=replace(r.completion, logps=()))
+        replace(
+            r,
+            index=n,
+            verdict=replace(r.verdict, correct=n == 0),
+            completion=replace(r.completion, logps=(), unfiltered_logps=()),
+        )
         for n, r in enumerate(rollouts)
     ]
     return replace(group, rollouts=tuple(marked))

@@ -1,4 +1,4 @@
-"""The model that is trained: how it is loaded, what it says of tokens, and its weights with their optimiser."""
+"""The model that is trained: how it is loaded, what it says of tokens, and its weights with their optimizer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Policy:
             loss.backward()
 
     def step(self, lr: float) -> float:
-        """One optimiser step from the gathered gradients; returns their norm before clipping."""
+        """One optimizer step from the gathered gradients; returns their norm before clipping."""
         return self.weights.step(lr)
 
     def frozen_copy(self) -> nn.Module:

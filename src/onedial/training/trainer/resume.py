@@ -33,8 +33,8 @@ def restore(trainer: Trainer) -> None:
     for name in ("metrics.jsonl", "eval.jsonl"):
         if (directory / name).exists():
             cut_json_lines(directory / name, trainer.iteration)
-    trainer.collector.recorded = _groups_after(trainer)
-    count = len(trainer.collector.recorded)
+    trainer.collector.finished_groups = _groups_after(trainer)
+    count = len(trainer.collector.finished_groups)
     reused = f"; {count} groups already generated are reused" if trainer.run.algorithm.generates else ""
     trainer.view.note(f"resuming after iteration {trainer.iteration}{reused}")
 

@@ -35,7 +35,7 @@ def save_rollouts(trainer: Trainer, iteration: int, collected: Collected, batch:
     others = [group for group in collected.groups if group.id not in ids and group.usable]
     if row.kl_in != "reward":  # the KL of what does not train is not worth a forward pass
         signals |= _shaped_only(trainer, others)
-    write_rollouts(trainer.run.directory, iteration, collected.groups, collected.allocation.fates, signals)
+    write_rollouts(trainer.run.directory, iteration, collected.groups, collected.allocation.statuses, signals)
 
 
 def signals_of(groups: Sequence[Group], batch: Batch) -> Signals:
@@ -67,6 +67,17 @@ def log_metrics(trainer: Trainer, iteration: int, metrics: dict[str, Any]) -> No
     for tracker in trainer.trackers:
         tracker.log(metrics, iteration)
     give_back_beyond(trainer.expected_bytes)
+
+
+def note_fewer_minibatches(trainer: Trainer, made: int) -> None:
+    """Says once that an iteration had fewer groups, and so fewer mini-batches, than `updates_per_iteration`."""
+    asked = trainer.run.algorithm.updates_per_iteration
+    if made < asked and not trainer.said_fewer_minibatches:
+        trainer.said_fewer_minibatches = True
+        trainer.view.note(
+            f"updates_per_iteration={asked}, but an iteration had only {made} group{'' if made == 1 else 's'} to make "
+            "mini-batches of; raise prompts_per_iteration for more steps"
+        )
 
 
 def save_checkpoint(trainer: Trainer, iteration: int) -> Path:

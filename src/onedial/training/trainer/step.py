@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,11 +18,16 @@ from onedial.training.rollout.engine import seed_of
 from onedial.training.trainer.critic import Critic, critic_rate
 from onedial.training.trainer.packing import micro_batches, split_minibatches
 from onedial.training.trainer.policy import Policy, evaluate_logps
+from onedial.training.trainer.stopping import check_finite
 
 
 @dataclass(frozen=True)
 class Updated:
-    """What an iteration's updates did. `sums` are over the tokens trained on; `minibatches` were to be had."""
+    """What an iteration's updates did.
+
+    `loss` and `grad_norm` are means over the steps made, `sums` are over the tokens trained on, in all epochs.
+    `minibatches` is the number per epoch, which cannot exceed the number of groups.
+    """
 
     lr: float
     steps: int = 0
@@ -30,11 +36,12 @@ class Updated:
     sums: dict[str, float] = field(default_factory=dict)
     value_loss: float | None = None
     minibatches: int = 0
+    epochs: int = 1
 
     @property
     def tokens_trained(self) -> int:
-        """Completion tokens that had a gradient."""
-        return int(self.sums.get("tokens", 0))
+        """Completion tokens that had a gradient, each counted once however many epochs."""
+        return int(self.sums.get("tokens", 0)) // self.epochs
 
     def mean(self, name: str, over: str = "tokens") -> float | None:
         """Mean of a sum over trained tokens (or pairs); None where it was not measured."""
@@ -60,24 +67,26 @@ def update(
     *,
     critic: Critic | None = None,
 ) -> Updated:
-    """Trains on a batch with advantages, the critic first, and says what that did. `iteration` counts from 1.
+    """Trains on a batch with advantages, the critic first. `iteration` counts from 1.
 
-    The batch is cut into `updates_per_iteration` mini-batches with one optimizer step each. During `critic_warmup` only
-    the critic learns. Rollouts whose gradient is exactly 0 are not computed, but counted in every denominator. A
-    mini-batch without any other rollout makes no step: otherwise momentum alone would change the weights.
+    Each of `epochs_per_iteration` passes is cut anew into `updates_per_iteration` mini-batches with one optimizer step
+    each; the ratio always compares with the policy before the first step. During `critic_warmup` only the critic
+    learns. Raises NotFinite before a step that a loss or gradient of inf or nan would spoil.
     """
     run, row = policy.run, policy.run.algorithm
     lr = learning_rate(run, iteration)
-    # the seed's path counts iterations from 0, so that runs of earlier versions repeat
-    seed = seed_of(run.seed, "minibatch", iteration - 1)
-    parts = split_minibatches(batch, row.updates_per_iteration, seed)
+    epochs = [
+        split_minibatches(batch, row.updates_per_iteration, _minibatch_seed(run, iteration, epoch))
+        for epoch in range(row.epochs_per_iteration)
+    ]
+    parts = [part for epoch in epochs for part in epoch]
     value_loss = None if critic is None else critic.learn(batch, parts, critic_rate(run, lr), progress)
     if iteration <= row.critic_warmup:
-        return Updated(lr, value_loss=value_loss, minibatches=len(parts))
+        return Updated(lr, value_loss=value_loss, minibatches=len(epochs[0]))
     if row.reference_in_loss and reference is not None:
         batch = batch.annotate(ref_logp=evaluate_logps(policy, batch, reference))
     if len(parts) > 1:
-        batch = batch.annotate(old_logp=_old_logps(policy, batch, parts))
+        batch = batch.annotate(old_logp=_old_logps(policy, batch, epochs[0]))
     sums: Counter[str] = Counter()
     losses, norms = [], []
     for number, part in enumerate(parts):
@@ -85,20 +94,44 @@ def update(
         live = contributes(row, minibatch).nonzero().squeeze(1)
         if not len(live):
             continue
-        counts, loss = Counts.of(minibatch), 0.0
-        pieces = micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=row.preference_beta > 0)
-        for done, piece in enumerate(pieces):
-            progress("update", number * len(pieces) + done, len(parts) * len(pieces))
-            piece_loss, piece_sums = _backward(policy, piece, counts)
-            loss += piece_loss
-            sums.update(piece_sums)
-        losses.append(loss)
+        losses.append(_accumulate_gradient(policy, minibatch, live, sums, _part_of(progress, number, len(parts))))
+        check_finite("loss", losses[-1], minibatch)
         norms.append(policy.step(lr))
-    return Updated(lr, len(norms), _mean(losses), _mean(norms), dict(sums), value_loss, len(parts))
+        check_finite("gradient norm", norms[-1], minibatch)
+    return Updated(lr, len(norms), _mean(losses), _mean(norms), dict(sums), value_loss, len(epochs[0]), len(epochs))
 
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
+
+
+def _minibatch_seed(run: Run, iteration: int, epoch: int) -> int:
+    """The seed that deals groups into mini-batches; its path counts from 0, as in runs of earlier versions."""
+    path = ("minibatch", iteration - 1, *([epoch] if epoch else []))
+    return seed_of(run.seed, *path)
+
+
+def _part_of(progress: Progress, number: int, parts: int) -> Callable[[int, int], None]:
+    """Progress inside one of several mini-batches: takes micro-batches done and in all."""
+    return lambda done, total: progress("update", number * total + done, parts * total)
+
+
+def _accumulate_gradient(
+    policy: Policy, minibatch: Batch, live: Tensor, sums: Counter[str], progress: Callable[[int, int], None]
+) -> float:
+    """Adds the gradient of a mini-batch, micro-batch by micro-batch, and its sums; returns its loss.
+
+    Only the `live` rollouts are computed; the others have no gradient and count in every denominator.
+    """
+    run, counts, loss = policy.run, Counts.of(minibatch), 0.0
+    pairs = run.algorithm.preference_beta > 0
+    pieces = micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=pairs)
+    for done, piece in enumerate(pieces):
+        progress(done, len(pieces))
+        piece_loss, piece_sums = _backward(policy, piece, counts)
+        loss += piece_loss
+        sums.update(piece_sums)
+    return loss
 
 
 def _backward(policy: Policy, piece: Batch, counts: Counts) -> tuple[float, dict[str, float]]:
