@@ -180,7 +180,7 @@ def test_seeds_are_paths_not_sums() -> None:
 
 
 def test_top_p_looks_at_each_row_for_itself() -> None:
-    """S8. Oracle: sorting: a peaked row and a flat one of 4,096 tokens, whose mass needs more than the 1,024 largest."""
+    """S8. Oracle: sorting: a peaked row beside a flat one of 4,096 tokens, which needs more than the 1,024 largest."""
     flat = 0.1 * torch.randn(4096, generator=torch.Generator().manual_seed(0))
     peaked = flat.clone()
     peaked[7] = 20.0
