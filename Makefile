@@ -11,7 +11,14 @@ TRAIN_ARGS ?= --config examples/arithmetic.toml
 PEERS := verl tensordict pyvers importlib_metadata zipp orjson codetiming omegaconf
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check slow docs mutants format constraints clean
+
+# One real training run, runs killed at random, the identities on the real model, the default model from its package.
+SMOKE := "tests/test_kill.py::test_make_train_teaches_the_default_model[0]" \
+	"tests/test_kill.py::test_killed_at_random_moments_ends_as_if_never_killed" \
+	tests/test_identities.py::test_identity_on_a_real_language_model \
+	tests/test_models.py::test_smollm2_from_its_wheel_answers
+
+.PHONY: help train test check smoke slow docs mutants format constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +34,10 @@ check: $(VENV)/.tested ## style and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-slow: $(VENV)/.tested ## the tests left out of `make test`: real training, kills, parity on real models
+smoke: $(VENV)/.tested ## a few of the slow tests, minutes: one real training run, kills, the real model
+	@$(PY) -m pytest -m "slow and not gpu" $(SMOKE) $(PYTEST_ARGS)
+
+slow: $(VENV)/.tested ## all that `make test` leaves out, hours: every row, hostile files, coverage of intervals
 	@$(PY) -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
 
 docs: $(VENV)/.documented ## the reference pages from the code, then the site, in site/ (offline, warnings are errors)
