@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onedial.analysis.findings.expected import expected_silent_shares
+from onedial.analysis.findings.expected import expected_kinds
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
+from onedial.analysis.findings.intervals import Interval, bootstrap_ratio
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.silence import SHOWN
 from onedial.core.maths import dispersion
-from onedial.core.maths.mixing import Mixing, bootstrap
 
 Array = NDArray[np.float64]
 
@@ -27,12 +29,12 @@ SOLVE_RATES = Spec(
     title="Solve rates of the prompts",
     unit="share",
     definition=(
-        "Distribution of each prompt's probability p of being solved, by nonparametric maximum likelihood from k right "
-        "of n. The figure is the share of prompts with p between 2 % and 98 %, those that can split."
+        "Mean over prompts of the probability p of being solved, each prompt counted once, and the distribution of p, "
+        "by nonparametric maximum likelihood from k right of n."
     ),
     why=(
-        "The histogram of k/n mixes difficulty with luck: with few tries many teachable prompts show 0 or 1 by chance, "
-        "and some hopeless ones look half-solved."
+        "Prompts near 0 and 1 hardly ever split, so their groups teach nothing. The histogram of k/n mixes difficulty "
+        "with luck: with few tries many prompts show 0 or 1 by chance, and some hopeless ones look half-solved."
     ),
 )
 EXPECTED_SILENCE = Spec(
@@ -50,29 +52,30 @@ EXPECTED_SILENCE = Spec(
 
 @measures(SOLVE_RATES)
 def solve_rates(tables: LogTables) -> Measurement | str:
-    """The distribution of solve rates over prompts, deconvolved; value: share of prompts with p in (.02, .98)."""
+    """The mean solve rate over prompts and the distribution behind it, with what the tries leave open as intervals."""
     if reason := _no_rates(tables):
         return reason
-    (cells, number), fitted = tables.cells, tables.solve_rates
-    masses = bootstrap(cells, fitted)
-    binned = _binned(fitted.points, fitted.mass[None])[0]
-    low, high = np.percentile(_binned(fitted.points, masses), [2.5, 97.5], axis=0)
-    middle = masses[:, (fitted.points > 0.02) & (fitted.points < 0.98)].sum(axis=1)
-    value = float(fitted.mass[(fitted.points > 0.02) & (fitted.points < 0.98)].sum())
+    (cells, number), fitted, region = tables.cells, tables.solve_rates, tables.solve_rate_region
+    binned = np.bincount(_bin_of(fitted.points), weights=fitted.mass, minlength=len(LABELS))
+    bins = _bin_of(region.points)
+    ranges = [_hold(binned[i], region.interval((bins == i).astype(float))) for i in range(len(LABELS))]
     rates = tables.counts.get_column("k").to_numpy() / tables.counts.get_column("n").to_numpy()
+    value, spread = float(rates.mean()), float(np.sqrt(fitted.points**2 @ fitted.mass - fitted.mean**2))
     raw_bin = _bin_of(rates)
-    raw = np.bincount(raw_bin, minlength=len(LABELS)) / len(rates)
+    raw = np.bincount(raw_bin, minlength=len(LABELS)).astype(np.float64) / len(rates)
     ids = tables.counts.get_column("prompt_id").to_numpy()
     members = tuple(tuple(map(str, ids[raw_bin == i][:SHOWN])) for i in range(len(LABELS)))
     tries = float(np.median(cells.n[number]))
     return Measurement(
         value=value,
-        interval=(float(np.percentile(middle, 2.5)), float(np.percentile(middle, 97.5))),
-        headline=f"About {percent(value)} of {len(rates):,} prompts have a solve rate between 2 % and 98 %; "
-        f"the mean is {percent(fitted.mean)} ({tries:g} tries per prompt).",
-        advice="Read the filled bars, not the outlined ones. Near 0 and 1 a few tries cannot tell 'rarely' from "
-        "'never': more tries on a sample of those prompts would.",
-        method="NPMLE by EM on a grid with 0 and 1 as points; interval by bootstrap over prompts",
+        interval=bootstrap_ratio(rates, np.ones(len(rates))),
+        headline=f"The mean solve rate of {len(rates):,} prompts is {percent(value)}; the rates have a "
+        f"standard deviation of {100 * spread:.0f} points ({100 * float(rates.std()):.0f} in k/n, which adds the luck "
+        f"of {tries:g} tries).",
+        advice="Read the filled bars, not the outlined ones, and each bar with its range: near 0 and 1 a few tries "
+        "cannot tell 'rarely' from 'never', more tries on a sample of those prompts would.",
+        method="mean: score interval over prompts; bars: NPMLE by EM on a grid with 0 and 1 as points, each with the "
+        "range of values that the counts allow (profile likelihood, 95 %)",
         importance=0.42,
         plots=(
             Plot(
@@ -82,11 +85,11 @@ def solve_rates(tables: LogTables) -> Measurement | str:
                 "share of prompts",
                 LABELS,
                 (
-                    Series("deconvolved", _floats(binned), "plain", _floats(low), _floats(high)),
+                    Series("deconvolved", _floats(binned), "plain", *_ends(ranges)),
                     Series("raw k/n", _floats(raw), "ghost"),
                 ),
                 members=members,
-                note="a click lists prompts by their raw k/n",
+                note=f"ranges are what {tries:g} tries allow; a click lists prompts by their raw k/n",
             ),
         ),
     )
@@ -97,39 +100,20 @@ def expected_silence(tables: LogTables) -> Measurement | str:
     """Silent share that independent rollouts at the fitted solve rates would give, against the observed one."""
     if reason := _no_rates(tables):
         return reason
-    cells, fitted = tables.cells[0], tables.solve_rates
-    masses = bootstrap(cells, fitted)
-    most = int(cells.n.max())
     sizes = np.array(sorted({*SIZES, tables.group_size, *_common_sizes(tables)}))
-    expected = _expected(fitted.points, fitted.mass[None], sizes)[0]
-    low, high = np.percentile(_expected(fitted.points, masses, sizes), [2.5, 97.5], axis=0)
-    direct = expected_silent_shares(tables)  # from the tries themselves, as far as they go
-    for i, size in enumerate(sizes):
-        found = direct.get(int(size))
-        if found is not None and found.interval is not None:
-            expected[i], (low[i], high[i]) = found.share, found.interval
-    naive = dispersion.silent_probability(fitted.mean, sizes)
-    own = _own_sizes(tables)
-    value, interval = _at_sizes(fitted, masses, own)
-    if tables.log.kind == "rates":
-        at_size = int(np.flatnonzero(sizes == tables.group_size)[0])
-        value, interval = float(expected[at_size]), (float(low[at_size]), float(high[at_size]))
+    rows = tuple(_row(tables, int(size)) for size in sizes)
+    expected, low, high, naive = (np.array(column, dtype=np.float64) for column in list(zip(*rows, strict=True))[1:5])
+    value, interval = _at_own_sizes(tables)
     observed = _observed(tables)
-    at = "at the log's group sizes" if not tables.shared.is_empty() else f"at G = {tables.group_size}"
-    seen = "" if observed is None else f"; {percent(observed)} were observed"
-    mean_only = float(sum(w * dispersion.silent_probability(fitted.mean, n) for n, w in own.items()))
     columns = ("G", "expected", "low", "high", "at the mean rate", "known from the log")
-    rows = tuple(
-        (int(g), float(e), float(a), float(b), float(m), "yes" if g <= most else "extrapolated")
-        for g, e, a, b, m in zip(sizes, expected, low, high, naive, strict=True)
-    )
+    most = _determined(tables)
     return Measurement(
         value=value,
         interval=interval,
-        headline=f"{percent(value)} silent groups expected {at}{seen}; the mean solve rate alone would suggest "
-        f"{percent(mean_only)}.",
+        headline=_silence_headline(tables, value, interval, observed),
         advice=_gap_advice(observed, interval),
-        method="NPMLE of solve rates; interval by bootstrap over prompts",
+        method="groups drawn from the tries of a visit as far as these go, beyond that NPMLE of solve rates; intervals "
+        "over prompts, beyond the tries the range of values that the counts allow (profile likelihood, 95 %)",
         importance=0.38,
         plots=(
             Plot(
@@ -144,7 +128,7 @@ def expected_silence(tables: LogTables) -> Measurement | str:
                     *_observed_series(tables, sizes),
                 ),
                 log_x=True,
-                note=f"beyond G = {most} (the most tries of a prompt) the curve is an extrapolation"
+                note=f"beyond G = {most} tries the band is what they leave open, the line one possibility"
                 if most < sizes[-1]
                 else "",
             ),
@@ -178,21 +162,60 @@ def _no_rates(tables: LogTables) -> str:
     return ""
 
 
-def _binned(points: Array, masses: Array) -> Array:
-    """Masses (R, J) summed into the bins of `EDGES`, (R, bins)."""
-    number = _bin_of(points)
-    return np.stack([masses[:, number == i].sum(axis=1) for i in range(len(LABELS))], axis=1)
-
-
 def _bin_of(p: Array) -> NDArray[np.int64]:
     """Bin of each rate: ≤ .02, then half-open to the right up to .98, ≥ .98."""
     inner = np.searchsorted(np.array(EDGES[1:-1]), p, side="right")
     return np.asarray(np.where(p <= EDGES[1], 0, inner), dtype=np.int64)
 
 
-def _expected(points: Array, masses: Array, sizes: NDArray[np.int64]) -> Array:
-    """Expected silent shares (R, S)."""
-    return np.asarray(masses @ dispersion.silent_probability(points[:, None], sizes[None, :]))
+def _row(tables: LogTables, size: int) -> tuple[int, float, float, float, float, str]:
+    """Group size, expected silent share with its interval, the share at the mean rate, and whether it is known."""
+    at_mean = float(dispersion.silent_probability(tables.solve_rates.mean, size))
+    drawn = expected_kinds(tables, size).get("silent")
+    if drawn is not None and drawn.interval is not None:
+        return (size, drawn.share, *drawn.interval, at_mean, "yes")
+    value, interval = _expected(tables, {size: 1.0})
+    return (size, value, *interval, at_mean, "yes" if size <= _determined(tables) else "only this range")
+
+
+def _expected(tables: LogTables, sizes: dict[int, float]) -> tuple[float, Interval]:
+    """Expected silent share at group sizes with weights, from the distribution of solve rates."""
+    fitted, region = tables.solve_rates, tables.solve_rate_region
+
+    def silent(points: Array) -> Array:
+        return np.asarray(sum(w * dispersion.silent_probability(points, size) for size, w in sizes.items()))
+
+    value = float(fitted.mass @ silent(fitted.points))
+    return value, _hold(value, region.interval(silent(region.points)))
+
+
+def _hold(value: float, interval: Interval) -> Interval:
+    """The interval, with the value of another fit in it."""
+    return min(interval[0], float(value)), max(interval[1], float(value))
+
+
+def _determined(tables: LogTables) -> int:
+    """The largest group size that the tries of at least half of the prompts determine."""
+    return int(np.median(tables.counts.get_column("n").to_numpy()))
+
+
+def _silence_headline(tables: LogTables, value: float, interval: Interval, observed: float | None) -> str:
+    own = _own_sizes(tables)
+    mean = tables.solve_rates.mean
+    mean_only = float(sum(w * dispersion.silent_probability(mean, n) for n, w in own.items()))
+    alone = f"the mean solve rate alone would suggest {percent(mean_only)}."
+    if observed is not None:
+        return (
+            f"{percent(value)} of the groups would be silent if all tries of a prompt were alike; "
+            f"{percent(observed)} were observed; {alone}"
+        )
+    tries, size = _determined(tables), tables.group_size
+    if size > tries:
+        return (
+            f"{tries} tries per prompt do not determine the silent share at G = {size}: it may be "
+            f"{percent(interval[0])} to {percent(interval[1])}."
+        )
+    return f"{percent(value)} silent groups expected at G = {size}; {alone}"
 
 
 def _common_sizes(tables: LogTables) -> list[int]:
@@ -211,11 +234,12 @@ def _own_sizes(tables: LogTables) -> dict[int, float]:
     return {int(n): count / total for n, count in table.iter_rows()}
 
 
-def _at_sizes(fitted: Mixing, masses: Array, own: dict[int, float]) -> tuple[float, tuple[float, float]]:
-    sizes, weights = np.array(list(own)), np.array(list(own.values()))
-    value = float(_expected(fitted.points, fitted.mass[None], sizes)[0] @ weights)
-    low, high = np.percentile(_expected(fitted.points, masses, sizes) @ weights, [2.5, 97.5])
-    return value, (float(low), float(high))
+def _at_own_sizes(tables: LogTables) -> tuple[float, Interval]:
+    """Value and interval of the finding: at the log's own group sizes, or at the training size of a rate table."""
+    if tables.log.kind == "rates":
+        _, value, low, high, *_ = _row(tables, tables.group_size)
+        return value, (low, high)
+    return _expected(tables, _own_sizes(tables))
 
 
 def _observed(tables: LogTables) -> float | None:
@@ -241,9 +265,10 @@ def _gap_advice(observed: float | None, interval: tuple[float, float]) -> str:
     return "Less silent than expected: look for filtering before the log was written, or repeated prompts. " + base
 
 
-def _floats(values: Array) -> tuple[float, ...]:
+def _floats(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def _mean_of(values: Array) -> float:
-    return float(values.mean()) if len(values) else 0.0
+def _ends(intervals: list[Interval]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The low ends and the high ends."""
+    return tuple(low for low, _ in intervals), tuple(high for _, high in intervals)

@@ -25,6 +25,7 @@ from onedial.analysis.logs.grouping import (
 )
 from onedial.analysis.logs.schema import Log
 from onedial.core.errors import DataError
+from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
 from onedial.core.maths.mixing import Cells, Mixing, cells_of, npmle
 
 # What a group is described by beyond the columns of `group_frame`; null where the log does not say.
@@ -154,6 +155,11 @@ class LogTables:
     def solve_rates(self) -> Mixing:
         """The distribution of solve rates over prompts, by nonparametric maximum likelihood."""
         return npmle(self.cells[0])
+
+    @cached_property
+    def solve_rate_region(self) -> LikelihoodRegion:
+        """The distributions of solve rates that the counts do not rule out."""
+        return likelihood_region(self.cells[0])
 
 
 def collect(log: Log, *, group_size: int = 8) -> LogTables:

@@ -130,18 +130,10 @@ def expected_silent_share(p: ArrayLike, size: ArrayLike, *, mass: ArrayLike | No
     x ↦ x^G + (1−x)^G is convex, so this is never below the silent probability at the mean rate (Jensen):
     plugging in the mean p under-predicts.
     """
-    right, wrong = expected_silent_split(p, size, mass=mass)
-    return right + wrong
-
-
-def expected_silent_split(p: ArrayLike, size: ArrayLike, *, mass: ArrayLike | None = None) -> tuple[Array, Array]:
-    """(E[p^G], E[q^G]): the all-right and the all-wrong share over a distribution of solve rates."""
     p, size = _rate(p).reshape(-1), np.asarray(size, dtype=np.float64)
     weights = np.full(p.shape, 1.0) if mass is None else np.asarray(mass, dtype=np.float64).reshape(-1)
-    weights = weights / weights.sum()
-    right = np.asarray([weights @ p**s for s in size.reshape(-1)]).reshape(size.shape)
-    wrong = np.asarray([weights @ (1.0 - p) ** s for s in size.reshape(-1)]).reshape(size.shape)
-    return right, wrong
+    silent = [weights @ silent_probability(p, s) / weights.sum() for s in size.reshape(-1)]
+    return np.asarray(silent).reshape(size.shape)
 
 
 def subset_share(hits: ArrayLike, n: ArrayLike, size: ArrayLike) -> Array:

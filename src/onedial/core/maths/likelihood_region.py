@@ -26,10 +26,10 @@ from onedial.core.maths.mixing import Cells, grid, log_likelihood
 Array = NDArray[np.float64]
 
 LEVELS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
-MOST_CELLS = 130  # distinct counts beyond which tries are thinned out to `LEVELS`
+MOST_CELLS = 70  # distinct counts beyond which tries are thinned out to `LEVELS`
 _EXACT = 1e6  # tries up to which drawing without replacement differs from drawing with it
 _HEAVY = 1e3
-_HALVINGS = 10
+_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,23 @@ class LikelihoodRegion:
         return self._end(h, w, best, float(reached.min())), self._end(h, w, best, float(reached.max()))
 
     def _end(self, h: Array, w: Array, best: float, far: float) -> float:
-        """The value nearest `far` that is within the region, by bisection between it and `best`."""
-        inside, outside = 0.0, 1.0
-        allowed = normal_quantile() ** 2 / (2 * self.prompts)
-        for _ in range(_HALVINGS):
-            middle = (inside + outside) / 2
+        """The value nearest `far` that is within the region: where the root of the loss meets its limit.
+
+        That root is nearly linear in the value where the tries determine it, so that a guarded secant needs few steps.
+        """
+        limit = normal_quantile() / float(np.sqrt(2 * self.prompts))
+        inside, outside, below, above = 0.0, 1.0, 0.0, np.inf
+        for _ in range(_STEPS):
+            part = 0.5 if above > 8 * limit else float(np.clip((limit - below) / (above - below), 0.15, 0.85))
+            middle = inside + part * (outside - inside)
             loss = self.top - self._profile(w * (h - (best + middle * (far - best))))
-            inside, outside = (middle, outside) if loss <= allowed else (inside, middle)
+            root = float(np.sqrt(max(loss, 0.0)))
+            if root <= limit:
+                inside, below = middle, root
+            else:
+                outside, above = middle, root
+            if above - limit < 0.02 * limit or outside - inside < 1e-3:
+                break
         return best + outside * (far - best)
 
     def _profile(self, row: Array) -> float:
@@ -85,8 +95,8 @@ class LikelihoodRegion:
 
 def likelihood_region(cells: Cells, points: Array | None = None) -> LikelihoodRegion:
     """The region of the counts in `cells`, on `points` or a grid that suits the tries."""
-    points = grid(float(cells.n.max())) if points is None else points
     thin = _thin_out(cells)
+    points = grid(float(thin.n.max())) if points is None else points
     log = log_likelihood(thin, points)
     kernel = np.exp(log - log.max(axis=1, keepdims=True))
     share = thin.count / thin.count.sum()

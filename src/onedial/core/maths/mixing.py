@@ -1,9 +1,9 @@
 """The distribution of solve rates behind counts of right answers.
 
 Prompt x is solved with an unknown probability p_x; its log shows k right of n. The histogram of k/n is the
-distribution of p blurred by binomial noise: with n = 8 a third of the prompts of p = ½ fall outside [3/8, 5/8].
+distribution of p blurred by binomial noise: with n = 8, 29 % of the prompts of p = ½ show k/n outside [3/8, 5/8].
 The blur is undone by maximum likelihood over all distributions of p on [0, 1] (Kiefer & Wolfowitz 1956; Laird 1978),
-held on a grid that has 0 and 1 as points, or over a Beta distribution with extra mass at 0 and 1.
+on a grid that has 0 and 1 as points, or over a Beta distribution with extra mass at 0 and 1.
 
 Everything works on cells: the distinct (k, n) with the number of prompts in each, so that a million prompts cost
 no more than a few hundred.
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import betainc, betaln, xlogy
 
-from onedial.core.maths.dispersion import expected_silent_split, mixed_probability
+from onedial.core.maths.dispersion import mixed_probability
 
 Array = NDArray[np.float64]
 
@@ -51,10 +51,6 @@ class Mixing:
     def mean(self) -> float:
         """E[p]."""
         return float(self.points @ self.mass)
-
-    def silent_split(self, size: ArrayLike) -> tuple[Array, Array]:
-        """(E[p^G], E[q^G]): expected all-right and all-wrong share of groups of `size`; shape of `size`."""
-        return expected_silent_split(self.points, size, mass=self.mass)
 
 
 def cells_of(k: ArrayLike, n: ArrayLike, groups: ArrayLike | None = None) -> tuple[Cells, NDArray[np.int64]]:
@@ -112,16 +108,6 @@ def em(kernel: Array, counts: Array, mass: Array, iterations: int) -> Array:
         mass = mass * ((share / np.maximum(density, 1e-300)) @ kernel)
         mass = mass / mass.sum(axis=1, keepdims=True)
     return mass
-
-
-def bootstrap(cells: Cells, fitted: Mixing, *, replicates: int = 100, seed: int = 0, iterations: int = 60) -> Array:
-    """Masses (R, J) of the fit repeated on prompts drawn with replacement, each started from `fitted`."""
-    rng = np.random.default_rng(seed)
-    total = round(cells.num_prompts)
-    counts = rng.multinomial(total, cells.count / cells.count.sum(), size=replicates).astype(np.float64)
-    # a start on the fitted zeros could never leave them
-    start = 0.9 * fitted.mass + 0.1 / fitted.mass.size
-    return em(_kernel(cells, fitted.points, False), counts, start[None], iterations)
 
 
 def beta_with_ends(cells: Cells, *, survivors_only: bool = False) -> Mixing:
