@@ -92,7 +92,7 @@ def test_page_shows_what_a_run_is_judged_by() -> None:
     console.print(view.page())
     shown = " ".join(text_of(console).split())
     for part in (
-        "reward 0.438", "correct 44%", "mixed 62%", "all right 12%", "all wrong 25%", "mean 0.210", "entropy 0.412",
+        "reward 0.438", "correct 44%", "mixed 62%", "all correct 12%", "all wrong 25%", "mean 0.210", "entropy 0.412",
         "0.3% low, 0.8% high", "8.1, 2% cut off", "412 tokens/s", "55% of the tokens", "explains 42%, off by 0.08",
         "verify ━", "16/64", "iteration 3 of 30", "elapsed", "left",
     ):  # fmt: skip

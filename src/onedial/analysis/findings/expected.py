@@ -21,6 +21,7 @@ from onedial.core.maths import dispersion
 Array = NDArray[np.float64]
 
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
+GRADED = "rewards are graded: whether answers are right does not decide which groups are silent"
 ENOUGH = 0.5  # share of the visits that must have G tries for a figure at G
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.analysis.findings.expected import expected_kinds, expected_silent_shares, no_visits
+from onedial.analysis.findings.expected import GRADED, expected_kinds, expected_silent_shares, no_visits
 from onedial.analysis.findings.intervals import Interval, bootstrap_ratio, clustered_wilson
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.pass_rates import pass_rates
@@ -219,6 +219,9 @@ def _expected(tables: LogTables, withheld: Reasons) -> Figures:
     reason = _no_rates(tables)
     if reason:
         return {"expected_silent_share": None} if tables.log.kind == "rates" else {}
+    if tables.graded:
+        withheld["expected_silent_share"] = GRADED
+        return {"expected_silent_share": None}
     found = expected_silent_shares(tables)
     figures: Figures = {
         "expected_silent_share": {str(size): share.share for size, share in found.items()},

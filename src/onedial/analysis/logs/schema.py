@@ -111,6 +111,7 @@ class Log:
     ignored     columns of the source that were not read
     right       reward at which a rollout is right and `wrong` its opposite, where the format defines them;
                 None = see onedial.analysis.logs.grouping.scale
+    evaluation  only rows marked as evaluation are left
     """
 
     kind: Kind
@@ -124,11 +125,12 @@ class Log:
     ignored: tuple[str, ...] = ()
     right: float | None = None
     wrong: float | None = None
+    evaluation: bool = False
 
     @property
     def is_evaluation(self) -> bool:
-        """Whether the log is of a benchmark's samples, which no trainer learns from."""
-        return self.format in EVALUATION_FORMATS
+        """Whether these are samples of a benchmark or of an evaluation, which no trainer learns from."""
+        return self.evaluation or self.format in EVALUATION_FORMATS
 
     @property
     def notes(self) -> tuple[str, ...]:

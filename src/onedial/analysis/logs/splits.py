@@ -1,4 +1,4 @@
-"""Training and evaluation rows of one log, told apart."""
+"""Training and evaluation rows of one log: how many there are, and a log of one kind."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def with_split(log: Log, want: Split | None = None) -> Log:
             f"--split {want}: the log has no such rows; it has {training:,} train and {evaluation:,} eval rows"
         )
     if not aside:
-        return log
+        return replace(log, evaluation=want == "eval")
     is_eval = (pl.col("split") == "eval").fill_null(False)
     other = "evaluation" if want == "train" else "training"
     note = f"{aside:,} {other} rows are set aside; --split {'eval' if want == 'train' else 'train'} shows them."
     return replace(
         log,
+        evaluation=want == "eval",
         frame=log.frame.filter(is_eval if want == "eval" else ~is_eval),
         coverage=replace(log.coverage, notes=(*log.coverage.notes, note)),
     )

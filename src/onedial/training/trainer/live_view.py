@@ -18,18 +18,22 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from onedial.core.palette import GROUP_KINDS
+
 BLOCKS = " ▁▂▃▄▅▆▇█"
 REFRESH_S = 0.25
 HEADER_EVERY = 25
 WIDE = 108  # columns from which the figures stand beside the reward and the groups
 FIGURES_WIDTH = 60
 LABEL_WIDTH = 9
-# What a group can be: metric, name, glyph (told apart without colour too), colour.
-SHARES = (
-    ("mixed_share", "mixed", "█", "cyan"),
-    ("silent_right_share", "all right", "▓", "green"),
-    ("silent_wrong_share", "all wrong", "▒", "red"),
-    ("silent_other_share", "other", "░", "bright_black"),
+# The metric of each kind of group, with its label, glyph and color.
+SHARES = tuple(
+    (metric, style.label, style.glyph, style.terminal)
+    for metric, style in zip(
+        ("mixed_share", "silent_right_share", "silent_wrong_share", "silent_other_share"),
+        GROUP_KINDS.values(),
+        strict=True,
+    )
 )
 # Plain columns: heading, metric, format, width.
 COLUMNS = (
