@@ -23,7 +23,7 @@ from typing import Any
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.run_log import read_json_lines
-from onedial.core.settings import read_toml
+from onedial.core.settings_file import read_settings
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LESSON = ("--config", str(EXAMPLES / "arithmetic.toml"))
@@ -59,7 +59,7 @@ def _words(**settings: object) -> list[str]:
 def finished(run: Path) -> bool:
     """Whether the run has been evaluated after its last iteration."""
     evaluations = read_json_lines(run / "eval.jsonl") if (run / "run.toml").is_file() else []
-    return bool(evaluations) and evaluations[-1]["iteration"] == read_toml(run / "run.toml")["iterations"]
+    return bool(evaluations) and evaluations[-1]["iteration"] == read_settings(run / "run.toml")["iterations"]
 
 
 def foreseen(metrics: list[dict[str, Any]]) -> float:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from onedial.core.algorithm import CHOICES, Algorithm, contradictions
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_rules import contradictions
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.errors import ConfigError
+from onedial.core.field_rules import choices_of
 
+CHOICES = choices_of(Algorithm)
 CRITIC: dict[str, Any] = {"baseline": "critic", "dial": 0.0}
 DEMONSTRATIONS = ALGORITHMS["sft"].cells() | {"name": "mine"}
 PAIRS = ALGORITHMS["dpo"].cells() | {"name": "mine"}
@@ -30,6 +33,7 @@ CONTRADICTORY: list[tuple[dict[str, Any], str]] = [
     ({"keep": "mixed", "group_size": 1, "baseline": "none", "dial": 0.0}, "drops every group of one"),
     ({"group_size": 1}, "leaves nothing to learn"),
     ({"group_size": 1, "baseline": "leave_one_out"}, "leaves nothing to learn"),
+    ({"correction_floor": 2.0}, "must be below correction_cap=2"),
     ({"overlong": "penalty"}, "needs overlong_buffer"),
     ({"overlong_buffer": 4}, "overlong='penalty' only"),
     ({"length_budget": 100}, "aggregate='fixed_length' only"),
@@ -65,7 +69,6 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("group_size", 0),
     ("positive_nll", -0.1),
     ("correction_cap", 0.0),
-    ("correction_floor", 2.0),
     ("correction_floor", -0.1),
     ("gamma", 0.0),
     ("gamma", 1.1),
@@ -119,7 +122,7 @@ def test_every_rule_is_exercised() -> None:
         for name, value in {**Algorithm("mine").cells(), **cells}.items():
             object.__setattr__(row, name, value)
         given.update(reason.split(" ")[0] + reason[-25:] for reason in contradictions(row))
-    assert len(given) == 24  # 22 rules; that of a group of one names its baseline, that of a source its size
+    assert len(given) == 25  # 23 rules; that of a group of one names its baseline, that of a source its size
 
 
 @pytest.mark.parametrize("cell", CHOICES)

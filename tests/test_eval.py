@@ -142,14 +142,14 @@ def test_a_run_is_evaluated_as_it_evaluated_itself(
     assert {key: value for key, value in written[0].items() if key != "iteration"} != {
         key: value for key, value in written[1].items() if key != "iteration"
     }, "training must have changed the figures, or this test shows nothing"
-    assert cli.main(["eval", str(out), "--json", "--threads", "1"]) == 0
+    assert cli.main(["eval", str(out), "--json", "--threads", "1", "--trust-config"]) == 0
     output = capsys.readouterr().out
     found = json.loads(output[output.index("{\n") :])
     for key, value in written[-1].items():
         if key != "iteration":
             assert found[key] == value, key
     # a checkpoint's own folder finds the run's settings too
-    again = onedial.evaluate(out / "checkpoints" / "iteration_000002", threads=1)
+    again = onedial.evaluate(out / "checkpoints" / "iteration_000002", threads=1, trust_config=True)
     assert again.to_json()["avg"] == written[-1]["avg"]
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import onedial
-from onedial.core.settings import make_run, merge, read_toml
+from onedial.core.settings_file import make_run, merge, read_settings
 from onedial.training.tasks import open_task, verify
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -66,7 +66,7 @@ def test_all_examples_are_tested() -> None:
 def test_settings_files_are_whole_runs(path: Path) -> None:
     """Oracle: the checks of `Run`, and that naming the file's own row on the command line, as its heading says, keeps
     the cells that the file sets."""
-    settings = read_toml(path)
+    settings = read_settings(path)
     named = merge(settings, {"algorithm": {"row": settings["algorithm"]["row"]}})
     assert make_run(named) == make_run(settings)
     assert make_run(settings).algorithm.name == settings["algorithm"]["row"]

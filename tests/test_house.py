@@ -151,14 +151,14 @@ def test_help_lists_every_command_within_80_columns(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert max(cell_len(line) for line in out.splitlines()) <= 80
     modules = {path.stem for path in (SRC / "cli").glob("[a-z]*.py") if "\ndef configure(" in path.read_text()}
-    assert modules == set(cli.available()), "a command that COMMANDS does not list is never shown"
-    for name, summary in cli.available().items():
+    assert modules == set(cli.COMMANDS), "a command that COMMANDS does not list is never shown"
+    for name, summary in cli.COMMANDS.items():
         assert summary, f"cli/{name}.py: HELP has no first line"
         assert f"  {name} " in out
         assert summary in " ".join(out.split())
 
 
-@pytest.mark.parametrize("name", list(cli.available()))
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_help_of_each_command_fits_80_columns(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +172,7 @@ def test_help_of_each_command_fits_80_columns(
 def test_long_help_lines_hang_under_their_second_column() -> None:
     text = "short\n\n  one   two three four five\na paragraph of prose goes on"
     expected = ["short", "", "  one   two three", "        four five", "a paragraph of prose", "goes on"]
-    assert cli.fitted(text, 20).splitlines() == expected
+    assert cli.wrap_help(text, 20).splitlines() == expected
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from onedial.core.run_log import read_json_lines
-from onedial.core.settings import make_run, merge, read_toml
+from onedial.core.settings_file import make_run, merge, read_settings
 from onedial.training.trainer.loop import train
 from test_train import same, untimed, weights
 
@@ -74,7 +74,7 @@ def test_killed_at_random_moments_ends_as_if_never_killed(row: str, tiny_model: 
 def test_make_train_teaches_the_default_model(seed: int, smollm2: Path, tmp_path: Path) -> None:
     """The README's first command: held-out avg@4 from about 8 % (240 samples say 5 to 11) to at least 80 %, by at least
     70 points, and completions grow short."""
-    settings = read_toml(ROOT / "examples" / "arithmetic.toml")
+    settings = read_settings(ROOT / "examples" / "arithmetic.toml")
     run = make_run(merge(settings, {"seed": seed, "out": str(tmp_path / "run"), "model": str(smollm2)}))
     result = train(run)
     assert result.before is not None and result.after is not None

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.settings import Run, make_run
+from onedial.core.settings import Run
+from onedial.core.settings_file import make_run
 from onedial.training.lm.attention import PrefixLayout, use_packed_attention
 from onedial.training.lm.decoder import hidden_states
 from onedial.training.lm.llama_blocks import patch_llama_blocks

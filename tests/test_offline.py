@@ -22,7 +22,8 @@ from onedial.cli import main as cli
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import ConfigError, DataError
 from onedial.core.run_log import read_json_lines
-from onedial.core.settings import Run, make_run, read_toml
+from onedial.core.settings import Run
+from onedial.core.settings_file import make_run, read_settings
 from onedial.core.types import Prompt
 from onedial.training.lm.text import Text
 from onedial.training.tasks import open_task, verify
@@ -394,7 +395,7 @@ def test_warm_up_then_dpo_in_two_commands(warm: Path, tmp_path: Path, text: Text
         "4",
     ]
     assert cli.main([*words, "--threads", "1"]) == 0
-    earlier, made = make_run(read_toml(warm / "run.toml")), make_run(read_toml(out / "run.toml"))
+    earlier, made = make_run(read_settings(warm / "run.toml")), make_run(read_settings(out / "run.toml"))
     assert made.data == str(warm) and made.model == str(checkpoint.latest(warm))
     assert (made.task, made.task_options) == (earlier.task, earlier.task_options)
     assert (made.max_new_tokens, made.eval_prompts, made.iterations) == (4, 3, 2)

@@ -39,13 +39,15 @@ def test_commands_are_whole_and_alike(row: Algorithm, tmp_path: Path, monkeypatc
 
     # by their modules: the package exports a function `train`, which hides the module of that name
     monkeypatch.setattr(importlib.import_module("onedial.training.trainer.loop"), "train", record)
-    monkeypatch.setattr(importlib.import_module("onedial.cli.train"), "settings_from", lambda past: {"data": "x"})
+    monkeypatch.setattr(
+        importlib.import_module("onedial.cli.train"), "settings_from", lambda past, trust: {"data": "x"}
+    )
     for words in _rows().commands(row, tmp_path):
         assert cli.main(words) == 0
         assert made[-1].out == words[-1]
     assert made[-1].algorithm.name == row.name
     if row.generates:
-        assert made[-1].prompts_per_iteration * made[-1].group_size == 128
+        assert made[-1].prompts_per_iteration * made[-1].resolved().group_size == 128
 
 
 def test_readme_shows_a_curve_of_every_row() -> None:

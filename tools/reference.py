@@ -10,9 +10,8 @@ import argparse
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 COMMAND = "make docs"
@@ -40,13 +39,10 @@ def code(value: object) -> str:
 
 def settings_page() -> str:
     """Every field of `Run`."""
-    from onedial.core.settings import Run
+    from onedial.core.field_rules import default_of
+    from onedial.core.settings import RUN_RULES, Run
 
-    rows = [
-        (code(cell.name), code(_default(cell)), cell.metadata.get("help", ""))
-        for cell in fields(Run)
-        if cell.name not in ("task_options", "algorithm")
-    ]
+    rows = [(code(name), code(default_of(Run, name)), rule.help) for name, rule in RUN_RULES.items()]
     return page(
         "Settings of a run",
         "A setting is a line of a TOML file, a flag of `onedial train`, or an argument of `onedial.Run`. "
@@ -58,20 +54,15 @@ def settings_page() -> str:
     )
 
 
-def _default(cell: Any) -> object:
-    return cell.default if isinstance(cell.default, str | int | float | bool) else None
-
-
 def cells_page() -> str:
     """Every cell of `Algorithm`."""
-    from onedial.cli.algorithms import cell_meanings
-    from onedial.core.algorithm import CHOICES, Algorithm
+    from onedial.core.algorithm import Algorithm
+    from onedial.core.field_rules import default_of, rules_of
 
-    meanings = cell_meanings()
     rows = [
-        (code(cell.name), code(_default(cell)), ", ".join(map(code, CHOICES.get(cell.name, ()))), meanings[cell.name])
-        for cell in fields(Algorithm)
-        if cell.name not in ("name", "paper")
+        (code(name), code(default_of(Algorithm, name)), ", ".join(map(code, rule.choices)), rule.help)
+        for name, rule in rules_of(Algorithm).items()
+        if name not in ("name", "paper")
     ]
     return page(
         "Cells of an algorithm",
@@ -202,27 +193,26 @@ def _prose(thing: object) -> str:
 
 def commands_page() -> str:
     """Every command with its options."""
-    from onedial.cli.main import available
+    from onedial.cli.main import COMMANDS
 
     parts = []
-    for name, summary in available().items():
+    for name, summary in COMMANDS.items():
         module = importlib.import_module(f"onedial.cli.{name}")
         parser = argparse.ArgumentParser(prog=f"onedial {name}", add_help=False)
         module.configure(parser)
         rows = [_option(action) for action in parser._actions if not _is_setting(name, action)]
-        text = module.HELP.strip()
+        text = f"{summary}\n\n{module.HELP.strip(chr(10))}"
         more = "\n\nEvery [setting](settings.md) is an option too." if name == "train" else ""
         parts.append(
             f"## onedial {name}\n\n```text\n{text}\n```\n\n{table(('option', 'default', 'meaning'), rows)}{more}"
         )
-        assert summary
     return page("Commands", "`onedial COMMAND --help` prints the same.", *parts)
 
 
 def _is_setting(command: str, action: argparse.Action) -> bool:
-    from onedial.core.settings import RUN_FIELDS
+    from onedial.core.settings import PLAIN_FIELDS
 
-    return command == "train" and action.dest in RUN_FIELDS
+    return command == "train" and action.dest in PLAIN_FIELDS
 
 
 def _option(action: argparse.Action) -> tuple[str, str, str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
-import re
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -15,16 +13,16 @@ from rich.text import Text
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.field_rules import rules_of
 from onedial.core.maths.coefficient import coefficient_of
 
-HELP = """Show the table of algorithms with their papers
-
+HELP = """
   onedial algorithms            the table
   onedial algorithms dapo       every cell of a row: its meaning, and where it differs from grpo
   onedial algorithms --json     all cells of all rows
   onedial algorithms --coefficients    who writes, what judges, what multiplies ∇log π: the rows side by side
 
-Any cell can be changed for a run: onedial train dapo --algorithm.clip_high 0.3"""
+Any cell can be changed for a run: onedial train dapo --algorithm.clip-high 0.3"""
 
 COMPARED_WITH = "grpo"
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
@@ -161,7 +159,5 @@ def _plain(value: Any) -> str:
 
 
 def cell_meanings() -> dict[str, str]:
-    """What each cell means: the comment beside it in `Algorithm`, so that it is written down once."""
-    source = inspect.getsource(Algorithm)
-    said = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.+)$", source, re.MULTILINE))
-    return {cell.name: said.get(cell.name, "") for cell in fields(Algorithm)}
+    """What each cell means."""
+    return {name: rule.help for name, rule in rules_of(Algorithm).items()}

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HELP = """Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling.
-
+HELP = """
 Both sides do the same work: the same model, prompts, group size, lengths and
 type. They are measured in turn, so that a slow moment of the machine meets both.
 A ratio above 1 means that ours is better; shares of the ceiling are in per cent.

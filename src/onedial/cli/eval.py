@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from onedial.core.settings import RUN_FIELDS, default_of
+from onedial.cli.train import add_setting, add_trust_flag
+from onedial.core.settings_file import merge
 from onedial.core.text_safety import escape_line
+from onedial.core.user_code import Trust
 
 if TYPE_CHECKING:
     from onedial.core.maths.estimators import Estimate
     from onedial.training.evaluation import Evaluation
 
-HELP = """Measure accuracy on held-out prompts: avg@k, pass@k, maj@k
-
+HELP = """
   onedial eval smollm2 --task arithmetic
   onedial eval ./my-model --task data.jsonl --temperature 0
   onedial eval runs/dapo-arithmetic-s0 --samples 16
@@ -46,6 +47,7 @@ FLAGS = {
     "verifier_timeout_s": "verifier_timeout_s",
     "verifier_memory_mb": "verifier_memory_mb",
     "unsafe_verifiers": "unsafe_verifiers",
+    "trust_remote_code": "trust_remote_code",
 }
 HELP_TEXTS = {
     "prompts": "held-out prompts",
@@ -55,22 +57,18 @@ HELP_TEXTS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, folder, or run directory")
-    for flag, field in FLAGS.items():
-        text = HELP_TEXTS.get(flag, str(RUN_FIELDS[field].metadata["help"])).replace("%", "%%")
-        given_alone: dict[str, Any] = {"nargs": "?", "const": True} if default_of(field) is False else {}
-        parser.add_argument(
-            f"--{flag}", metavar="X", help=f"{text} [{default_of(field)}]", default=argparse.SUPPRESS, **given_alone
-        )
+    for flag, name in FLAGS.items():
+        add_setting(parser, name, flag, HELP_TEXTS.get(flag, ""))
+    add_trust_flag(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--save", type=Path, metavar="FILE", help="parquet file for the completions with verdicts")
 
 
 def run(args: argparse.Namespace) -> int:
-    from onedial.core.settings import merge
     from onedial.training.trainer.evaluate import eval_spec, run_evaluation
 
-    given = {field: getattr(args, flag) for flag, field in FLAGS.items() if flag in args}
-    plan = eval_spec(args.model, merge(given, args.dotted))
+    given = merge({name: getattr(args, flag) for flag, name in FLAGS.items() if flag in args}, args.dotted)
+    plan = eval_spec(args.model, given, trust=Trust(everything=args.trust_config, named=given))
     with Bar() as bar:
         evaluation = run_evaluation(plan, save=args.save, progress=bar.show, note=bar.note)
     if args.json:

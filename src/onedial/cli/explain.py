@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = """Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do
-
+HELP = """
   onedial explain -o explain.html
 
 The page works without a network and without a model: answer lengths under each

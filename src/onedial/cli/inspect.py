@@ -15,8 +15,7 @@ from onedial.core.errors import ConfigError
 if TYPE_CHECKING:
     from onedial.analysis import Analysis
 
-HELP = """See what a rollout log of any trainer taught, and what its silent groups cost
-
+HELP = """
   onedial inspect runs/x                         an onedial run
   onedial inspect outputs/completions            TRL; verl, prime-rl, verifiers, open-instruct … alike
   onedial inspect samples.csv --map prompt=question,correct=is_ok

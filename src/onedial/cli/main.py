@@ -1,56 +1,60 @@
 """The command line: `onedial COMMAND …`.
 
-A command is a module `onedial.cli.NAME` with `HELP` (text whose first line is the summary),
-`configure(parser)` and `run(args) -> exit code`. Only the chosen one is imported, so that help comes at once.
+A command is a module `onedial.cli.NAME` with `HELP` (what follows its summary in `--help`), `configure(parser)` and
+`run(args) -> exit code`. Only the chosen one is imported, so that help comes at once.
 
-Exit codes: 0 done, 2 a mistake that the person can mend (one message on stderr), 130 interrupted, 141 reader gone.
+Flags are written with hyphens (`--group-size`); underscores are accepted everywhere.
+Exit codes: 0 done, 2 a mistake that the person can fix (one message on stderr), 130 interrupted, 141 reader gone.
 Set ONEDIAL_TRACEBACK=1 to see where a message came from.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
-import importlib.util
 import os
 import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NoReturn
 
 from onedial import __version__
-from onedial.core.errors import ConfigError, OnedialError, nearest
+from onedial.core.errors import ConfigError, OnedialError, missing_extra, nearest
 from onedial.core.text_safety import escape_control
 
-# Every command there may be, in the order a newcomer meets them; those whose module is absent are not shown.
-COMMANDS = (
-    "train", "eval", "compare", "inspect", "plan", "report", "reproduce", "algorithms", "explain", "bench", "doctor",
-)  # fmt: skip
+COMMANDS = {
+    "train": "Train a model with verifiable rewards, or resume a run",
+    "eval": "Measure accuracy on held-out prompts: avg@k, pass@k, maj@k",
+    "inspect": "See what a rollout log of any trainer taught, and what its silent groups cost",
+    "plan": "Group size, tries and weight per prompt for a budget, from a log or a table of solve rates",
+    "report": "One self-contained HTML page: findings, curves, and sample groups to read",
+    "algorithms": "Show the table of algorithms with their papers",
+    "explain": "Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do",
+    "bench": "Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling",
+}
+"""Every command with its summary, in the order a newcomer meets them."""
 PROG = "onedial"
 WIDTH = 80
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
 
-def available() -> dict[str, str]:
-    """The commands of this installation with their one-line summaries, in display order."""
-    return {name: _summary(path) for name in COMMANDS if (path := _module_file(name)) is not None}
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one message, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError instead of printing the usage and leaving."""
+        raise ConfigError(f"{self.prog.removeprefix(PROG).strip()}: {message} ({self.prog} --help lists all options)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and give its exit code; a mistake of the user is one message, never a traceback."""
+    """Runs one command line and returns its exit code; a mistake of the user is one message, never a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
         return code
-    except OnedialError as error:
-        if os.environ.get("ONEDIAL_TRACEBACK"):
-            raise
-        print(f"{PROG}: {escape_control(str(error))}", file=sys.stderr)
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"{PROG}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -58,6 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `onedial … | head` closed the pipe; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except (OnedialError, OSError, ModuleNotFoundError) as error:
+        message = message_of(error)
+        if message is None or os.environ.get("ONEDIAL_TRACEBACK"):
+            raise
+        print(f"{PROG}: {escape_control(message)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def message_of(error: Exception) -> str | None:
+    """What a person is told of an error that they can fix; None for one that is a fault of the program."""
+    if isinstance(error, OnedialError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        missing = missing_extra(error)
+        return None if missing is None else str(missing)
+    if isinstance(error, OSError) and error.filename is not None:  # the disk is full, a folder may not be written …
+        return f"{error.filename}: {error.strerror}"
+    return None
 
 
 def _dispatch(words: list[str]) -> int:
@@ -70,33 +92,47 @@ def _dispatch(words: list[str]) -> int:
         print(f"{PROG} {__version__}")
         return 0
     name = words[0]
-    commands = available()
-    if name not in commands:
+    if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
-        message = f"unknown {kind} {name!r}{nearest(name, commands)}"
-        print(f"{PROG}: {escape_control(message)}\n{PROG}: commands: {', '.join(commands)}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        raise ConfigError(f"unknown {kind} {name!r}{nearest(name, COMMANDS)}\n{PROG}: commands: {', '.join(COMMANDS)}")
+    return _run(name, words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    """Parses the words after a command and runs it."""
     module = importlib.import_module(f"onedial.cli.{name}")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{PROG} {name}",
-        description=fitted(module.HELP.strip(), min(WIDTH, shutil.get_terminal_size().columns)),
+        description=wrap_help(
+            f"{COMMANDS[name]}\n\n{module.HELP.strip(chr(10))}", min(WIDTH, shutil.get_terminal_size().columns)
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     module.configure(parser)
-    rest, settings = _dotted(words[1:], getattr(module, "DOTTED", ()))
-    args, unknown = parser.parse_known_args(rest)
+    rest, settings = _split_dotted(words, getattr(module, "DOTTED", ()))
+    args, unknown = parser.parse_known_args([with_hyphens(word) for word in rest])
     if unknown:
+        typed = next((word for word in rest if with_hyphens(word) == unknown[0]), unknown[0])
         flags = [flag for action in parser._actions for flag in action.option_strings]
-        message = f"unknown argument {unknown[0]!r}{nearest(unknown[0].partition('=')[0], flags)}"
-        print(f"{PROG} {name}: {escape_control(message)} ({PROG} {name} --help lists all)", file=sys.stderr)
-        return EXIT_USER_ERROR
+        raise ConfigError(
+            f"{name}: unknown argument {typed!r}{nearest(unknown[0].partition('=')[0], flags)} "
+            f"({PROG} {name} --help lists all)"
+        )
     args.dotted = settings
     code: int = module.run(args)
     return code
 
 
-def _dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
+def with_hyphens(word: str) -> str:
+    """A flag in its canonical spelling: --group_size=8 → --group-size=8. Any other word is returned as it is."""
+    if not re.match(r"--[A-Za-z]", word):
+        return word
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def _split_dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Takes `--SECTION.NAME VALUE` and `--SECTION.NAME=VALUE` out of the words, for the sections a command declares.
 
     Which names exist depends on the values of other options (the task, the row), so they are not flags of argparse.
@@ -115,27 +151,26 @@ def _dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[str], d
             if not queue or queue[0].startswith("--"):  # the next option is not its value
                 raise ConfigError(f"{word} needs a value, as in {word}=VALUE")
             value = queue.pop(0)
-        settings.setdefault(section, {})[name] = value
+        settings.setdefault(section, {})[name.replace("-", "_")] = value
     return rest, settings
 
 
 def overview() -> str:
     """The text of `onedial --help`, at most WIDTH columns wide."""
-    commands = available()
-    width = max((len(name) for name in commands), default=0)
+    width = max(len(name) for name in COMMANDS)
     lines = [
         f"{PROG} {__version__}: post-train language models with verifiable rewards",
         "",
         f"usage: {PROG} COMMAND [options]",
         "",
-        *(f"  {name:<{width}}  {summary}" for name, summary in commands.items()),
+        *(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()),
         "",
         f"More on one command: {PROG} COMMAND --help",
     ]
-    return fitted("\n".join(lines), WIDTH)
+    return wrap_help("\n".join(lines), WIDTH)
 
 
-def fitted(text: str, width: int) -> str:
+def wrap_help(text: str, width: int) -> str:
     """`text` with lines longer than `width` broken; the rest hangs under the line's second column, if it has one."""
     lines = []
     for line in text.splitlines():
@@ -143,24 +178,6 @@ def fitted(text: str, width: int) -> str:
         hang = len(column[0]) if column is not None and len(column[0]) < width * 2 // 3 else 0
         lines += textwrap.wrap(line, width, subsequent_indent=" " * hang, break_on_hyphens=False) or [""]
     return "\n".join(lines)
-
-
-def _module_file(name: str) -> Path | None:
-    """Where the command's module lies, without importing it."""
-    spec = importlib.util.find_spec(f"onedial.cli.{name}")
-    return Path(spec.origin) if spec is not None and spec.origin is not None else None
-
-
-def _summary(path: Path) -> str:
-    """First line of the module's HELP constant, read from the source: importing it could load torch."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if any(isinstance(target, ast.Name) and target.id == "HELP" for target in targets):
-            text: str = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-            return text.strip().splitlines()[0].rstrip(".")
-    return ""
 
 
 if __name__ == "__main__":

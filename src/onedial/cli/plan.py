@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from onedial.analysis.planning.backtest import HeldOut
     from onedial.analysis.planning.planner import BudgetPlan
 
-HELP = """Group size, tries and weight per prompt for a budget, from a log or a table of solve rates.
-
+HELP = """
 The first lines are the decision; the rest says why, and what the log cannot tell.
 The saving holds under --rho, which no log can tell; the plan shows it over a range.
 Example: onedial plan runs/x --budget 100000 --export onedial:plan.json

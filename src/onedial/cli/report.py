@@ -7,8 +7,7 @@ from pathlib import Path
 
 from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
 
-HELP = """One self-contained HTML page: findings, curves, and sample groups to read.
-
+HELP = """
 Works on onedial's own runs and on any rollout log or table of solve rates.
 Example: onedial report runs/x --open
 """

@@ -1,4 +1,4 @@
-"""`onedial train`: train a model, or go on with a run."""
+"""`onedial train`: train a model, or resume a run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 from onedial.core.algorithm_table import get_algorithm
 from onedial.core.errors import ConfigError, RunDirError
-from onedial.core.settings import PLAIN_FIELDS, RUN_FIELDS, Run, check_keys, default_of, make_run, merge, read_toml
+from onedial.core.field_rules import default_of, kinds_of
+from onedial.core.paths import expand_path
+from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
+from onedial.core.settings_file import check_keys, make_run, merge, read_run_settings, read_settings
+from onedial.core.user_code import Trust
 
-HELP = """Train a model with verifiable rewards, or resume a run
-
+HELP = """
   onedial train dapo --task arithmetic --iterations 30
   onedial train grpo --model ./my-model --task data.jsonl --lr 1e-6
   onedial train --config run.toml --seed 1
-  onedial train sft --data demonstrations.jsonl --eval_prompts 0
+  onedial train sft --data demonstrations.jsonl --eval-prompts 0
   onedial train dpo --from runs/dapo-arithmetic-s0     learns from what that run wrote
   onedial train --resume runs/dapo-arithmetic-s0
 
@@ -23,10 +26,6 @@ ROW is a row of the table (onedial algorithms). Any setting below can stand in t
 --task.OPTION sets an option of the task, --algorithm.CELL a cell of the row."""
 
 DOTTED = ("task", "algorithm")
-RESUMABLE = (
-    "iterations", "checkpoint_every", "keep_checkpoints", "eval_every", "threads", "track", "on_exhausted",
-    "refill_limit",
-)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,35 +41,58 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="for dpo and sft: data = that run's rollouts, model = its newest checkpoint, task, lengths, sampling and "
         "evaluation as they were there",
     )
+    add_trust_flag(parser)
     settings = parser.add_argument_group("settings")
     for name in PLAIN_FIELDS:
-        text = str(RUN_FIELDS[name].metadata["help"]).replace("%", "%%")
-        default = default_of(name)
-        shown = f" [{default}]" if default not in ("", None) else ""
-        given_alone: dict[str, Any] = {"nargs": "?", "const": True} if default is False else {}
-        settings.add_argument(f"--{name}", metavar="X", help=text + shown, default=argparse.SUPPRESS, **given_alone)
+        add_setting(settings, name, name)
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--trust-config` to a command that reads settings from files."""
+    parser.add_argument(
+        "--trust-config",
+        action="store_true",
+        help="load the Python objects (tasks, rewards, baselines) that --config or a run's run.toml names, wherever "
+        "they lie; without it, those of files under this directory and those named on the command line",
+    )
+
+
+def add_setting(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, flag: str, help: str = ""
+) -> None:
+    """Adds the flag of a setting of `Run`, with the help and the default that stand there."""
+    rule, default = RUN_RULES[name], default_of(Run, name)
+    text = (help or rule.help).replace("%", "%%")
+    shown = "" if default is False or default in ("", None) else f" [{default}]"
+    option: dict[str, Any] = {"help": text + shown, "default": argparse.SUPPRESS}
+    if kinds_of(Run, name) == (bool,):
+        option |= {"nargs": "?", "const": "true", "metavar": "true"} if rule.saved else {"action": "store_true"}
+    else:
+        option["metavar"] = "X"
+    parser.add_argument(f"--{flag.replace('_', '-')}", **option)
 
 
 def run(args: argparse.Namespace) -> int:
-    given = {name: getattr(args, name) for name in PLAIN_FIELDS if name in args}
-    return start(args.row, args.config, args.resume, merge(given, args.dotted), past=args.past)
+    given = merge({name: getattr(args, name) for name in PLAIN_FIELDS if name in args}, args.dotted)
+    return start(args.row, args.config, args.resume, given, past=args.past, trust_config=args.trust_config)
 
 
 def start(
-    row: str | None, config: Path | None, resume: Path | None, given: dict[str, Any], past: Path | None = None
+    row: str | None,
+    config: Path | None,
+    resume: Path | None,
+    given: dict[str, Any],
+    *,
+    past: Path | None = None,
+    trust_config: bool = False,
 ) -> int:
-    """Trains with settings from file and command line, or resumes, and prints what was learned."""
+    """Trains with settings from file and command line, or resumes, and prints the accuracy before and after."""
+    trust = Trust(everything=trust_config, named=given)
     if resume is not None:
-        settings = _resumed(resume, row, config, given | ({"from": past} if past else {}))
+        others = {"ROW": row, "config": config, "from": past}
+        settings = _resumed(resume, given, [name for name, value in others.items() if value is not None], trust)
     else:
-        layers = [settings_from(past)] if past else []
-        if config:
-            layers.append(read_toml(config))
-            # before it is merged with the command line, whose mistakes name no file
-            check_keys(layers[-1], f"{config}: ")
-        if row is not None:
-            layers.append({"algorithm": {"row": get_algorithm(row).name}})
-        settings = make_run(merge(*layers, given), where=f"{config}: " if config and not given else "")
+        settings = _configured(row, config, past, given, trust)
     from onedial.core.run_log import read_json_lines
     from onedial.training.trainer.loop import train
 
@@ -86,27 +108,47 @@ def start(
     return 0
 
 
-def settings_from(past: Path) -> dict[str, Any]:
+def _configured(row: str | None, config: Path | None, past: Path | None, given: dict[str, Any], trust: Trust) -> Run:
+    """The run that an earlier run, a file, a row and the command line ask for, in this order."""
+    layers = [settings_from(past, trust=trust)] if past else []
+    if config is not None:
+        layers.append(read_settings(config, trust=trust))
+        # before it is merged with the command line, whose mistakes name no file
+        check_keys(layers[-1], f"{config}: ")
+    if row is not None:
+        layers.append({"algorithm": {"row": get_algorithm(row).name}})
+    made = make_run(merge(*layers, given), where=f"{config}: " if config and not given else "")
+    fixed = made.algorithm.group_size
+    if "group_size" in given and fixed not in (None, made.group_size):
+        raise ConfigError(
+            f"--group-size {given['group_size']}: algorithm {made.algorithm.name!r} fixes groups of {fixed}; leave it "
+            f"out, or change the row: --algorithm.group-size {given['group_size']}"
+        )
+    return made
+
+
+def settings_from(past: Path, *, trust: Trust) -> dict[str, Any]:
     """What a run takes over from an earlier one: its rollouts, its newest model, and how it was measured."""
+    past = expand_path(past, "--from")
+    if not (past / "run.toml").is_file():
+        raise ConfigError(f"{past}: no run here (run.toml is missing); name the directory of a onedial run")
     from onedial.training.trainer.evaluate import OF_THE_RUN
-    from onedial.training.trainer.past_rollouts import newest_model, run_of
+    from onedial.training.trainer.past_rollouts import newest_model
 
-    run_of(past)  # a clear error where there is no run
-    earlier = read_toml(past / "run.toml")
-    kept = {name: earlier[name] for name in OF_THE_RUN if name in earlier}
-    return kept | {"data": str(past), "model": newest_model(past)}
+    return read_run_settings(past, trust=trust, only=OF_THE_RUN) | {"data": str(past), "model": newest_model(past)}
 
 
-def _resumed(directory: Path, row: str | None, config: Path | None, given: dict[str, Any]) -> Run:
-    forbidden = (
-        [name for name in given if name not in RESUMABLE] + (["ROW"] if row else []) + (["config"] if config else [])
-    )
+def _resumed(directory: Path, given: dict[str, Any], others: list[str], trust: Trust) -> Run:
+    """The run in a directory, with the settings that a resumed run may change."""
+    forbidden = [name for name in given if name not in RESUMABLE] + others
     if forbidden:
         raise ConfigError(
             f"--resume goes on with the run as it was; {', '.join(forbidden)} cannot change. "
             f"What can: {', '.join(RESUMABLE)}"
         )
+    directory = expand_path(directory, "--resume")
     path = directory / "run.toml"
     if not path.is_file():
         raise RunDirError(f"{directory}: no run to resume here (run.toml is missing); start one without --resume")
-    return make_run(merge(read_toml(path), given, {"out": str(directory)}), where=f"{path}: ")
+    stored = read_settings(path, trust=trust)
+    return make_run(merge(stored, given, {"out": str(directory)}), where=f"{path}: ")

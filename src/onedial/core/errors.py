@@ -51,6 +51,20 @@ class MissingExtra(UserError, ImportError):
         super().__init__(f"{why} needs the package {package!r}; install it with: pip install 'onedial[{extra}]'")
 
 
+EXTRAS = {
+    "train": ("accelerate", "cloudpickle", "gguf", "math_verify", "peft", "safetensors", "tokenizers", "torch",
+              "transformers"),
+}  # fmt: skip
+"""Packages that a wing needs as a whole, by the extra that installs them."""
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
+    """The message for a package of `EXTRAS` that could not be imported; None for any other module."""
+    package = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+    return None if extra is None else MissingExtra(package, extra, "training and evaluating models")
+
+
 class VerifierError(OnedialError):
     """A verifier returned something that is not a verdict."""
 

@@ -11,6 +11,7 @@ come from somebody else, so `check_trust` refuses it before anything is imported
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -145,3 +146,32 @@ def _run(load: Callable[[], ModuleType], place: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's file raises while loading is theirs to fix
         raise ConfigError(f"{place} could not be loaded: {type(error).__name__}: {error}") from error
+
+
+def reference_of(function: Any) -> str | None:
+    """The text by which a file can name a function of a module or program, for `load_object`; None where none can.
+
+    A function of a program is named only if the program guards its start (`if __name__ == "__main__":`), because
+    loading the function runs the program's file.
+    """
+    module_name, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    module = sys.modules.get(module_name or "")
+    if module is None or not name.isidentifier() or vars(module).get(name) is not function:
+        return None
+    file = Path(getattr(module, "__file__", None) or "")
+    alone = file.suffix == ".py" and "." not in module.__name__ and "site-packages" not in file.parts
+    if not alone:
+        return None if module.__name__ == "__main__" else f"{module.__name__}:{name}"
+    if module.__name__ == "__main__" and not _guards_its_start(file):
+        return None
+    here = Path.cwd().resolve()
+    file = file.resolve()
+    return f"{file.relative_to(here) if file.is_relative_to(here) else file}:{name}"
+
+
+def _guards_its_start(file: Path) -> bool:
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return any(isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body)

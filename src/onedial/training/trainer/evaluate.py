@@ -9,7 +9,9 @@ from typing import Any
 
 from onedial.core.errors import ConfigError, RunDirError, nearest
 from onedial.core.run_log import save_evaluated
-from onedial.core.settings import Run, make_run, merge, read_toml
+from onedial.core.settings import Run
+from onedial.core.settings_file import NO_TRUST, make_run, merge, read_settings
+from onedial.core.user_code import Trust
 from onedial.training.evaluation import Evaluation, evaluate_groups, generate_groups
 from onedial.training.lm.attention import use_packed_attention
 from onedial.training.lm.text import Text
@@ -28,7 +30,7 @@ OF_THE_RUN = (
     "task", "seed", "max_new_tokens", "temperature", "top_p", "top_k", "max_rows", "dtype", "eval_prompts",
     "eval_samples", "verifier_workers", "verifier_timeout_s", "verifier_memory_mb",
 )  # fmt: skip
-SETTINGS = (*OF_THE_RUN, "device", "threads", "unsafe_verifiers")
+SETTINGS = (*OF_THE_RUN, "device", "threads", "unsafe_verifiers", "trust_remote_code")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def evaluate(
     prompts: int | None = None,
     samples: int | None = None,
     save: str | Path | None = None,
+    trust_config: bool = False,
     progress: Progress = lambda stage, done, total: None,
     **settings: Any,
 ) -> Evaluation:
@@ -65,7 +68,8 @@ def evaluate(
     model: a name, a folder, or a run directory: then its newest checkpoint, with the run's task and sampling as
     defaults. task: as for `Run` (None: the run's, or arithmetic). prompts, samples: how many, and completions of each
     (100 and 4). settings: those in `SETTINGS` and `task_options`; temperature 0 decodes greedily, one completion per
-    prompt. save: parquet file for the completions with their verdicts. Raises UserError for what a person can mend.
+    prompt. save: parquet file for the completions with their verdicts. trust_config: load the Python objects that the
+    run's file names, wherever they lie. Raises UserError for what a person can mend.
     """
     options = dict(settings.pop("task_options", {}))
     given = {key: value for key, value in settings.items() if value is not None}
@@ -76,10 +80,12 @@ def evaluate(
     for name, value in (("eval_prompts", prompts), ("eval_samples", samples)):
         if value is not None:
             given[name] = value
-    return run_evaluation(eval_spec(model, given), save=None if save is None else Path(save), progress=progress)
+    trust = Trust(everything=trust_config, named=given)
+    spec = eval_spec(model, given, trust=trust)
+    return run_evaluation(spec, save=None if save is None else Path(save), progress=progress)
 
 
-def eval_spec(model: str | Path, given: Mapping[str, Any]) -> EvalSpec:
+def eval_spec(model: str | Path, given: Mapping[str, Any], *, trust: Trust = NO_TRUST) -> EvalSpec:
     """The evaluation that settings ask for, with those of the run as defaults where `model` is a run's directory.
 
     Raises ConfigError for an unknown or impossible setting, RunDirError for a run without a checkpoint.
@@ -87,7 +93,7 @@ def eval_spec(model: str | Path, given: Mapping[str, Any]) -> EvalSpec:
     for name in given:
         if name not in SETTINGS:
             raise ConfigError(f"unknown setting {name!r}{nearest(name, SETTINGS)}; allowed: {', '.join(SETTINGS)}")
-    stored, weights = _settings_of_run(Path(model)), str(model)
+    stored, weights = _settings_of_run(Path(model), trust), str(model)
     if stored and (Path(model) / "run.toml").is_file():
         newest = checkpoint.latest(Path(model))
         if newest is None:
@@ -111,11 +117,11 @@ def eval_spec(model: str | Path, given: Mapping[str, Any]) -> EvalSpec:
     return EvalSpec(run, weights, base, greedy)
 
 
-def _settings_of_run(place: Path) -> dict[str, Any]:
+def _settings_of_run(place: Path, trust: Trust) -> dict[str, Any]:
     """What run.toml says, for a run's directory or one of its checkpoints; empty for anything else."""
     folders = [place, *([place.parent.parent] if place.parent.name == "checkpoints" else [])]
     files = [folder / "run.toml" for folder in folders if (folder / "run.toml").is_file()]
-    return read_toml(files[0]) if files else {}
+    return read_settings(files[0], trust=trust, only=(*OF_THE_RUN, "model")) if files else {}
 
 
 def _is_zero(value: Any) -> bool:

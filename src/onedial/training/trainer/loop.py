@@ -43,7 +43,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
     With `resume`, goes on from the newest checkpoint; rollouts already generated are not generated again, and the
     result equals that of a run that was never stopped. Raises UserError for everything a person can mend.
     """
-    run = run if resume else run.placed()
+    run = run if resume else run.with_free_directory()
     view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)
     with lock_run_dir(run.directory, resume=resume), open_run(run, resume=resume, view=view) as trainer, view:
         if resume:

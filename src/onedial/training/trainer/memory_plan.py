@@ -8,7 +8,7 @@ follows it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,15 @@ def machine_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The run with `micro_batch_tokens` settled, the bytes it is expected to hold, and what to tell the user."""
+    """The resolved run, with `micro_batch_tokens`; the bytes it is expected to hold, and a note for the user."""
 
     run: Run
     expected: int
     note: str
 
 
-def plan_memory(run: Run, path: str | Path) -> MemoryPlan:
-    """Settles `micro_batch_tokens`; a number set by hand is left alone."""
+def plan_memory(run: Run, path: str | Path, *, micro_batch_tokens: int | None = None) -> MemoryPlan:
+    """Plans `micro_batch_tokens`, unless the run sets them or `micro_batch_tokens` says what a resumed run had."""
     device = pick_device(run.device)
     shape = shape_of(path)
     element = pick_dtype(run.dtype, device).itemsize
@@ -124,9 +124,9 @@ def plan_memory(run: Run, path: str | Path) -> MemoryPlan:
     head = head_bytes(shape, trained=not run.lora_rank)
     room = int(budget) - resident - head
     most = LARGEST.get(device.type, LARGEST["cpu"])
-    tokens = run.micro_batch_tokens or max(STEP, min(most, room // per_token // STEP * STEP))
+    tokens = run.micro_batch_tokens or micro_batch_tokens or max(STEP, min(most, room // per_token // STEP * STEP))
     expected = resident + max(generation_bytes(run, shape, element), head + tokens * per_token)
     note = f"micro-batches of {tokens} tokens: about {expected / 1e9:.1f} GB of {budget / 1e9:.1f} GB"
     if expected > budget:
         note += "; to need less: activation_checkpointing, lora_rank, a smaller max_rows, or a larger memory_gb"
-    return MemoryPlan(replace(run, micro_batch_tokens=tokens), expected, note)
+    return MemoryPlan(run.resolved(micro_batch_tokens=tokens), expected, note)

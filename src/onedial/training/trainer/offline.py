@@ -14,6 +14,7 @@ from typing import Any
 from onedial.core.errors import ConfigError, DataError
 from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Message, Prompt, Rollout, Verdict
+from onedial.core.user_code import Trust
 from onedial.training.budget.allocators import Allocation
 from onedial.training.lm.text import Text
 from onedial.training.rollout.collector import Collected
@@ -81,7 +82,8 @@ def open_examples(run: Run, task: TaskSource, text: Text, ends: Sequence[int], c
         return _of_task(run, task, text, ends)
     if (Path(run.data) / "run.toml").is_file():
         # a live task is known by its name alone in the file of that run
-        past = past_groups(Path(run.data), text, None if isinstance(run.task, str) else task)
+        named = Trust(named={"task": {"name": run.task, **run.task_options}})  # what this run names itself
+        past = past_groups(Path(run.data), text, None if isinstance(run.task, str) else task, trust=named)
         made = past_pairs(past, run.seed) if pairs else past_demonstrations(past)
         return _finite(made, run, digest_of([_content(group) for group in made]))
     written = read_preferences(run.data) if pairs else read_demonstrations(run.data)

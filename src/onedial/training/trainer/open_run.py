@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from onedial.core.plan_file import read_plan
-from onedial.core.settings import Run, to_toml, write_toml
+from onedial.core.settings import Run
+from onedial.core.settings_file import check_unchanged, read_resolved, to_toml, write_run
 from onedial.core.types import Prompt
 from onedial.training.budget.allocators import Allocator, Dynamic, Fixed, PromptSchedule, UniformSchedule
 from onedial.training.budget.planned import PlanSchedule, planned
@@ -49,11 +50,12 @@ class Models:
 class Trainer:
     """Resources and state of a training run: `iteration` iterations and `step` optimizer steps are completed.
 
-    `train_s` are the seconds they took, checkpoints included, evaluations not. `expected_bytes` is the memory that the
-    run was planned for.
+    `run` is resolved, `asked` as it was asked for. `train_s` are the seconds they took, checkpoints included,
+    evaluations not. `expected_bytes` is the memory that the run was planned for.
     """
 
     run: Run
+    asked: Run
     view: View
     task: TaskSource
     models: Models
@@ -78,11 +80,16 @@ def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
 
     Everything that a person can have got wrong is opened before the directory holds a run. Raises UserError.
     """
+    recorded: dict[str, int] = {}
+    if resume:
+        check_unchanged(run, run.directory)
+        recorded = read_resolved(run.directory)
     prepare_process(run.threads)
     task = open_task(run.task, **run.task_options)
     path = resolve(run.model)
-    memory = plan_memory(run, path)
-    run = memory.run
+    # a resumed run keeps its micro-batches, so that its numbers stay the same to the last bit
+    memory = plan_memory(run, path, micro_batch_tokens=recorded.get("micro_batch_tokens"))
+    asked, run = run, memory.run
     models = _open_models(run, path)
     with ExitStack() as stack:
         verifiers = VerifierPool(
@@ -99,21 +106,21 @@ def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
         # an error of the template or of the data shows before anything is generated
         models.text.refuse_long(_known_prompts(run, task), models.engine.context - run.max_new_tokens)
         names = [name for name in run.track.split(",") if name]
-        trackers = open_trackers(names, run.directory, {"run": to_toml(run)})
+        trackers = open_trackers(names, run.directory, {"run": to_toml(asked, run)})
         for tracker in trackers:
             stack.callback(tracker.close)
         if not resume:
-            _write_settings(run)
+            _write_settings(asked, run)
         write_sandbox(run.directory, verifiers.sandbox)
         for note in (*collector.notes, *task.notes, memory.note, verifiers.note):
             view.note(note)
-        yield Trainer(run, view, task, models, verifiers, collector, trackers, memory.expected)
+        yield Trainer(run, asked, view, task, models, verifiers, collector, trackers, memory.expected)
 
 
-def _write_settings(run: Run) -> None:
+def _write_settings(asked: Run, run: Run) -> None:
     if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
         shutil.copyfile(run.plan, run.directory / "plan.json")
-    write_toml(run, run.directory / "run.toml")
+    write_run(asked, run)
 
 
 def _open_models(run: Run, path: Path | str) -> Models:

@@ -17,21 +17,14 @@ from random import Random
 
 from onedial.core.errors import ConfigError, DataError
 from onedial.core.run_log import read_groups
-from onedial.core.settings import Run, make_run, read_toml
+from onedial.core.settings_file import NO_TRUST, make_run, read_run_settings
 from onedial.core.types import Completion, Group, Rollout
+from onedial.core.user_code import Trust
 from onedial.training.lm.text import Text
 from onedial.training.tasks import TaskSource, open_task
 from onedial.training.trainer import checkpoint
 
 PAIRS_PER_GROUP = 8
-
-
-def run_of(directory: Path) -> Run:
-    """The settings of an earlier run. Raises ConfigError where there is none."""
-    path = directory / "run.toml"
-    if not path.is_file():
-        raise ConfigError(f"{directory}: no run here (run.toml is missing); name the directory of a onedial run")
-    return make_run(read_toml(path), where=f"{path}: ")
 
 
 def newest_model(directory: Path) -> str:
@@ -99,13 +92,16 @@ def _only(group: Group, rollouts: tuple[Rollout, ...]) -> Group:
     return replace(group, rollouts=tuple(marked))
 
 
-def past_groups(directory: Path, text: Text, task: TaskSource | None = None) -> Iterator[Group]:
+def past_groups(
+    directory: Path, text: Text, task: TaskSource | None = None, *, trust: Trust = NO_TRUST
+) -> Iterator[Group]:
     """The groups of a run's newer half in the order of its log, their prompts drawn again from its task (or `task`).
 
     Raises DataError where there are no rollouts, where the task no longer gives the prompts that were logged, or where
     `text`, the tokenizer at hand, is not that of the run.
     """
-    run = run_of(directory)
+    known = ("seed",) if task is not None else ("seed", "task")  # a live task stands in the file by its name alone
+    run = make_run(read_run_settings(directory, trust=trust, only=known), where=f"{directory / 'run.toml'}: ")
     files = sorted((directory / "rollouts").glob("*.parquet"))
     if not files:
         raise DataError(f"{directory}: holds no rollouts (rollouts/*.parquet): nothing to learn from")

@@ -7,6 +7,7 @@ from typing import Any
 
 from onedial.core.errors import RunDirError
 from onedial.core.run_log import cut_json_lines, read_groups, read_json_lines, rollout_file
+from onedial.core.settings_file import write_run
 from onedial.core.types import Group
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.open_run import Trainer
@@ -30,6 +31,7 @@ def restore(trainer: Trainer) -> None:
             f"{directory}: all {trainer.run.iterations} iterations are done; to go on, add --iterations N with "
             f"N > {trainer.run.iterations}"
         )
+    write_run(trainer.asked, trainer.run)  # the next resume goes on with what this one changed
     for name in ("metrics.jsonl", "eval.jsonl"):
         if (directory / name).exists():
             cut_json_lines(directory / name, trainer.iteration)

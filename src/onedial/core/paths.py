@@ -1,0 +1,58 @@
+"""Paths that a person types, and small files that a person names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from onedial.core.errors import ConfigError
+from onedial.core.field_rules import shown
+
+LARGEST_TEXT = 4 << 20
+"""Bytes of the largest settings file or plan that is read."""
+
+
+def expand_path(text: str | Path, setting: str) -> Path:
+    """The path with `~` and `~user` expanded. Raises ConfigError naming the setting for one that no system can have."""
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, NUL
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{setting}={shown(str(text))}: not a path ({why}); choose another") from error
+    return path
+
+
+def read_small_text(path: Path, *, largest: int = LARGEST_TEXT) -> str:
+    """The text of a file that a person wrote. A pipe or a device, which might never end, is not read.
+
+    Raises ConfigError when it is missing, unreadable, larger than `largest` bytes, or not UTF-8.
+    """
+    path = expand_path(path, "file")
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: is not a file; name a text file")
+            content = file.read(largest + 1)
+        if len(content) > largest:
+            raise ConfigError(f"{path}: is larger than {largest >> 20} MB; is it the file you meant?")
+        return content.decode("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: not UTF-8 text (byte {error.start})") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by one rename after the new text is on disk: a reader sees the old text or the new one."""
+    aside = path.with_name(f".{path.name}.part")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)

@@ -1,0 +1,255 @@
+"""Settings as TOML: a configuration that a person writes, and the `run.toml` of a run.
+
+Precedence: defaults < TOML file < command line. `[task]` holds the task's name and options, `[algorithm]` the
+row's name and any cells that differ from it:
+
+    model = "smollm2"
+    [task]
+    name = "arithmetic"
+    levels = "add1,mul1"
+    [algorithm]
+    row = "dapo"
+    clip_high = 0.3
+
+On the command line the same are `--task arithmetic --task.levels add1,mul1 --algorithm.clip-high 0.3`.
+
+`run.toml` holds every setting as it was asked for, so that `--config run.toml` repeats the run, here or elsewhere, with
+other settings if need be. Its table `[resolved]` records what the machine made of them; only `--resume` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from onedial import __version__
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.errors import ConfigError, RunDirError, nearest
+from onedial.core.field_rules import convert, shown
+from onedial.core.paths import read_small_text, write_atomically
+from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
+from onedial.core.user_code import Trust, check_trust, load_object, reference_of
+
+CELLS = tuple(cell.name for cell in fields(Algorithm))
+# cells of run.toml files and configurations written before they were renamed
+RENAMED = {
+    "level": "ratio_level",
+    "importance": "sampler_correction",
+    "importance_level": "correction_level",
+    "importance_cap": "correction_cap",
+    "importance_floor": "correction_floor",
+}
+RESOLVED = "resolved"
+NO_TRUST = Trust()
+HEADS = {"task": "name", "algorithm": "row"}
+"""The key of a table that names what its other keys belong to."""
+UNNAMED = "<a {kind} of the program that started the run: {name}>"
+"""What stands in run.toml for a live object that no file can name."""
+
+
+def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
+    """A checked `Run` from nested settings as they stand in TOML.
+
+    Strings are converted to a field's type. Raises ConfigError naming `where`, the key and the nearest allowed one.
+    """
+    check_keys(settings, where)
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key == "task":
+            values |= _task_of(value, where)
+        elif key == "algorithm":
+            values["algorithm"] = _algorithm_of(value, where)
+        else:
+            values[key] = convert(Run, key, value, where=where)
+    return Run(**values)
+
+
+def check_keys(settings: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError naming `where`, the key and the nearest one, for a setting or cell that does not exist."""
+    allowed = [*PLAIN_FIELDS, "algorithm"]
+    for key in settings:
+        if key not in allowed:
+            raise ConfigError(f"{where}unknown setting {key!r}{nearest(key, allowed)} (onedial train --help lists all)")
+    row = settings.get("algorithm")
+    for key in row if isinstance(row, Mapping) else ():
+        if key not in CELLS and key != "row":
+            hint = f"; it is called {RENAMED[key]!r} now" if key in RENAMED else nearest(key, CELLS)
+            raise ConfigError(f"{where}unknown cell algorithm.{key}{hint} (onedial algorithms ROW shows all)")
+
+
+def _task_of(value: Any, where: str) -> dict[str, Any]:
+    """The fields `task` and `task_options` from a name, a live task, or a table with `name` and options."""
+    options = dict(value) if isinstance(value, Mapping) else {"name": value}
+    task = options.pop("name", Run.task)
+    if isinstance(task, str | int | float | list) and (not isinstance(task, str) or not task):
+        raise ConfigError(f"{where}task={shown(task)}: must be a name, a data file or 'file.py:Task'")
+    _refuse_unnamed(task, f"{where}task", "the same task")
+    return {"task": task, "task_options": options}
+
+
+def _algorithm_of(value: Any, where: str) -> Algorithm:
+    if isinstance(value, str | Algorithm):
+        return get_algorithm(value) if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}algorithm={shown(value)}: must be the name of a row, or a table with row and cells")
+    cells = dict(value)
+    row = get_algorithm(str(cells.pop("row", "dapo")))
+    _refuse_unnamed(cells.get("baseline"), f"{where}algorithm.baseline", "the same row")
+    changed = {key: convert(Algorithm, key, cell, where=f"{where}algorithm.") for key, cell in cells.items()}
+    if isinstance(baseline := changed.get("baseline"), str) and ":" in baseline:
+        changed["baseline"] = _baseline_function(baseline, where)
+    return replace(row, **changed)
+
+
+def _baseline_function(spec: str, where: str) -> Any:
+    function = load_object(spec)
+    if not callable(function):
+        raise ConfigError(f"{where}algorithm.baseline={spec!r}: is not a function of rewards (N, G) → (N, 1)")
+    return function
+
+
+def _refuse_unnamed(value: Any, what: str, remedy: str) -> None:
+    """Refuses what `to_toml` writes for live objects of a program, with the way to go on."""
+    if isinstance(value, str) and value.startswith("<a ") and value.endswith(">"):
+        raise ConfigError(
+            f"{what} is {value}; no file can name it: resume from that program with {remedy}, "
+            "onedial.train(run, resume=True)"
+        )
+
+
+def read_settings(path: Path, *, trust: Trust = NO_TRUST, only: Collection[str] | None = None) -> dict[str, Any]:
+    """The settings of a TOML file as plain values, without what a run resolved; of the names in `only`, where given.
+
+    Raises ConfigError naming file and line when it is missing or broken, when it names an object that `trust` does not
+    allow, or a setting that only the command line may give.
+    """
+    settings = _parse(path)
+    settings.pop(RESOLVED, None)
+    for name, rule in RUN_RULES.items():
+        if not rule.saved and name in settings:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{path}: {name} must not stand in a file; give {flag} on the command line")
+    settings = {name: value for name, value in settings.items() if only is None or name in only}
+    check_trust(settings, path, trust)
+    return settings
+
+
+def read_run_settings(
+    directory: Path, *, trust: Trust = NO_TRUST, only: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The settings of the run in a directory, as `read_settings` gives them. Raises ConfigError where there is none."""
+    path = directory / "run.toml"
+    if not path.is_file():
+        raise ConfigError(f"{directory}: no run here (run.toml is missing); name the directory of a onedial run")
+    return read_settings(path, trust=trust, only=only)
+
+
+def read_resolved(directory: Path) -> dict[str, Any]:
+    """What a run resolved: `micro_batch_tokens`, `group_size`, `length_budget`. Empty where nothing was recorded."""
+    recorded = _parse(directory / "run.toml").get(RESOLVED, {})
+    if not isinstance(recorded, dict) or not all(_is_count(value) for value in recorded.values()):
+        raise RunDirError(f"{directory / 'run.toml'}: [resolved] must hold whole numbers; restore the file")
+    return recorded
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    text = read_small_text(path)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = str(error) or type(error).__name__
+        line = re.search(r"at line (\d+)", why)
+        place = f"{path}:{line[1]}" if line else str(path)
+        raise ConfigError(f"{place}: not valid TOML: {why}") from error
+
+
+def write_run(asked: Run, resolved: Run) -> None:
+    """Writes `run.toml` into the run directory, atomically: what was asked for, and what it was resolved to."""
+    write_atomically(resolved.directory / "run.toml", to_toml(asked, resolved))
+
+
+def to_toml(asked: Run, resolved: Run | None = None) -> str:
+    """A run as TOML text: every setting and every cell of the row, so that the file alone repeats the run.
+
+    `out` is left out: a run directory may be moved, and a repeated run needs its own. A function or a live task is
+    written as "file.py:name" or "package.module:name" where a file can name it.
+    """
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"onedial {__version__}; repeat the run with: onedial train --config THIS_FILE"))
+    for name, value in plain_settings(asked).items():
+        document[name] = value
+    if resolved is not None:
+        table = tomlkit.table()
+        table.comment("what this machine made of the settings; read by --resume alone")
+        row = resolved.algorithm
+        counts = {
+            "group_size": resolved.group_size,
+            "length_budget": row.length_budget,
+            "micro_batch_tokens": resolved.micro_batch_tokens,
+        }
+        for name, count in counts.items():
+            if count:
+                table[name] = count
+        document[RESOLVED] = table
+    return tomlkit.dumps(document)
+
+
+def plain_settings(run: Run) -> dict[str, Any]:
+    """The run as nested plain values, as they stand in TOML."""
+    saved = [name for name, rule in RUN_RULES.items() if rule.saved and name not in ("task", "out")]
+    values: dict[str, Any] = {name: getattr(run, name) for name in saved}
+    task = run.task if isinstance(run.task, str) else UNNAMED.format(kind="task", name=run.task_name)
+    values["task"] = {"name": task, **{key: _plain(value) for key, value in run.task_options.items()}}
+    cells = {key: "none" if value is None else value for key, value in run.algorithm.cells().items()}
+    if callable(run.algorithm.baseline):
+        name = str(cells["baseline"])
+        cells["baseline"] = reference_of(run.algorithm.baseline) or UNNAMED.format(kind="function", name=name)
+    row = ALGORITHMS.get(run.algorithm.name)
+    values["algorithm"] = {"row": row.name, **cells} if row else cells
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if callable(value):
+        name = str(getattr(value, "__name__", type(value).__name__))
+        return reference_of(value) or UNNAMED.format(kind="function", name=name)
+    return value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def check_unchanged(run: Run, directory: Path) -> None:
+    """Raises ConfigError where a run to be resumed differs from the one in its directory in more than may change."""
+    stored, given = _parse(directory / "run.toml"), plain_settings(run)
+    changed = [name for name in given if name not in RESUMABLE and name in stored and stored[name] != given[name]]
+    if changed:
+        raise ConfigError(
+            f"{directory}: resuming goes on with the run as it was; {', '.join(changed)} cannot change. "
+            f"What can: {', '.join(RESUMABLE)}"
+        )
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later settings over earlier ones; `task` and `algorithm` tables merge key by key, a new name starts afresh."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            head = HEADS.get(key)
+            if head is None:
+                merged[key] = value
+                continue
+            new = dict(value) if isinstance(value, Mapping) else {head: value}
+            old = merged.get(key, {})
+            merged[key] = new if head in new and new[head] != old.get(head) else {**old, **new}
+    return merged
