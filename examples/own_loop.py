@@ -2,7 +2,7 @@
 
     python examples/own_loop.py
 
-onedial brings groups, advantages and the loss; model, sampling and optimiser are the loop's. `Counts` of the whole step
+onedial brings groups, advantages and the loss; model, sampling and optimizer are the loop's. `Counts` of the whole step
 come before the first backward pass, so any split into micro-batches gives the same gradient.
 """
 
@@ -85,7 +85,7 @@ def main() -> None:
     place = resolve(args.model)
     tokenizer = AutoTokenizer.from_pretrained(place)
     model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.99), weight_decay=0.0)
     torch.manual_seed(0)
     rng, position = Random(0), 0
     for iteration in range(1, args.iterations + 1):
@@ -98,8 +98,8 @@ def main() -> None:
             batch = onedial.add_advantages(ROW, onedial.pack(mixed), max_new_tokens=NEW_TOKENS)
             loss = backward(model, batch, micro_batches=4)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         print(f"iteration {iteration}: mean reward {reward:.3f}, {len(mixed)} mixed groups, loss {loss:+.4f}")
 
 

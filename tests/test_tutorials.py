@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(
     r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+# code that tools/outputs.py copies from a file under examples/, which test_examples.py runs
+COPIED = re.compile(r"^<!-- code: .+? -->\n+```python\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Block:
 
 
 def blocks_of(path: Path) -> list[Block]:
-    found = FENCE.finditer(path.read_text(encoding="utf-8"))
+    text = COPIED.sub("", path.read_text(encoding="utf-8"))
+    found = FENCE.finditer(text)
     return [Block(block["language"], block["title"] or "", block["body"]) for block in found]
 
 
@@ -81,4 +84,4 @@ def test_the_page_runs(page: Path, reader: Path, capsys: pytest.CaptureFixture[s
 
 def test_recipes_take_one_page() -> None:
     for page in (ROOT / "docs" / "recipes").glob("*.md"):
-        assert len(page.read_text(encoding="utf-8").splitlines()) <= 75, f"{page.name} is longer than a page"
+        assert len(page.read_text(encoding="utf-8").splitlines()) <= 95, f"{page.name} is longer than a page"

@@ -1,8 +1,9 @@
-"""Renews the command outputs that documents show: `python tools/outputs.py`.
+"""Renews the command outputs and the code that documents show: `python tools/outputs.py`.
 
-A document marks one by a comment before a block of text, with the command as a user types it:
+A document marks them by a comment before a block, with the command as a user types it, or a file and a function in it:
 
     <!-- output: onedial inspect examples/rollouts.jsonl.gz | head -20 -->
+    <!-- code: examples/own_loop.py backward -->
 
 The command runs in the checkout, 80 columns wide. `tests/test_reference_pages.py` compares what the documents show
 with what the commands print.
@@ -10,6 +11,7 @@ with what the commands print.
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
@@ -20,6 +22,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n+```text\n)(?P<shown>(?:(?!```)[^\n]*\n)*?)(```)")
+COPY = re.compile(r"(<!-- code: (?P<file>\S+) (?P<name>\w+) -->\n+```python\n)(?:(?!```)[^\n]*\n)*?(```)")
+
+
+def code_of(file: str, name: str) -> str:
+    """The source of a function, or of the assignment to a name, at the top of a file."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for node in ast.parse(text).body:
+        names = {getattr(node, "name", None), *(getattr(target, "id", None) for target in getattr(node, "targets", ()))}
+        if name in names:
+            return ast.get_source_segment(text, node) or ""
+    raise SystemExit(f"outputs: {file} has no {name}")
 
 
 def output_of(command: str) -> str:
@@ -38,7 +51,8 @@ def output_of(command: str) -> str:
 
 
 def renewed(text: str) -> str:
-    """The document with every marked output as its command prints it now."""
+    """The document with every marked output as its command prints it now, and marked code as it stands in its file."""
+    text = COPY.sub(lambda found: f"{found[1]}{code_of(found['file'], found['name'])}\n{found[4]}", text)
     return MARK.sub(lambda found: f"{found[1]}{output_of(found['command'])}\n{found[4]}", text)
 
 
