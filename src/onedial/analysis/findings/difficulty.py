@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onedial.analysis.findings.expected import expected_kinds
+from onedial.analysis.findings.expected import GRADED, expected_kinds
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
 from onedial.analysis.findings.intervals import Interval, bootstrap_ratio
 from onedial.analysis.findings.log_tables import LogTables
@@ -98,7 +98,7 @@ def solve_rates(tables: LogTables) -> Measurement | str:
 @measures(EXPECTED_SILENCE)
 def expected_silence(tables: LogTables) -> Measurement | str:
     """Silent share that independent rollouts at the fitted solve rates would give, against the observed one."""
-    if reason := _no_rates(tables):
+    if reason := _no_rates(tables) or (GRADED if tables.graded else ""):
         return reason
     sizes = np.array(sorted({*SIZES, tables.group_size, *_common_sizes(tables)}))
     rows = tuple(_row(tables, int(size)) for size in sizes)
@@ -175,6 +175,8 @@ def _row(tables: LogTables, size: int) -> tuple[int, float, float, float, float,
     if drawn is not None and drawn.interval is not None:
         return (size, drawn.share, *drawn.interval, at_mean, "yes")
     value, interval = _expected(tables, {size: 1.0})
+    if drawn is not None:  # one prompt: no spread over prompts, so the range that its tries allow
+        return (size, drawn.share, *_hold(drawn.share, interval), at_mean, "yes")
     return (size, value, *interval, at_mean, "yes" if size <= _determined(tables) else "only this range")
 
 
