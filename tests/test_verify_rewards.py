@@ -143,10 +143,36 @@ def test_weighted_sum_of_several_functions() -> None:
     both = verdict(Reward((right, half), (2.0, 0.5)))
     assert (both.reward, both.correct, both.parts) == (2.25, False, {"right": 1.0, "half": 0.5})
     assert verdict(Reward((right, half), (2.0, 0.5), correct_at=2.0)).correct
-    assert verdict(Reward((right, declines))).reward == 1.0
+    declined = verdict(Reward((right, declines)))
+    assert (declined.reward, declined.correct, declined.outcome) == (1.0, True, "correct")
     assert verdict(Reward((declines, declines))).outcome == "error"
     broken = verdict(Reward((right, lambda prompt, completion: math.nan)))
     assert broken.outcome == "error" and "<lambda> returned reward nan" in broken.detail
+
+
+def test_who_declines_does_not_make_a_right_answer_wrong() -> None:
+    """Hand values. The full mark is that of the functions that judged; penalties lower the total, never the mark."""
+
+    def gives(value: float | None) -> Any:
+        return lambda prompt, completion: value
+
+    for values, weights, reward, correct in (
+        ((1.0, None), (1.0, 1.0), 1.0, True),
+        ((None, 1.0), (3.0, 0.5), 0.5, True),
+        ((0.5, None), (1.0, 1.0), 0.5, False),
+        ((1.0, None, 1.0), (0.1, 0.2, 0.3), 0.4, True),
+        ((1.0, 0.0), (1.0, -0.5), 1.0, True),
+        ((1.0, 1.0), (1.0, -0.5), 0.5, False),
+        ((0.5, 0.0), (1.0, -0.5), 0.5, False),
+        ((None, 0.0), (1.0, -0.5), 0.0, False),
+        ((None, 1.0), (1.0, -0.5), -0.5, False),
+        ((0.0, 1.0), (1.0, 0.0), 0.0, False),
+    ):
+        found = verdict(Reward(tuple(map(gives, values)), weights))
+        assert (found.reward, found.correct) == (pytest.approx(reward), correct), (values, weights)
+        assert found.outcome == ("correct" if correct else "wrong")
+    assert verdict(Reward((gives(1.0), gives(None)), (2.0, 1.0), correct_at=2.5)).correct is False
+    assert verdict(Reward((gives(1.0), gives(None)), (2.0, 1.0), correct_at=2.0)).correct is True
 
 
 def test_simple_function_and_verdict() -> None:

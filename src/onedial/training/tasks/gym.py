@@ -16,6 +16,7 @@ from typing import Any
 
 from onedial.core.errors import ConfigError, MissingExtra, nearest
 from onedial.core.types import Prompt, Verdict
+from onedial.training.tasks.gym_answers import AnswerRefused, guard_library
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
 from onedial.training.verify.verdict import Fields, PromptLike, judge, verdict_of
 from onedial.training.verify.verifiers import tagged, unparseable
@@ -38,7 +39,11 @@ class GymVerifier:
         if not answer:
             return unparseable("no answer")
         name, options = prompt.meta["generator"]
-        score = _scorer(name, options).score_answer(answer=answer, entry=prompt.meta["entry"])
+        scorer = _scorer(name, options)
+        try:
+            score = scorer.score_answer(answer=answer, entry=prompt.meta["entry"])
+        except AnswerRefused as error:
+            return unparseable(str(error))
         return {"reward": score, "correct": score >= 1.0, "answer": answer}
 
 
@@ -79,7 +84,9 @@ class Gym:
 
 @lru_cache(maxsize=64)
 def _scorer(name: str, options: str) -> Any:
-    return _create(name, options, 0)
+    scorer = _create(name, options, 0)
+    guard_library()
+    return scorer
 
 
 def _create(name: str, options: str, seed: int) -> Any:

@@ -35,8 +35,8 @@ class Reward:
     """A verifier made of one or more reward functions, summed with weights.
 
     functions: callables, "file.py:function" / "package.module:function", or a name of `BUILT_IN` with its options,
-    "wgpo(tau=0.5)". correct_at: the total from which a
-    completion counts as correct; by default the total when every positively weighted function gives 1.
+    "wgpo(tau=0.5)". correct_at: the total from which a completion counts as correct; by default the total when every
+    function with a positive weight that gives a reward gives 1, and penalties give 0.
     """
 
     functions: tuple[str | Function, ...]
@@ -67,6 +67,7 @@ class Reward:
         total = 0.0
         parts: dict[str, float] = {}
         judged: list[Fields] = []
+        full_mark: list[float] = []
         for function, weight in zip(self.functions, weights, strict=True):
             fields = self._one(function, prompt, completion, token_ids)
             if fields is None:
@@ -74,6 +75,7 @@ class Reward:
             if fields["outcome"] in ("timeout", "error"):
                 return fields
             judged.append(fields)
+            full_mark += [weight] if weight > 0 else []
             total += weight * fields["reward"]
             parts |= fields["parts"] | ({function_name(function): fields["reward"]} if len(weights) > 1 else {})
         if not judged:
@@ -81,9 +83,9 @@ class Reward:
         detail = "; ".join(fields["detail"] for fields in judged if fields["detail"])
         if len(self.functions) == 1 and self.correct_at is None and weights == (1.0,):
             return {**judged[0], "parts": parts}
-        threshold = sum(max(weight, 0.0) for weight in weights) if self.correct_at is None else self.correct_at
         answer = next((fields["answer"] for fields in judged if fields["answer"] is not None), None)
-        correct = total >= threshold
+        # penalties alone say nothing about the answer, so they make none correct
+        correct = bool(full_mark) and total >= sum(full_mark) if self.correct_at is None else total >= self.correct_at
         outcome = "correct" if correct else "wrong"
         return {
             "reward": total,
