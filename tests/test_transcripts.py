@@ -14,7 +14,7 @@ from onedial.training.tasks import open_task, verify
 from onedial.training.verify.rewards import resolve
 from onedial.training.verify.transcripts import align, likeness, longest_common, repeats, units_of, wer, wgpo
 
-pytest.importorskip("jiwer", reason="pip install 'onedial[transcripts]'")
+pytest.importorskip("rapidfuzz", reason="pip install 'onedial[transcripts]'")
 
 SENTENCES = [
     "The harbour master signalled twice before the second ferry left the pier",
@@ -42,6 +42,15 @@ def edit_distance(first: list[str], second: list[str]) -> int:
         above, row = row, [i]
         for j, b in enumerate(second, 1):
             row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (a != b)))
+    return row[-1]
+
+
+def common_length(first: list[str], second: list[str]) -> int:
+    row = [0] * (len(second) + 1)
+    for a in first:
+        above, row = row, [0]
+        for place, b in enumerate(second):
+            row.append(above[place] + 1 if a == b else max(above[place + 1], row[place]))
     return row[-1]
 
 
@@ -104,12 +113,32 @@ def test_alignment_against_a_plain_edit_distance() -> None:
         errors = align(reference, hypothesis)
         assert errors.soft + errors.hard == edit_distance(reference, hypothesis)
         same = longest_common(reference, hypothesis)
-        assert errors.hits <= same <= min(len(reference), len(hypothesis))
+        assert errors.hits <= same == common_length(reference, hypothesis)
         word, other = "".join(reference), "".join(hypothesis)
         expected = 1 - edit_distance(reference, hypothesis) / max(len(word), len(other))
         assert likeness(word, other) == pytest.approx(expected)
     assert longest_common(list("abcd"), list("bxda")) == 2
     assert rewards(wer("character"), "abcd", "abed") == 0.75, "1 − CER"
+
+
+def test_alignment_is_the_one_that_jiwer_finds() -> None:
+    """Oracle: jiwer's word alignment, whose counts users of speech recognition compare with."""
+    jiwer = pytest.importorskip("jiwer")
+    random = Random(1)
+    words = [word for sentence in SENTENCES for word in sentence.lower().split()]
+    for _ in range(60):
+        reference = random.choices(words, k=random.randint(1, 12))
+        hypothesis = units_of(heard(" ".join(reference), random, 0.4)) or ["so"]
+        found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+        errors = align(reference, hypothesis)
+        assert (errors.hits, errors.rate) == (found.hits, pytest.approx(found.wer))
+        soft = sum(
+            1 - edit_distance(list(reference[chunk.ref_start_idx + n]), list(hypothesis[chunk.hyp_start_idx + n]))
+            / max(len(reference[chunk.ref_start_idx + n]), len(hypothesis[chunk.hyp_start_idx + n])) >= 0.5
+            for chunk in found.alignments[0] if chunk.type == "substitute"
+            for n in range(chunk.ref_end_idx - chunk.ref_start_idx)
+        )  # fmt: skip
+        assert errors.soft == soft
 
 
 def heard(sentence: str, random: Random, noise: float) -> str:

@@ -23,7 +23,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from onedial.core.errors import ConfigError, MissingExtra
 from onedial.training.verify.verdict import Fields, PromptLike
@@ -91,8 +90,8 @@ def _checked(reward: Transcript) -> Transcript:
         raise ConfigError(f"unit={reward.unit!r}: must be one of {', '.join(UNITS)}")
     if not 0 <= reward.tau <= 1:
         raise ConfigError(f"tau={reward.tau}: must lie in [0, 1], an error rate; 0.3 and 0.5 are the source's")
-    if importlib.util.find_spec("jiwer") is None:  # now, not in the middle of a run
-        raise MissingExtra("jiwer", "transcripts", "a reward of transcripts")
+    if importlib.util.find_spec("rapidfuzz") is None:  # now, not in the middle of a run
+        raise MissingExtra("rapidfuzz", "transcripts", "a reward of transcripts")
     return reward
 
 
@@ -106,25 +105,28 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
     """Errors of the cheapest alignment; without any unit on a side all of the other are hard errors."""
     if not reference or not hypothesis:
         return Errors(0, 0, len(reference) + len(hypothesis), len(reference), len(hypothesis))
-    import jiwer
+    from rapidfuzz.distance import Levenshtein
 
-    found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
-    soft = sum(
-        likeness(reference[chunk.ref_start_idx + n], hypothesis[chunk.hyp_start_idx + n]) >= SOFT_FROM
-        for chunk in found.alignments[0]
-        if chunk.type == "substitute"
-        for n in range(chunk.ref_end_idx - chunk.ref_start_idx)
-    )
-    errors = found.substitutions + found.deletions + found.insertions
-    return Errors(found.hits, soft, errors - soft, len(reference), len(hypothesis))
+    hits = soft = hard = 0
+    for step in Levenshtein.opcodes(reference, hypothesis):
+        if step.tag == "equal":
+            hits += step.src_end - step.src_start
+        elif step.tag == "replace":
+            pairs = zip(
+                reference[step.src_start : step.src_end], hypothesis[step.dest_start : step.dest_end], strict=True
+            )
+            close = [likeness(written, heard) >= SOFT_FROM for written, heard in pairs]
+            soft, hard = soft + sum(close), hard + len(close) - sum(close)
+        else:
+            hard += max(step.src_end - step.src_start, step.dest_end - step.dest_start)
+    return Errors(hits, soft, hard, len(reference), len(hypothesis))
 
 
 def likeness(first: str, second: str) -> float:
     """1 − edit distance over the longer word's length, in [0, 1]."""
-    import jiwer
+    from rapidfuzz.distance import Levenshtein
 
-    found: Any = jiwer.process_characters(first, second)
-    return 1.0 - float(found.substitutions + found.deletions + found.insertions) / max(len(first), len(second))
+    return float(Levenshtein.normalized_similarity(first, second))
 
 
 def fine(errors: Errors) -> float:
@@ -141,13 +143,9 @@ def structure(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
 
 def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
     """Length of the longest common subsequence."""
-    row = [0] * (len(second) + 1)
-    for a in first:
-        above = row
-        row = [0]
-        for place, b in enumerate(second):
-            row.append(above[place] + 1 if a == b else max(above[place + 1], row[place]))
-    return row[-1]
+    from rapidfuzz.distance import LCSseq
+
+    return int(LCSseq.similarity(first, second))
 
 
 def repeats(units: Sequence[str]) -> int:
