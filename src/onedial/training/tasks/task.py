@@ -7,21 +7,27 @@ belongs, whatever seed or file order it came from.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Literal, Protocol
 
-from onedial.core.errors import ConfigError, DataError
+from onedial.core.errors import ConfigError, DataError, OnedialError
+from onedial.core.text_safety import escape_control
 from onedial.core.types import Prompt, Verdict
 from onedial.training.verify.verdict import Verifier, judge, verdict_of
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 HELD_OUT = 0.2  # share of the content that is never trained on, where a task brings no split of its own
+DRAW_LIMIT_S = 15.0  # of one draw, all redraws included
+_DRAW_REMEDY = "load data when the task is made, not when a prompt is drawn"
 _MAX_REDRAWS = 10_000
 
 
@@ -79,7 +85,8 @@ def split_key(prompt: Prompt) -> str:
 
 def split_of(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
     """The split a prompt's content belongs to: a share `held_out` of all contents is "test", at any seed."""
-    digest = hashlib.sha256(f"split/{split_key(prompt)}".encode()).digest()
+    key = f"split/{split_key(prompt)}".encode(errors="surrogatepass")  # `check_text` names broken text
+    digest = hashlib.sha256(key).digest()
     return "test" if int.from_bytes(digest[:8], "big") < held_out * 2**64 else "train"
 
 
@@ -110,14 +117,29 @@ class EndlessSource:
         """`Random(f"{name}/{split}/{seed}/{position}")`, redrawn from the same stream until the content fits."""
         check_split(split)
         rng = Random(f"{self.name}/{split}/{seed}/{position}")
-        for _ in range(_MAX_REDRAWS):
-            prompt = self.task.prompt(rng)
-            if split_of(prompt, self.held_out) == split:
-                return with_meta(prompt, self.name)
+        where = f"task {self.name!r}, {split} prompt {position} (seed {seed})"
+        with limit_time(DRAW_LIMIT_S, f"{where}: prompt(rng) took longer than {DRAW_LIMIT_S:g} s; {_DRAW_REMEDY}"):
+            for _ in range(_MAX_REDRAWS):
+                prompt = self._ask_task(rng, where)
+                if split_of(prompt, self.held_out) == split:
+                    check_text(prompt, where)
+                    return with_meta(prompt, self.name)
         raise DataError(
             f"task {self.name!r}: {_MAX_REDRAWS} prompts drawn and none belongs to the {split} split; its prompts may "
             f"be too few to be split (held_out={self.held_out}): make them more varied or change held_out"
         )
+
+    def _ask_task(self, rng: Random, where: str) -> Prompt:
+        """A prompt of the task. Raises DataError naming the position for whatever the task raises."""
+        try:
+            return self.task.prompt(rng)
+        except OnedialError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"{where}: prompt(rng) raised {type(error).__name__}{': ' + text if text else ''}"
+            ) from error
 
     def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
         """Distinct prompts of the test split; gives up, with fewer, after 1000 + 20·n draws."""
@@ -143,6 +165,11 @@ class FiniteSource:
     splits: Mapping[str, Sequence[Prompt]]
     notes: tuple[str, ...] = ()
     demonstrate: Demonstrate = None
+
+    def __post_init__(self) -> None:
+        for split, prompts in self.splits.items():
+            for number, prompt in enumerate(prompts):
+                check_text(prompt, str(prompt.meta.get("place") or f"task {self.name!r}, {split} prompt {number}"))
 
     def draw(self, split: Split, seed: int | str, position: int) -> Prompt:
         """Position p is item p mod n of epoch p // n, in that epoch's order."""
@@ -182,6 +209,49 @@ def with_meta(prompt: Prompt, source: str) -> Prompt:
         return prompt
     meta = {"level": "all", **prompt.meta}
     return Prompt(prompt.text, prompt.messages, prompt.answer, prompt.source or source, meta)
+
+
+def check_text(prompt: Prompt, where: str) -> None:
+    """Raises DataError where the prompt or its answer cannot be written as UTF-8: no tokenizer and no file takes it."""
+    for name, text in (("prompt", prompt.plain), ("answer", str(prompt.answer)), ("source", prompt.source)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            broken = escape_control(text[error.start])
+            raise DataError(
+                f"{where}: the {name} holds half a character (the lone surrogate {broken} at {error.start}); write the "
+                "text as UTF-8 again, or remove the record"
+            ) from None
+
+
+class _TookTooLong(BaseException):
+    """Not an Exception, so that a task's own `except Exception` does not swallow it."""
+
+
+@contextlib.contextmanager
+def limit_time(seconds: float, message: str) -> Iterator[None]:
+    """Raises DataError with the message when the body takes longer.
+
+    Only in the main thread, and where nobody else uses the alarm; elsewhere there is no limit. It ends Python code and
+    waiting calls, not a loop inside a C library.
+    """
+    free = threading.current_thread() is threading.main_thread() and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    if not free:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _TookTooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _TookTooLong:
+        raise DataError(message) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def check_split(split: str) -> None:

@@ -69,7 +69,14 @@ def fields_of(raw: object, name: str) -> Fields:
 
 def failure(outcome: str, detail: str) -> Fields:
     """Fields of a verdict that judges nothing: `timeout` or `error`, with the reason."""
-    return {"reward": 0.0, "correct": None, "answer": None, "outcome": outcome, "detail": detail, "parts": {}}
+    return {
+        "reward": 0.0,
+        "correct": None,
+        "answer": None,
+        "outcome": outcome,
+        "detail": _as_utf8(detail),
+        "parts": {},
+    }
 
 
 def error_of(error: BaseException, name: str) -> Fields:
@@ -118,9 +125,9 @@ def _checked(raw: Fields, name: str) -> Fields:
     return {
         "reward": reward,
         "correct": None if correct is None else bool(correct),
-        "answer": None if answer is None else str(answer),
+        "answer": None if answer is None else _as_utf8(str(answer)),
         "outcome": outcome,
-        "detail": str(raw.get("detail") or ""),
+        "detail": _as_utf8(str(raw.get("detail") or "")),
         "parts": parts,
     }
 
@@ -139,6 +146,11 @@ def number_of(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _as_utf8(text: str) -> str:
+    """The text with lone surrogates replaced by question marks: no file and no terminal takes them."""
+    return text.encode(errors="replace").decode()
 
 
 def _short(value: object) -> str:
