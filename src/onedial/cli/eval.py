@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from onedial.cli.train import add_setting, add_trust_flag
+from onedial.core.safe_console import SafeConsole
 from onedial.core.settings_file import merge
-from onedial.core.text_safety import escape_line
+from onedial.core.text_safety import say
 from onedial.core.user_code import Trust
 
 if TYPE_CHECKING:
@@ -75,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
         record = {"model": args.model, "weights": plan.weights, "task": plan.run.task_name, "seed": plan.run.seed}
         print(json.dumps({**record, **evaluation.to_json()}, indent=1))
         return 0
-    print_evaluation(Console(highlight=False), f"{args.model} on {plan.run.task_name}", evaluation)
+    print_evaluation(SafeConsole(highlight=False), f"{args.model} on {plan.run.task_name}", evaluation)
     if args.save:
-        print(f"completions: {args.save}")
+        say(f"completions: {args.save}")
     return 0
 
 
@@ -85,7 +87,7 @@ class Bar:
     """A progress bar on a terminal, on stderr; nothing anywhere else."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = SafeConsole(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("loading", total=None)
@@ -99,7 +101,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Prints one line above the bar, on stderr."""
-        self._bar.console.print(escape_line(text), markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Takes the engine's progress."""
@@ -109,7 +111,8 @@ class Bar:
 def print_evaluation(console: Console, title: str, found: Evaluation) -> None:
     """The figures with their 95 % intervals over prompts."""
     how = "greedy" if found.temperature == 0 else f"temperature {found.temperature:g}"
-    console.print(f"{title}: {found.prompts} prompts × {found.samples} completions, {how}\n", soft_wrap=True)
+    heading = f"{title}: {found.prompts} prompts × {found.samples} completions, {how}\n"
+    console.print(heading, markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("", "share", "95 % interval", "prompts"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
@@ -121,7 +124,7 @@ def print_evaluation(console: Console, title: str, found: Evaluation) -> None:
     if len(found.levels) > 1:
         table.add_section()
         for level, estimate in found.levels.items():
-            table.add_row(f"  {level}", *_cells(estimate))
+            table.add_row(Text(f"  {level}"), *_cells(estimate))
     console.print(table)
     facts: dict[str, Any] = {
         "mean reward": f"{found.reward_mean:.3f}",

@@ -45,13 +45,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, export."""
-    from rich.console import Console
-
     from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
     from onedial.analysis.planning.backtest import held_out
     from onedial.analysis.planning.export import export, parse_target
     from onedial.analysis.planning.planner import plan
     from onedial.cli.plan_text import print_plan
+    from onedial.core.safe_console import SafeConsole
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
     tables = with_analysis(args, Path(args.log), lambda analysis: analysis.tables)
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(as_json(made, check, written), indent=2))
     else:
-        print_plan(Console(highlight=False), made, check, written)
+        print_plan(SafeConsole(highlight=False), made, check, written)
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
+from onedial.core.text_safety import say
 
 HELP = """
 Works on onedial's own runs and on any rollout log or table of solve rates.
@@ -35,14 +36,14 @@ def run(args: argparse.Namespace) -> int:
     curves, notes = run_curves(source) if source.is_dir() else ([], [])
     if why := logs.without_rollouts(source):
         path = write_curves(target, title=title, curves=curves, notes=[why, *notes])
-        print(f"{why}\nwrote {path}: its curves")
+        say(f"{why}\nwrote {path}: its curves")
         return 0
     if args.seconds is None and source.is_dir():
         args.seconds = generation_seconds(source)
     path = with_analysis(
         args, source, lambda analysis: write_html(target, analysis, title=title, curves=curves, notes=notes)
     )
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if args.open:
         import webbrowser
 

@@ -12,6 +12,7 @@ from onedial.core.field_rules import default_of, kinds_of
 from onedial.core.paths import expand_path
 from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
 from onedial.core.settings_file import check_keys, make_run, merge, read_run_settings, read_settings
+from onedial.core.text_safety import say
 from onedial.core.user_code import Trust
 
 HELP = """
@@ -97,11 +98,11 @@ def start(
     from onedial.training.trainer.loop import train
 
     result = train(settings, resume=resume is not None)
-    print(f"run: {result.directory}   (onedial report {result.directory} shows it)")
+    say(f"run: {result.directory}   (onedial report {result.directory} shows it)")
     evaluations = read_json_lines(result.directory / "eval.jsonl")
     if evaluations:
         before, after = evaluations[0], evaluations[-1]
-        print(
+        say(
             f"held-out avg@{after['samples']}: {before['avg']['value']:.1%} → {after['avg']['value']:.1%} "
             f"in {result.train_s:.0f} s of training ({result.directory})"
         )

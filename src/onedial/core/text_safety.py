@@ -7,6 +7,8 @@ a person reads. Every text that meets a terminal or a page goes through `escape_
 from __future__ import annotations
 
 import re
+import sys
+from typing import TextIO
 
 CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"  # all of C0 and C1 but tab and newline
 DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -26,6 +28,11 @@ def escape_control(text: str) -> str:
 def escape_line(text: str) -> str:
     r"""Returns `escape_control(text)` on one line: newlines and tabs are escaped too."""
     return escape_control(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Prints a text, escaped, on stdout or another stream."""
+    print(escape_control(text), file=file or sys.stdout)
 
 
 def _escape(match: re.Match[str]) -> str:

