@@ -19,7 +19,8 @@ FILES = sorted(SRC.rglob("*.py"))
 # A part may import itself and what stands before it. A part is a module or package one level inside a wing; bench and
 # the command line are one part each. The two wings share the core and never import each other.
 ORDER = (
-    "core.errors", "core.text_safety", "core.tables", "core.user_code", "core.system", "core.palette", "core.types",
+    "core.errors", "core.text_safety", "core.safe_console", "core.tables", "core.user_code", "core.system",
+    "core.palette", "core.types",
     "core.batch", "core.field_rules", "core.paths", "core.algorithm_rules", "core.algorithm", "core.maths",
     "core.algorithm_table", "core.settings", "core.settings_file", "core.plan_file", "core.run_dir", "core.run_log",
     "analysis.logs", "analysis.planning", "analysis.findings", "analysis.result", "analysis.page",
