@@ -1,7 +1,11 @@
 """A pool of killable worker processes, so that judging overlaps decoding and no verifier can stop a run.
 
 A verifier that raises, ends its process, or returns nonsense gives an `error`; one that takes too long gives a
-`timeout` and dies with all it started. Neither is ever a reward.
+`timeout` and is killed with all that it started. Neither is ever a reward.
+
+Why not pebble, loky or `concurrent.futures`: they unpickle what a worker returns, so a verifier that executes text could
+run code in the trainer (here replies are JSON); they do not kill the descendants of a worker; they have no limit on
+memory; and their workers cannot be started inside a sandbox.
 """
 
 from __future__ import annotations
