@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from onedial.core.errors import ConfigError, DataError
 from onedial.core.types import Prompt, Verdict
-from onedial.training.tasks import EndlessSource, TaskSource, last_word, open_task, split_of, verify
+from onedial.training.tasks import EndlessSource, TaskSource, assign_split, last_word, open_task, verify
 from onedial.training.tasks.arithmetic import LEVELS
-from onedial.training.tasks.countdown import CountdownVerifier, evaluate, expression_in
+from onedial.training.tasks.countdown import CountdownVerifier, evaluate_expression, find_expression
 from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.verdict import judge
 
@@ -110,7 +110,7 @@ def test_commuted_problems_share_a_split() -> None:
     for index in range(4000):
         prompt = task.task.prompt(Random(index))
         a, operator, b = str(prompt.messages[0]["content"]).split("?")[0].split()[-3:]
-        splits.setdefault((operator, *sorted((int(a), int(b))), prompt.meta["level"]), set()).add(split_of(prompt))
+        splits.setdefault((operator, *sorted((int(a), int(b))), prompt.meta["level"]), set()).add(assign_split(prompt))
     assert all(len(found) == 1 for found in splits.values())
     assert {"train", "test"} == set().union(*splits.values())
 
@@ -121,7 +121,7 @@ def test_small_levels_hold_out_about_a_fifth(level: str) -> None:
     task = open_task("arithmetic", levels=level)
     assert isinstance(task, EndlessSource)
     prompts = {prompt.plain: prompt for prompt in (task.task.prompt(Random(index)) for index in range(3000))}
-    counts = Counter(split_of(prompt) for prompt in prompts.values())
+    counts = Counter(assign_split(prompt) for prompt in prompts.values())
     assert len(prompts) == 100
     assert 15 <= counts["test"] <= 30
     assert len(task.heldout(1000)) == counts["test"]  # asked for more than there are: all there are, each once
@@ -253,9 +253,9 @@ def test_evaluator_agrees_with_python_s_own(expression: str) -> None:
         expected = eval(exact)
     except ZeroDivisionError:
         with pytest.raises(ValueError, match="division by zero"):
-            evaluate(expression)
+            evaluate_expression(expression)
         return
-    value, numbers = evaluate(expression)
+    value, numbers = evaluate_expression(expression)
     assert value == expected
     assert sorted(numbers) == sorted(int(n) for n in re.findall(r"\d+", expression))
 
@@ -267,7 +267,7 @@ def test_evaluator_agrees_with_python_s_own(expression: str) -> None:
 )
 def test_evaluator_refuses_everything_else(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (several reasons, one kind)
-        evaluate(text)
+        evaluate_expression(text)
 
 
 def test_countdown_is_solvable() -> None:
@@ -317,7 +317,7 @@ def test_countdown_may_leave_numbers_out_when_told_so() -> None:
     assert judge(CountdownVerifier(), prompt, "44+19")["outcome"] == "wrong"
     assert judge(CountdownVerifier(use_all=False), prompt, "44+19")["outcome"] == "correct"
     assert judge(CountdownVerifier(use_all=False), prompt, "44+44-25")["outcome"] == "wrong"
-    assert expression_in("2 × 3 ÷ 6 = 1") == "2 * 3 / 6"
+    assert find_expression("2 × 3 ÷ 6 = 1") == "2 * 3 / 6"
 
 
 # reasoning-gym

@@ -16,8 +16,8 @@ import pytest
 
 from onedial.core.errors import ConfigError, DataError, MissingExtra
 from onedial.core.types import Prompt
-from onedial.training.tasks import FiniteSource, open_task, split_of, verify
-from onedial.training.tasks.datasets import judge_for
+from onedial.training.tasks import FiniteSource, assign_split, open_task, verify
+from onedial.training.tasks.datasets import choose_verifier
 from onedial.training.verify.pool import VerifierPool
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -58,10 +58,10 @@ def test_reordering_the_file_changes_no_run(tmp_path: Path, source: FiniteSource
 
 
 def test_one_file_is_split_by_content(source: FiniteSource) -> None:
-    """Oracle: `split_of` on each prompt; one question with two answers stays on one side."""
+    """Oracle: `assign_split` on each prompt; one question with two answers stays on one side."""
     for split in ("train", "test"):
-        assert {split_of(prompt) for prompt in source.splits[split]} == {split}
-    assert {split_of(Prompt("same", answer=a)) for a in range(20)} == {split_of(Prompt("same"))}
+        assert {assign_split(prompt) for prompt in source.splits[split]} == {split}
+    assert {assign_split(Prompt("same", answer=a)) for a in range(20)} == {assign_split(Prompt("same"))}
     assert any("held out by content" in note for note in source.notes)
 
 
@@ -190,9 +190,9 @@ def test_another_wording_moves_no_prompt_to_the_other_split(tmp_path: Path) -> N
 
 
 def test_the_judge_fits_the_answers() -> None:
-    assert judge_for(["1", 2, "3.5", "1,000", "1/2"]) == "number"
-    assert judge_for(["1", r"\frac{1}{2}"]) == "math"
-    assert judge_for(["yes", "no"]) == "exact"
+    assert choose_verifier(["1", 2, "3.5", "1,000", "1/2"]) == "number"
+    assert choose_verifier(["1", r"\frac{1}{2}"]) == "math"
+    assert choose_verifier(["yes", "no"]) == "exact"
 
 
 def test_answers_after_hashes_are_found_in_any_table(tmp_path: Path) -> None:

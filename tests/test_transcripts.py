@@ -11,8 +11,16 @@ import pytest
 from onedial.core.errors import ConfigError, MissingExtra
 from onedial.core.types import Prompt
 from onedial.training.tasks import open_task, verify
-from onedial.training.verify.rewards import resolve
-from onedial.training.verify.transcripts import align, likeness, longest_common, repeats, units_of, wer, wgpo
+from onedial.training.verify.rewards import load_reward
+from onedial.training.verify.transcripts import (
+    align,
+    compare_words,
+    count_repeats,
+    measure_common,
+    split_units,
+    wer,
+    wgpo,
+)
 
 pytest.importorskip("rapidfuzz", reason="pip install 'onedial[transcripts]'")
 
@@ -60,7 +68,7 @@ def test_the_gated_reward_by_hand() -> None:
     n_C = 4, n_soft = 1, n_hard = 2, WER = ½: R_fine = 4/6.4, LCS 4, |H| = 7: R_struc = ½·4/6 + ½·5/6 = ¾.
     """
     reference, hypothesis = "The cat sat on the mat", "the cot sat on the big dog"
-    errors = align(units_of(reference), units_of(hypothesis))
+    errors = align(split_units(reference), split_units(hypothesis))
     assert (errors.hits, errors.soft, errors.hard, errors.rate) == (4, 1, 2, 0.5)
     far = 0.4 * 0.5 + 0.6 * (0.25 * 4 / 6.4 + 0.75 * 0.75)
     close = 0.4 * 0.5 + 0.6 * (0.75 * 4 / 6.4 + 0.25 * 0.75)
@@ -94,7 +102,8 @@ def test_edge_cases_by_hand(reference: str, hypothesis: str, plain: float, gated
 
 def test_repetition_closes_its_gate() -> None:
     """Oracle: counting by hand; only the first term is gated, and what the reference repeats itself is no fault."""
-    assert [repeats(text.split()) for text in ("a b c", "a a b", "a b a b a b c", "x a b c d a b c d")] == [1, 2, 3, 2]
+    texts = ("a b c", "a a b", "a b a b a b c", "x a b c d a b c d")
+    assert [count_repeats(text.split()) for text in texts] == [1, 2, 3, 2]
     reference = "so it goes on and on for the rest of the day until night falls at last over us"
     looped = reference.replace("on and on", "on on on on on")
     found = [wgpo()(Prompt("x", answer=reference), text) for text in (reference.replace("and", "on"), looped)]
@@ -105,19 +114,19 @@ def test_repetition_closes_its_gate() -> None:
 
 
 def test_alignment_against_a_plain_edit_distance() -> None:
-    """Oracle: dynamic programming in twelve lines, over words, over characters, and for likeness."""
+    """Oracle: dynamic programming in twelve lines, over words, over characters, and for the likeness of words."""
     random = Random(0)
     for _ in range(60):
         reference = random.choices("abcd", k=random.randint(1, 8))
         hypothesis = random.choices("abcd", k=random.randint(1, 8))
         errors = align(reference, hypothesis)
         assert errors.soft + errors.hard == edit_distance(reference, hypothesis)
-        same = longest_common(reference, hypothesis)
+        same = measure_common(reference, hypothesis)
         assert errors.hits <= same == common_length(reference, hypothesis)
         word, other = "".join(reference), "".join(hypothesis)
         expected = 1 - edit_distance(reference, hypothesis) / max(len(word), len(other))
-        assert likeness(word, other) == pytest.approx(expected)
-    assert longest_common(list("abcd"), list("bxda")) == 2
+        assert compare_words(word, other) == pytest.approx(expected)
+    assert measure_common(list("abcd"), list("bxda")) == 2
     assert rewards(wer("character"), "abcd", "abed") == 0.75, "1 − CER"
 
 
@@ -128,7 +137,7 @@ def test_alignment_is_the_one_that_jiwer_finds() -> None:
     words = [word for sentence in SENTENCES for word in sentence.lower().split()]
     for _ in range(60):
         reference = random.choices(words, k=random.randint(1, 12))
-        hypothesis = units_of(heard(" ".join(reference), random, 0.4)) or ["so"]
+        hypothesis = split_units(heard(" ".join(reference), random, 0.4)) or ["so"]
         found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
         errors = align(reference, hypothesis)
         assert (errors.hits, errors.rate) == (found.hits, pytest.approx(found.wer))
@@ -201,7 +210,7 @@ def test_by_name_as_a_task_reward(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         prompt = source.heldout(1)[0]
         judged = verify(source, prompt, "one too")
         assert judged.reward == pytest.approx(rewards(expected, str(prompt.answer), "one too"))
-        assert resolve(spec) == expected
+        assert load_reward(spec) == expected
     both = open_task(str(path), reward="wgpo(tau=0.5, unit='word'),wer", reward_weights="1,1")
     assert verify(both, prompt, str(prompt.answer)).reward == pytest.approx(2.0)
     for spec, said in (

@@ -20,7 +20,7 @@ from onedial.training.verify.answer import (
 )
 from onedial.training.verify.math_equal import Math
 from onedial.training.verify.verdict import judge
-from onedial.training.verify.verifiers import Exact, Number, tagged
+from onedial.training.verify.verifiers import Exact, Number, find_tagged
 
 HAND_READ = {
     "The answer is 12.": Fraction(12),
@@ -78,7 +78,7 @@ def test_shown_numbers_read_back_exactly(value: Fraction) -> None:
 @given(st.text())
 def test_no_text_makes_extraction_raise(text: str) -> None:
     """Invariance: any text is data; a number found is also the last number of "text " + number."""
-    for read in (last_number, bare_number, boxed, last_word, after_hashes, tagged):
+    for read in (last_number, bare_number, boxed, last_word, after_hashes, find_tagged):
         read(text)
     assert last_number(text + " 41") == 41
 
@@ -96,8 +96,8 @@ def test_words_and_marks() -> None:
     assert last_word("…") is None
     assert after_hashes("work\n#### 72\nmore") == "72"
     assert after_hashes("72") is None
-    assert tagged("<answer>a</answer> <answer> b </answer>") == "b"
-    assert tagged("<answer>a") is None
+    assert find_tagged("<answer>a</answer> <answer> b </answer>") == "b"
+    assert find_tagged("<answer>a") is None
 
 
 def outcome(verifier: object, answer: object, completion: str) -> str:

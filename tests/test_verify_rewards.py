@@ -13,7 +13,7 @@ from onedial.core.errors import ConfigError
 from onedial.core.types import Prompt, Verdict
 from onedial.core.user_code import load_object
 from onedial.training.verify.rewards import STATE, Reward, check_reward
-from onedial.training.verify.verdict import fields_of, judge, verdict_of
+from onedial.training.verify.verdict import judge, make_verdict, read_fields
 
 CHAT = Prompt(
     messages=({"role": "user", "content": "2+2"},),
@@ -25,7 +25,7 @@ TEXT = Prompt("2+2", answer="4", meta={"columns": {"answer": "4"}})
 
 
 def verdict(reward: Reward, prompt: Prompt = CHAT, completion: str = "4", ids: tuple[int, ...] = (5, 6)) -> Verdict:
-    return verdict_of(judge(reward, prompt, completion, ids))
+    return make_verdict(judge(reward, prompt, completion, ids))
 
 
 def test_trl_function_gets_what_trl_gives() -> None:
@@ -104,9 +104,9 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
     import torch
 
     for value in (np.float32(1), np.int64(1), np.bool_(True), torch.tensor(1.0), torch.tensor([1.0]), np.array(1.0)):
-        assert fields_of(value, "f")["reward"] == 1.0
+        assert read_fields(value, "f")["reward"] == 1.0
     for value in (np.float32("nan"), torch.tensor([1.0, 2.0]), np.array([1.0, 0.0]), object(), b"1", 1j):
-        assert fields_of(value, "f")["outcome"] == "error"
+        assert read_fields(value, "f")["outcome"] == "error"
 
 
 def test_verl_compute_score_as_it_is() -> None:
@@ -248,5 +248,5 @@ def test_matches_what_verl_itself_computes() -> None:
 
 
 def test_objects_that_look_like_nothing_are_errors() -> None:
-    assert fields_of(SimpleNamespace(score=1), "f")["outcome"] == "error"
-    assert fields_of({"score": 1}, "f")["outcome"] == "error"
+    assert read_fields(SimpleNamespace(score=1), "f")["outcome"] == "error"
+    assert read_fields({"score": 1}, "f")["outcome"] == "error"

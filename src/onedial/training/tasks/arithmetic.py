@@ -9,7 +9,7 @@ from random import Random
 from onedial.core.errors import ConfigError, nearest
 from onedial.core.types import Prompt, Verdict
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
-from onedial.training.verify.verdict import judge, verdict_of
+from onedial.training.verify.verdict import judge, make_verdict
 from onedial.training.verify.verifiers import MATCHES, Number
 
 DEFAULT_LEVELS = ("add1", "mul1", "add2")
@@ -94,7 +94,7 @@ class Arithmetic:
 
     def verify(self, prompt: Prompt, completion: str) -> Verdict:
         """See `Number`."""
-        return verdict_of(judge(self.verifier, prompt, completion))
+        return make_verdict(judge(self.verifier, prompt, completion))
 
     def demonstrate(self, prompt: Prompt) -> str:
         """The number alone, as the prompt asks for; right under any `match`."""

@@ -18,8 +18,8 @@ from onedial.core.types import Prompt, Verdict
 from onedial.training.tasks.data_files import finite, read_rows, split_files
 from onedial.training.tasks.task import HELD_OUT, EndlessSource, TaskSource
 from onedial.training.verify.answer import boxed, show_number
-from onedial.training.verify.verdict import Fields, PromptLike, judge, verdict_of
-from onedial.training.verify.verifiers import right_or_wrong, unparseable
+from onedial.training.verify.verdict import Fields, PromptLike, judge, make_verdict
+from onedial.training.verify.verifiers import grade, unparseable
 
 WORDING = (
     "Using the numbers {numbers}, write an expression that equals {target}. Use + - * / and parentheses, and each "
@@ -35,7 +35,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 }
 
 
-def evaluate(expression: str) -> tuple[Fraction, list[int]]:
+def evaluate_expression(expression: str) -> tuple[Fraction, list[int]]:
     """Exact value and the numbers used. Only integers, + - * / and parentheses are understood; nothing is executed.
 
     Raises ValueError for anything else, too long an expression, or a division by zero.
@@ -79,9 +79,9 @@ class CountdownVerifier:
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
         """`unparseable` when there is no expression to read."""
         target, given = Fraction(prompt.answer["target"]), Counter(prompt.answer["numbers"])
-        expression = expression_in(completion)
+        expression = find_expression(completion)
         try:
-            value, numbers = evaluate(expression)
+            value, numbers = evaluate_expression(expression)
         except ValueError as error:
             return unparseable(f"{expression[:40]!r}: {error}")
         used = Counter(numbers)
@@ -89,10 +89,10 @@ class CountdownVerifier:
         detail = "" if allowed else f"uses {sorted(numbers)} of {sorted(given.elements())}"
         if allowed and value != target:
             detail = f"equals {show_number(value)}, not {show_number(target)}"
-        return right_or_wrong(allowed and value == target, expression, detail=detail)
+        return grade(allowed and value == target, expression, detail=detail)
 
 
-def expression_in(completion: str) -> str:
+def find_expression(completion: str) -> str:
     """The expression a completion ends with, usual signs normalised; "" when there is none."""
     tags = _TAG.findall(completion)
     lines = [line for line in completion.strip().splitlines() if line.strip()]
@@ -134,7 +134,7 @@ class Countdown:
 
     def verify(self, prompt: Prompt, completion: str) -> Verdict:
         """See `CountdownVerifier`."""
-        return verdict_of(judge(CountdownVerifier(self.use_all), prompt, completion))
+        return make_verdict(judge(CountdownVerifier(self.use_all), prompt, completion))
 
 
 def _combine(rng: Random, numbers: Sequence[int]) -> Fraction:

@@ -13,7 +13,7 @@ from onedial.core.tables.file_kinds import KIND_OF_SUFFIX, kind_of_name
 from onedial.core.tables.read_errors import NoErrors
 from onedial.core.tables.records import Record, read_records
 from onedial.core.types import Prompt
-from onedial.training.tasks.task import FiniteSource, check_held_out, split_key, split_of
+from onedial.training.tasks.task import FiniteSource, assign_split, check_held_out, split_key
 from onedial.training.verify.verdict import Verifier
 
 SUFFIXES = tuple(KIND_OF_SUFFIX)
@@ -104,8 +104,8 @@ def finite(name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]
         if len(train) < len(given):
             notes.append(f"{len(given) - len(train)} train prompts left out: they are in the test split as well")
     else:
-        test = [prompt for prompt in given if split_of(prompt, held_out) == "test"]
-        train = [prompt for prompt in given if split_of(prompt, held_out) == "train"]
+        test = [prompt for prompt in given if assign_split(prompt, held_out) == "test"]
+        train = [prompt for prompt in given if assign_split(prompt, held_out) == "train"]
         notes.append(f"no test file: {len(test)} of {len(given)} prompts held out by content (held_out={held_out})")
     if given and not train:
         raise DataError(f"task {name!r}: no train prompts are left of {len(given)}; {'; '.join(notes)}")

@@ -30,7 +30,7 @@ ANSWER_COLUMNS = (
     "answer", "ground_truth", "final_answer", "expected_answer", "solution", "target", "label", "output", "completion"
 )  # fmt: skip
 LEVEL_COLUMNS = ("level", "difficulty")
-JUDGES: dict[str, Callable[[], Verifier]] = {
+VERIFIERS: dict[str, Callable[[], Verifier]] = {
     "exact": Exact,
     "number": lambda: Number("last"),
     "strict_number": lambda: Number("bare"),
@@ -60,11 +60,11 @@ def jsonl(
     `reward_model.ground_truth`, `data_source`, `extra_info`) are read as they are. prompt_column: its name, or several
     joined by commas; otherwise the first of `PROMPT_COLUMNS`. chat: whether a string becomes a user message; by
     default yes, unless its column is called `prompt`, which TRL gives to the model as plain text. verifier: one of
-    `JUDGES`, or auto: number when every answer is one, math when answers look like LaTeX, else exact.
+    `VERIFIERS`, or auto: number when every answer is one, math when answers look like LaTeX, else exact.
     """
-    if verifier != "auto" and verifier not in JUDGES:
-        hint = nearest(verifier, [*JUDGES, "auto"])
-        raise ConfigError(f"verifier {verifier!r} is unknown{hint}; allowed: auto, {', '.join(JUDGES)}")
+    if verifier != "auto" and verifier not in VERIFIERS:
+        hint = nearest(verifier, [*VERIFIERS, "auto"])
+        raise ConfigError(f"verifier {verifier!r} is unknown{hint}; allowed: auto, {', '.join(VERIFIERS)}")
     if "{question}" not in wording:
         raise ConfigError(f"wording={wording!r}: must contain {{question}}")
     prompts = {}
@@ -73,9 +73,9 @@ def jsonl(
         names = _Columns.find(rows[0][1], file, prompt_column, answer_column, level_column, chat)
         prompts[split] = [names.prompt(row, f"{file}, row {number}", wording) for number, row in rows]
     answers = [prompt.answer for part in prompts.values() for prompt in part]
-    chosen = verifier if verifier != "auto" else judge_for(answers)
+    chosen = verifier if verifier != "auto" else choose_verifier(answers)
     name = f"jsonl/{Path(path or test_path or '').name.split('.')[0]}"
-    source = finite(name, JUDGES[chosen](), prompts, held_out=held_out)
+    source = finite(name, VERIFIERS[chosen](), prompts, held_out=held_out)
     note = f"answers judged as {chosen}" + (" (chosen from the answers)" if verifier == "auto" else "")
     return replace(source, notes=(*source.notes, note))
 
@@ -113,7 +113,7 @@ class _Columns:
         text, question = "", ""
         messages: tuple[Message, ...] = ()
         if len(values) == 1 and not isinstance(values[0], str) and values[0] is not None:
-            messages = messages_of(values[0], place)
+            messages = read_messages(values[0], place)
         else:
             question = " ".join(str(value).strip() for value in values if value is not None)
             if not question:
@@ -123,7 +123,7 @@ class _Columns:
             text, messages = "", ({"role": "user", "content": text},)
         level = row.get(self.level_name) if self.level_name else None
         source = str(row.get("data_source") or "")
-        columns = _others(row, self.prompt_names)
+        columns = _other_columns(row, self.prompt_names)
         meta = {"level": "all" if level is None else str(level), "columns": columns, "place": place}
         if question:  # not its wording: another wording must not move a prompt to the other split
             meta["split_key"] = question
@@ -137,12 +137,12 @@ class _Columns:
         return after_hashes(answer) or answer if isinstance(answer, str) else answer
 
 
-def _others(row: Row, prompt_names: Iterable[str]) -> dict[str, Any]:
+def _other_columns(row: Row, prompt_names: Iterable[str]) -> dict[str, Any]:
     """What TRL hands to a reward function: every column but prompt and completion."""
     return {key: value for key, value in row.items() if key not in {"prompt", "completion", *prompt_names}}
 
 
-def messages_of(value: Any, place: str) -> tuple[Message, ...]:
+def read_messages(value: Any, place: str) -> tuple[Message, ...]:
     """Chat messages as they stand in a row. Raises DataError unless they are a list of {"role", "content"}."""
     if not isinstance(value, list) or not all(isinstance(m, Mapping) and "role" in m and "content" in m for m in value):
         raise DataError(f"{place}: the prompt must be a string or a list of {{'role', 'content'}}, got {value!r:.80}")
@@ -153,7 +153,7 @@ def messages_of(value: Any, place: str) -> tuple[Message, ...]:
     return tuple({"role": str(m["role"]), "content": m["content"]} for m in value)
 
 
-def judge_for(answers: Iterable[Any]) -> str:
+def choose_verifier(answers: Iterable[Any]) -> str:
     """The verifier that fits the answers: number, math or exact."""
     texts = [str(answer) for answer in answers if answer is not None]
     if texts and all(parse_number(text) is not None for text in texts):
@@ -174,7 +174,7 @@ def gsm8k(
     test_path or content decides. test_path alone serves evaluation.
     """
     path = GSM8K_HUB if path is None and test_path is None else path
-    source = _data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
+    source = _read_data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
     return replace(source, demonstrate=_gsm8k_solution)
 
 
@@ -190,7 +190,7 @@ def _gsm8k_prompt(row: Row, place: str, wording: str) -> Prompt:
     if parse_number(answer) is None:
         raise DataError(f"{place}: the answer {solution[-60:]!r} does not end in '#### number'")
     steps = solution.count("<<")
-    return _worded(question, answer, f"{steps} steps" if steps else "all", wording, "gsm8k", row, place)
+    return _make_prompt(question, answer, f"{steps} steps" if steps else "all", wording, "gsm8k", row, place)
 
 
 def math(
@@ -205,7 +205,7 @@ def math(
     path and test_path as for `gsm8k`; the hub's default is `MATH_HUB`.
     """
     path = MATH_HUB if path is None and test_path is None else path
-    return _data_set("math", path, test_path, wording, held_out, _math_prompt, Math(), None)
+    return _read_data_set("math", path, test_path, wording, held_out, _math_prompt, Math(), None)
 
 
 def _math_prompt(row: Row, place: str, wording: str) -> Prompt:
@@ -216,18 +216,18 @@ def _math_prompt(row: Row, place: str, wording: str) -> Prompt:
     if answer is None and not {"answer", "solution"} & set(row):
         raise DataError(f"{place}: no column 'answer' or 'solution'; the columns are: {', '.join(row)}")
     level = row.get("level", row.get("difficulty"))
-    return _worded(str(row[name]).strip(), answer, str(level or "all"), wording, "math", row, place)
+    return _make_prompt(str(row[name]).strip(), answer, str(level or "all"), wording, "math", row, place)
 
 
-def _worded(question: str, answer: Any, level: str, wording: str, source: str, row: Row, place: str) -> Prompt:
+def _make_prompt(question: str, answer: Any, level: str, wording: str, source: str, row: Row, place: str) -> Prompt:
     if not question:
         raise DataError(f"{place}: the question is empty; remove the row")
     content = wording.replace("{question}", question)
-    meta = {"level": level, "split_key": question, "columns": _others(row, ()), "place": place}
+    meta = {"level": level, "split_key": question, "columns": _other_columns(row, ()), "place": place}
     return Prompt(messages=({"role": "user", "content": content},), answer=answer, source=source, meta=meta)
 
 
-def _data_set(
+def _read_data_set(
     name: str,
     path: str | None,
     test_path: str | None,

@@ -18,8 +18,8 @@ from onedial.core.errors import ConfigError, MissingExtra, nearest
 from onedial.core.types import Prompt, Verdict
 from onedial.training.tasks.gym_answers import AnswerRefused, guard_library
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
-from onedial.training.verify.verdict import Fields, PromptLike, judge, verdict_of
-from onedial.training.verify.verifiers import tagged, unparseable
+from onedial.training.verify.verdict import Fields, PromptLike, judge, make_verdict
+from onedial.training.verify.verifiers import find_tagged, unparseable
 
 WORDING = "{question}\nGive the final answer between <answer> and </answer>."
 Generator = tuple[str, str]  # name and options, the latter as JSON: hashable, picklable, printable
@@ -35,11 +35,11 @@ class GymVerifier:
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
         """The text in `<answer>` counts, or the whole completion without one; `unparseable` when that is empty."""
-        answer = tagged(completion) if "</answer>" in completion else completion.strip()
+        answer = find_tagged(completion) if "</answer>" in completion else completion.strip()
         if not answer:
             return unparseable("no answer")
         name, options = prompt.meta["generator"]
-        scorer = _scorer(name, options)
+        scorer = _open_scorer(name, options)
         try:
             score = scorer.score_answer(answer=answer, entry=prompt.meta["entry"])
         except AnswerRefused as error:
@@ -63,7 +63,7 @@ class Gym:
     def prompt(self, rng: Random) -> Prompt:
         """The only item of a data set made with a seed of its own."""
         name, options = rng.choice(self.generators)
-        entry = dict(_create(name, options, rng.getrandbits(31))[0])
+        entry = dict(_create_data_set(name, options, rng.getrandbits(31))[0])
         content = self.wording.replace("{question}", entry["question"])
         return Prompt(
             messages=({"role": "user", "content": content},),
@@ -79,21 +79,21 @@ class Gym:
 
     def verify(self, prompt: Prompt, completion: str) -> Verdict:
         """See `GymVerifier`."""
-        return verdict_of(judge(GymVerifier(), prompt, completion))
+        return make_verdict(judge(GymVerifier(), prompt, completion))
 
 
 @lru_cache(maxsize=64)
-def _scorer(name: str, options: str) -> Any:
-    scorer = _create(name, options, 0)
+def _open_scorer(name: str, options: str) -> Any:
+    scorer = _create_data_set(name, options, 0)
     guard_library()
     return scorer
 
 
-def _create(name: str, options: str, seed: int) -> Any:
-    return _library().create_dataset(name, seed=seed, size=1, **json.loads(options))
+def _create_data_set(name: str, options: str, seed: int) -> Any:
+    return _import_library().create_dataset(name, seed=seed, size=1, **json.loads(options))
 
 
-def _library() -> Any:
+def _import_library() -> Any:
     try:
         import reasoning_gym
     except ImportError:
@@ -112,7 +112,7 @@ def reasoning_gym(
 
     config: the data set's options, as a mapping or as JSON; with several data sets, options by data set's name.
     """
-    _library()
+    _import_library()
     names = [name.strip() for name in dataset.split(",")] if isinstance(dataset, str) else list(dataset)
     if "{question}" not in wording:
         raise ConfigError(f"reasoning_gym wording={wording!r}: must contain {{question}}")
@@ -125,11 +125,11 @@ def reasoning_gym(
     for name in options:
         if name not in names:
             raise ConfigError(f"reasoning_gym config: {name!r} is not one of the data sets ({', '.join(names)})")
-    generators = tuple(_checked(name, dict(options.get(name, {}))) for name in names)
+    generators = tuple(_check_generator(name, dict(options.get(name, {}))) for name in names)
     return EndlessSource(Gym(generators, wording), GymVerifier(), held_out)
 
 
-def _checked(name: str, options: dict[str, Any]) -> Generator:
+def _check_generator(name: str, options: dict[str, Any]) -> Generator:
     """The generator, if the library can make it. Raises ConfigError with what it says."""
     from reasoning_gym.factory import DATASETS
 
@@ -143,7 +143,7 @@ def _checked(name: str, options: dict[str, Any]) -> Generator:
             raise ConfigError(f"reasoning_gym config: {reserved!r} is set by onedial, prompt by prompt; leave it out")
     text = json.dumps(options, sort_keys=True)
     try:
-        _create(name, text, 0)
+        _create_data_set(name, text, 0)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(f"reasoning_gym dataset {name!r} refuses config {text}: {error}") from error
     return name, text

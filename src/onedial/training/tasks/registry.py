@@ -118,11 +118,11 @@ def _with_reward(
     names = tuple(f.strip() if isinstance(f, str) else f for f in functions)
     verifier = Reward(names, numbers, reward_style, None if correct_at is None else float(correct_at))
     assert isinstance(source, (EndlessSource, FiniteSource))
-    check_reward(verifier, columns_at_hand(source))
+    check_reward(verifier, list_columns(source))
     return dataclasses.replace(source, verifier=verifier)
 
 
-def columns_at_hand(source: TaskSource) -> list[str]:
+def list_columns(source: TaskSource) -> list[str]:
     """Names of the columns that reward functions are given, from the first prompt there is."""
     split: Split = "test" if source.size("train") == 0 else "train"
     prompt = source.draw(split, 0, 0)

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 from onedial.core.errors import ConfigError, DataError, OnedialError
 from onedial.core.text_safety import escape_control
 from onedial.core.types import Prompt, Verdict
-from onedial.training.verify.verdict import Verifier, judge, verdict_of
+from onedial.training.verify.verdict import Verifier, judge, make_verdict
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -83,7 +83,7 @@ def split_key(prompt: Prompt) -> str:
     return str(given) if given is not None else json.dumps([prompt.text, [dict(m) for m in prompt.messages]])
 
 
-def split_of(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
+def assign_split(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
     """The split a prompt's content belongs to: a share `held_out` of all contents is "test", at any seed."""
     key = f"split/{split_key(prompt)}".encode(errors="surrogatepass")  # `check_text` names broken text
     digest = hashlib.sha256(key).digest()
@@ -92,7 +92,7 @@ def split_of(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
 
 def verify(source: TaskSource, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> Verdict:
     """The verdict on one completion, made in this process; for many or for untrusted verifiers use `VerifierPool`."""
-    return verdict_of(judge(source.verifier, prompt, completion, token_ids))
+    return make_verdict(judge(source.verifier, prompt, completion, token_ids))
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class EndlessSource:
         with limit_time(DRAW_LIMIT_S, f"{where}: prompt(rng) took longer than {DRAW_LIMIT_S:g} s; {_DRAW_REMEDY}"):
             for _ in range(_MAX_REDRAWS):
                 prompt = self._ask_task(rng, where)
-                if split_of(prompt, self.held_out) == split:
+                if assign_split(prompt, self.held_out) == split:
                     check_text(prompt, where)
-                    return with_meta(prompt, self.name)
+                    return add_meta(prompt, self.name)
         raise DataError(
             f"task {self.name!r}: {_MAX_REDRAWS} prompts drawn and none belongs to the {split} split; its prompts may "
             f"be too few to be split (held_out={self.held_out}): make them more varied or change held_out"
@@ -203,7 +203,7 @@ def shuffled(path: str, length: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def with_meta(prompt: Prompt, source: str) -> Prompt:
+def add_meta(prompt: Prompt, source: str) -> Prompt:
     """The prompt with its `source` and a `meta["level"]`, where the task left them out."""
     if prompt.source and "level" in prompt.meta:
         return prompt

@@ -18,7 +18,13 @@ from onedial.core.user_code import Trust
 from onedial.training.budget.allocators import Allocation
 from onedial.training.lm.text import Text
 from onedial.training.rollout.collector import Collected
-from onedial.training.tasks.demonstrations import Written, digest_of, read_demonstrations, read_preferences, refused
+from onedial.training.tasks.demonstrations import (
+    Written,
+    hash_parts,
+    read_demonstrations,
+    read_preferences,
+    refuse_examples,
+)
 from onedial.training.tasks.task import TaskSource, shuffled
 from onedial.training.trainer.past_rollouts import past_demonstrations, past_groups, past_pairs
 
@@ -85,10 +91,10 @@ def open_examples(run: Run, task: TaskSource, text: Text, ends: Sequence[int], c
         named = Trust(named={"task": {"name": run.task, **run.task_options}})  # what this run names itself
         past = past_groups(Path(run.data), text, None if isinstance(run.task, str) else task, trust=named)
         made = past_pairs(past, run.seed) if pairs else past_demonstrations(past)
-        return _finite(made, run, digest_of([_content(group) for group in made]))
+        return _finite(made, run, hash_parts([_content(group) for group in made]))
     written = read_preferences(run.data) if pairs else read_demonstrations(run.data)
     refuse_long_written(written, text, ends, context)
-    ready = _finite(written, run, digest_of([[w.prompt.id, w.texts] for w in written]))
+    ready = _finite(written, run, hash_parts([[w.prompt.id, w.texts] for w in written]))
     asked = {_words(prompt) for prompt in task.heldout(run.eval_prompts, run.seed)} if run.eval_prompts else set()
     shared = sum(_words(example.prompt) in asked for example in written)
     note = ready.note + (f"; {shared} of them have a prompt that the evaluation asks" if shared else "")
@@ -111,7 +117,7 @@ def _of_task(run: Run, task: TaskSource, text: Text, ends: Sequence[int]) -> Exa
         prompt = task.draw("train", run.seed, position)
         return group_of(prompt, (write(prompt),), text, ends)
 
-    return Examples(draw, digest_of([task.name]), f"demonstrations: written by the task {task.name}")
+    return Examples(draw, hash_parts([task.name]), f"demonstrations: written by the task {task.name}")
 
 
 def _finite(items: Sequence[Any], run: Run, digest: str) -> Examples:
@@ -159,7 +165,9 @@ def refuse_long_written(written: Sequence[Written], text: Text, ends: Sequence[i
             if tokens > context:
                 long.append(f"{example.place}: {tokens} tokens")
     if long:
-        raise refused(f"exceed the model's context of {context} tokens", long, len(written), "shorten or remove them")
+        raise refuse_examples(
+            f"exceed the model's context of {context} tokens", long, len(written), "shorten or remove them"
+        )
 
 
 def _content(group: Group) -> list[Any]:

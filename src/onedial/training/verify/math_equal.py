@@ -16,7 +16,7 @@ from typing import Any
 
 from onedial.training.verify.answer import after_hashes, boxed, parse_number, show_number
 from onedial.training.verify.verdict import Fields, PromptLike
-from onedial.training.verify.verifiers import right_or_wrong, unparseable
+from onedial.training.verify.verifiers import grade, unparseable
 
 _SPACE = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # not between digits: 3 4 is not 34
 _TAIL = 4000  # characters read when nothing is boxed: the answer is at the end, and extraction is superlinear
@@ -37,22 +37,22 @@ class Math:
         """`unparseable` when nothing in the completion reads as mathematics."""
         reference = str(prompt.answer)
         written = boxed(completion) or after_hashes(completion)
-        if written is not None and _plain(written) == _plain(reference):
-            return right_or_wrong(True, written)
+        if written is not None and _strip_spacing(written) == _strip_spacing(reference):
+            return grade(True, written)
         a, b = parse_number(written or ""), parse_number(reference)
         if a is not None and b is not None:  # two plain numbers need no computer algebra
-            return right_or_wrong(a == b, show_number(a))
-        gold = _reference(reference)
+            return grade(a == b, show_number(a))
+        gold = _parse_reference(reference)
         try:
             found = _parse(f"${written}$" if written is not None else completion[-_TAIL:])
         except Exception as error:  # sympy raises of every kind on what a model can write: the policy's fault
             return unparseable(f"{type(error).__name__} while parsing")
         if not found:
             return unparseable("no mathematical answer in the completion")
-        return right_or_wrong(_equal(gold, found), written if written is not None else str(found[-1]))
+        return grade(_equal(gold, found), written if written is not None else str(found[-1]))
 
 
-def _plain(text: str) -> str:
+def _strip_spacing(text: str) -> str:
     """Text with spacing and size commands removed, for literal equality."""
     for command in ("\\left", "\\right", "\\!", "\\,", "\\ ", "$"):
         text = text.replace(command, " ")
@@ -61,7 +61,7 @@ def _plain(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _reference(answer: str) -> Any:
+def _parse_reference(answer: str) -> Any:
     """The parsed reference, kept: a whole group asks for the same one. Raises ValueError when it cannot be read."""
     inner = boxed(answer) or answer.strip().strip("$")
     gold = _parse(f"${inner}$")
@@ -73,7 +73,7 @@ def _reference(answer: str) -> Any:
 def _parse(text: str) -> Any:
     from math_verify import parse
 
-    _quiet()
+    _silence_warnings()
     return parse(text, parsing_timeout=None, raise_on_error=True)
 
 
@@ -84,6 +84,6 @@ def _equal(gold: Any, found: Any) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _quiet() -> None:
+def _silence_warnings() -> None:
     """math-verify warns at each use that its time limit is off; that is on purpose here."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)

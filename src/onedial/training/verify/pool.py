@@ -3,9 +3,9 @@
 A verifier that raises, ends its process, or returns nonsense gives an `error`; one that takes too long gives a
 `timeout` and is killed with all that it started. Neither is ever a reward.
 
-Why not pebble, loky or `concurrent.futures`: they unpickle what a worker returns, so a verifier that executes text could
-run code in the trainer (here replies are JSON); they do not kill the descendants of a worker; they have no limit on
-memory; and their workers cannot be started inside a sandbox.
+Why not pebble, loky or `concurrent.futures`: they unpickle what a worker returns, so a verifier that executes text
+could run code in the trainer (here replies are JSON); they do not kill the descendants of a worker; they have no limit
+on memory; and their workers cannot be started inside a sandbox.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onedial.core.errors import ConfigError, DataError, VerifierError
 from onedial.core.types import Prompt, Verdict
 from onedial.training.verify.process import Process
 from onedial.training.verify.sandbox import REMEDY, SUFFICIENT, Sandbox, choose_sandbox, readable_paths
-from onedial.training.verify.verdict import Fields, Verifier, failure, judge, verdict_of
+from onedial.training.verify.verdict import Fields, Verifier, failure, judge, make_verdict
 
 _MAX_BATCH = 8  # items per message; small, because a hanging item holds up the rest of its message
 _MAX_IDLE_DEATHS = 3
@@ -83,7 +83,7 @@ class VerifierPool:
             self._pickled = cloudpickle.dumps(verifier)
         except Exception as error:  # whatever the verifier holds on to
             raise ConfigError(f"verifier {verifier.name} cannot be sent to a worker process: {error}") from error
-        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
+        self._threads = [threading.Thread(target=self._serve_items, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
 
@@ -105,7 +105,7 @@ class VerifierPool:
         if self._verifier.in_process:
             self._done.put((key, judge(self._verifier, prompt, completion, token_ids)))
         else:
-            self._todo.put((key, _packed(prompt, completion, token_ids)))
+            self._todo.put((key, _pack_item(prompt, completion, token_ids)))
 
     def poll(self) -> list[tuple[Hashable, Verdict]]:
         """What is ready now, without waiting. Raises VerifierError when no worker can be started."""
@@ -117,7 +117,7 @@ class VerifierPool:
                 key, fields = self._done.get_nowait()
             except queue.Empty:
                 break
-            results.append((key, verdict_of(fields)))
+            results.append((key, make_verdict(fields)))
         self._pending -= len(results)
         return results
 
@@ -137,7 +137,7 @@ class VerifierPool:
             self._todo.put(None)
         for thread in self._threads:
             while thread.is_alive():
-                self._interrupt()
+                self._interrupt_workers()
                 thread.join(0.05)
         self._threads = []
 
@@ -147,36 +147,36 @@ class VerifierPool:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _serve(self) -> None:
+    def _serve_items(self) -> None:
         """One thread per worker: take items, have them judged, replace the worker when it had to be killed."""
         process: Process | None = None
         backlog: deque[Item] = deque()
         idle_deaths = 0
         try:
             while not self._closed:
-                process = process or self._launch()
-                if not backlog and not self._take(backlog):
+                process = process or self._launch_worker()
+                if not backlog and not self._take_items(backlog):
                     return
                 waiting = len(backlog)
-                if self._judge(process, backlog):
+                if self._judge_backlog(process, backlog):
                     continue
                 idle_deaths = idle_deaths + 1 if len(backlog) == waiting else 0
                 if idle_deaths >= _MAX_IDLE_DEATHS:
                     raise VerifierError(f"the workers of verifier {self._name} keep dying before they judge anything")
-                self._retire(process)
+                self._retire_worker(process)
                 process = None
         except VerifierError as error:
             self._fail(error)
         except Exception as error:  # a thread that ended in silence would leave its items pending for ever
             self._fail(VerifierError(f"the verifier pool broke: {type(error).__name__}: {error}"))
         finally:
-            self._retire(process)
+            self._retire_worker(process)
 
     def _fail(self, error: VerifierError) -> None:
         if not self._closed:
             self._failure = error
 
-    def _take(self, backlog: deque[Item]) -> bool:
+    def _take_items(self, backlog: deque[Item]) -> bool:
         """Wait for an item and add its fair share of those waiting behind it; False when the pool is closing."""
         item = self._todo.get()
         share = min(_MAX_BATCH - 1, self._todo.qsize() // self._workers)
@@ -191,7 +191,7 @@ class VerifierPool:
                 return True
         return False
 
-    def _judge(self, process: Process, backlog: deque[Item]) -> bool:
+    def _judge_backlog(self, process: Process, backlog: deque[Item]) -> bool:
         """Judge the backlog as far as the worker lives; False when it is to be replaced. Each item is judged once."""
         if not process.alive():  # died while idle: nobody's verdict
             return False
@@ -217,19 +217,19 @@ class VerifierPool:
     def _name(self) -> str:
         return self._verifier.name
 
-    def _launch(self) -> Process:
+    def _launch_worker(self) -> Process:
         """A new worker, with one more try when the first does not come up."""
         try:
-            process = self._process()
+            process = self._start_process()
         except (VerifierError, OSError):
             if self._closed:
                 raise VerifierError("the verifier pool is closed") from None
-            process = self._process()
+            process = self._start_process()
         with self._lock:
             self._processes.add(process)
         return process
 
-    def _process(self) -> Process:
+    def _start_process(self) -> Process:
         assert self.sandbox is not None, "only pools with workers start one"
         return Process(
             self._pickled,
@@ -241,13 +241,13 @@ class VerifierPool:
             show_output=self._show_output,
         )
 
-    def _retire(self, process: Process | None) -> None:
+    def _retire_worker(self, process: Process | None) -> None:
         if process is not None:
             with self._lock:
                 self._processes.discard(process)
             process.kill()
 
-    def _interrupt(self) -> None:
+    def _interrupt_workers(self) -> None:
         """Wake the threads that wait for a worker's answer; each then kills its own worker."""
         with self._lock:
             for process in self._processes:
@@ -263,7 +263,7 @@ def refuse_unsafe(verifier: Verifier, sandbox: Sandbox) -> None:
         )
 
 
-def _packed(prompt: Prompt, completion: str, token_ids: Sequence[int]) -> bytes:
+def _pack_item(prompt: Prompt, completion: str, token_ids: Sequence[int]) -> bytes:
     """An item for the worker. Raises DataError when the prompt holds something that cannot be sent."""
     view = {
         "text": prompt.text,

@@ -19,7 +19,7 @@ from typing import Any
 
 from onedial.core.errors import ConfigError, nearest
 from onedial.core.user_code import load_object
-from onedial.training.verify.verdict import Fields, PromptLike, failure, fields_of, number_of
+from onedial.training.verify.verdict import Fields, PromptLike, failure, read_fields, to_finite
 
 Function = Callable[..., Any]
 STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
@@ -48,7 +48,7 @@ class Reward:
     @property
     def name(self) -> str:
         """The functions' names, joined by +."""
-        return "+".join(function_name(function) for function in self.functions)
+        return "+".join(get_name(function) for function in self.functions)
 
     @property
     def user_code(self) -> tuple[str, ...] | None:
@@ -59,7 +59,7 @@ class Reward:
     @property
     def executes_text(self) -> bool:
         """Whether a function says of itself (`executes_text = True`) that it runs what the model writes."""
-        return any(getattr(resolve(function), "executes_text", False) for function in self.functions)
+        return any(getattr(load_reward(function), "executes_text", False) for function in self.functions)
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
         """Weighted sum over the functions that gave a reward; `error` when one fails or all decline (None)."""
@@ -77,7 +77,7 @@ class Reward:
             judged.append(fields)
             full_mark += [weight] if weight > 0 else []
             total += weight * fields["reward"]
-            parts |= fields["parts"] | ({function_name(function): fields["reward"]} if len(weights) > 1 else {})
+            parts |= fields["parts"] | ({get_name(function): fields["reward"]} if len(weights) > 1 else {})
         if not judged:
             return failure("error", f"{self.name} gave no reward (None): not judged")
         detail = "; ".join(fields["detail"] for fields in judged if fields["detail"])
@@ -99,18 +99,18 @@ class Reward:
     def _one(
         self, function: str | Function, prompt: PromptLike, completion: str, token_ids: Sequence[int]
     ) -> Fields | None:
-        call = resolve(function)
-        style = style_of(call) if self.style == "auto" else self.style
+        call = load_reward(function)
+        style = detect_style(call) if self.style == "auto" else self.style
         raw, extra = _CALLS[style](call, prompt, completion, token_ids)
         if raw is None:
             return None
-        fields = fields_of(raw, function_name(function))
+        fields = read_fields(raw, get_name(function))
         return fields if fields["outcome"] == "error" else {**fields, **_with(fields, extra)}
 
 
 def _with(fields: Fields, extra: dict[str, Any]) -> Fields:
     """Logged metrics join the parts, logged columns the detail."""
-    read = {name: number_of(value) for name, value in extra.get("metrics", {}).items()}
+    read = {name: to_finite(value) for name, value in extra.get("metrics", {}).items()}
     metrics = {name: value for name, value in read.items() if value is not None}
     others = {name: value for name, value in extra.get("metrics", {}).items() if name not in metrics}
     notes = [f"{name}={value}" for name, value in (others | extra.get("columns", {})).items()]
@@ -120,7 +120,7 @@ def _with(fields: Fields, extra: dict[str, Any]) -> Fields:
 def _call_trl(call: Function, prompt: PromptLike, completion: str, ids: Sequence[int]) -> tuple[Any, dict[str, Any]]:
     metrics: dict[str, Any] = {}
     columns: dict[str, Any] = {}
-    given: dict[str, Any] = {name: [value] for name, value in columns_of(prompt).items()}
+    given: dict[str, Any] = {name: [value] for name, value in get_columns(prompt).items()}
     given |= {
         "prompts": [[dict(m) for m in prompt.messages] if prompt.messages else prompt.text],
         "completions": [[{"role": "assistant", "content": completion}] if prompt.messages else completion],
@@ -141,7 +141,7 @@ def _call_trl(call: Function, prompt: PromptLike, completion: str, ids: Sequence
 
 
 def _call_verl(call: Function, prompt: PromptLike, completion: str, ids: Sequence[int]) -> tuple[Any, dict[str, Any]]:
-    columns = columns_of(prompt)
+    columns = get_columns(prompt)
     given = {
         "data_source": columns.get("data_source", prompt.source),
         "solution_str": completion,
@@ -156,7 +156,7 @@ def _call_verl(call: Function, prompt: PromptLike, completion: str, ids: Sequenc
         return result, {}
     if "score" not in result:
         raise KeyError(f"a dict without 'score'; it has: {', '.join(map(str, result))}")
-    others = {name: number_of(value) for name, value in result.items() if name not in ("score", "acc", "pred")}
+    others = {name: to_finite(value) for name, value in result.items() if name not in ("score", "acc", "pred")}
     numbers = {name: value for name, value in others.items() if value is not None}
     fields: Fields = {"reward": result["score"], "answer": result.get("pred"), "parts": numbers}
     if "acc" in result:
@@ -184,12 +184,12 @@ async def _await(awaitable: Any) -> Any:
     return await awaitable
 
 
-def columns_of(prompt: PromptLike) -> dict[str, Any]:
+def get_columns(prompt: PromptLike) -> dict[str, Any]:
     """The data set's columns of this prompt's row; at least `answer`."""
     return dict(prompt.meta.get("columns") or {"answer": prompt.answer})
 
 
-def style_of(call: Function) -> str:
+def detect_style(call: Function) -> str:
     """Which of the known signatures a function has, by the names of its parameters."""
     parameters = inspect.signature(call).parameters
     if "completions" in parameters:
@@ -209,11 +209,11 @@ def check_reward(reward: Reward, columns: Sequence[str]) -> None:
     if reward.weights and len(reward.weights) != len(reward.functions):
         raise ConfigError(f"{len(reward.weights)} reward weights for {len(reward.functions)} reward functions")
     for function in reward.functions:
-        call = resolve(function)
-        style = style_of(call) if reward.style == "auto" else reward.style
+        call = load_reward(function)
+        style = detect_style(call) if reward.style == "auto" else reward.style
         parameters = inspect.signature(call).parameters.values()
         required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
-        name = function_name(function)
+        name = get_name(function)
         if style == "simple" and len(required) != 2:
             raise ConfigError(
                 f"reward function {name}({', '.join(required)}): must take (prompt, completion), or TRL's "
@@ -229,7 +229,7 @@ def check_reward(reward: Reward, columns: Sequence[str]) -> None:
                 )
 
 
-def function_name(function: str | Function) -> str:
+def get_name(function: str | Function) -> str:
     """Its name for messages and logs."""
     if isinstance(function, str):
         return function.rpartition(":")[2]
@@ -240,7 +240,7 @@ def _is_built_in(function: str | Function) -> bool:
     return isinstance(function, str) and function.partition("(")[0].strip() in BUILT_IN
 
 
-def resolve(function: str | Function) -> Function:
+def load_reward(function: str | Function) -> Function:
     """The callable behind a spec; ConfigError when it is not one."""
     call = _named(function) if isinstance(function, str) else function
     if not callable(call):

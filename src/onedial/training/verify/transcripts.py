@@ -60,14 +60,14 @@ class Transcript:
 
     def __call__(self, prompt: PromptLike, completion: str) -> Fields:
         """Case, punctuation and spacing do not count."""
-        reference, hypothesis = (units_of(str(text), self.unit) for text in (prompt.answer or "", completion))
+        reference, hypothesis = (split_units(str(text), self.unit) for text in (prompt.answer or "", completion))
         errors = align(reference, hypothesis)
         plain = max(0.0, 1.0 - errors.rate)
         parts = {"wer": errors.rate}
         reward = plain
         if self.gated and reference:
-            parts |= {"fine": fine(errors), "structure": structure(reference, hypothesis)}
-            parts["repeats"] = float(repeats(hypothesis) > max(MOST_REPEATS, repeats(reference)))
+            parts |= {"fine": score_words(errors), "structure": score_structure(reference, hypothesis)}
+            parts["repeats"] = float(count_repeats(hypothesis) > max(MOST_REPEATS, count_repeats(reference)))
             close, far = (0.75, 0.25) if errors.rate < self.tau else (0.25, 0.75)
             reward = 0.4 * (1 - parts["repeats"]) * plain + 0.6 * (close * parts["fine"] + far * parts["structure"])
         right = errors.rate == 0
@@ -77,15 +77,15 @@ class Transcript:
 
 def wer(unit: str = "word") -> Transcript:
     """max(0, 1 − WER); with unit='character' the character error rate."""
-    return _checked(Transcript(gated=False, unit=unit))
+    return _check_options(Transcript(gated=False, unit=unit))
 
 
 def wgpo(tau: float = 0.3, unit: str = "word") -> Transcript:
     """The dispersion-gated reward, see above."""
-    return _checked(Transcript(gated=True, tau=float(tau), unit=unit))
+    return _check_options(Transcript(gated=True, tau=float(tau), unit=unit))
 
 
-def _checked(reward: Transcript) -> Transcript:
+def _check_options(reward: Transcript) -> Transcript:
     if reward.unit not in UNITS:
         raise ConfigError(f"unit={reward.unit!r}: must be one of {', '.join(UNITS)}")
     if not 0 <= reward.tau <= 1:
@@ -95,7 +95,7 @@ def _checked(reward: Transcript) -> Transcript:
     return reward
 
 
-def units_of(text: str, unit: str = "word") -> list[str]:
+def split_units(text: str, unit: str = "word") -> list[str]:
     """Words in lower case without punctuation, or the characters of those words."""
     words = re.findall(r"[\w']+", text.casefold())
     return words if unit == "word" else list("".join(words))
@@ -115,40 +115,40 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
             pairs = zip(
                 reference[step.src_start : step.src_end], hypothesis[step.dest_start : step.dest_end], strict=True
             )
-            close = [likeness(written, heard) >= SOFT_FROM for written, heard in pairs]
+            close = [compare_words(written, heard) >= SOFT_FROM for written, heard in pairs]
             soft, hard = soft + sum(close), hard + len(close) - sum(close)
         else:
             hard += max(step.src_end - step.src_start, step.dest_end - step.dest_start)
     return Errors(hits, soft, hard, len(reference), len(hypothesis))
 
 
-def likeness(first: str, second: str) -> float:
+def compare_words(first: str, second: str) -> float:
     """1 − edit distance over the longer word's length, in [0, 1]."""
     from rapidfuzz.distance import Levenshtein
 
     return float(Levenshtein.normalized_similarity(first, second))
 
 
-def fine(errors: Errors) -> float:
+def score_words(errors: Errors) -> float:
     """R_fine: hits over hits and weighted errors."""
     return errors.hits / (errors.hits + errors.hard + SOFT_WEIGHT * errors.soft + TINY)
 
 
-def structure(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
+def score_structure(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
     """R_struc: order kept, and length kept."""
     length = len(reference)
     kept = max(0.0, 1.0 - abs(len(hypothesis) - length) / length)
-    return 0.5 * longest_common(reference, hypothesis) / length + 0.5 * kept
+    return 0.5 * measure_common(reference, hypothesis) / length + 0.5 * kept
 
 
-def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
+def measure_common(first: Sequence[str], second: Sequence[str]) -> int:
     """Length of the longest common subsequence."""
     from rapidfuzz.distance import LCSseq
 
     return int(LCSseq.similarity(first, second))
 
 
-def repeats(units: Sequence[str]) -> int:
+def count_repeats(units: Sequence[str]) -> int:
     """How often the most repeated phrase of one to four units comes in a row."""
     most = 1
     for size in range(1, LONGEST_PHRASE + 1):

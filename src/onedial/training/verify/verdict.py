@@ -2,7 +2,7 @@
 
 A reward that is not a finite number is never a reward: the verdict becomes an `error` that names the verifier
 and the value, leaves its group and is counted. Everything here works on plain dicts and imports no torch, so that
-it also runs inside workers; `verdict_of` alone makes the `Verdict`.
+it also runs inside workers; `make_verdict` alone makes the `Verdict`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PromptLike(Protocol):
 class Verifier(Protocol):
     """Judges one completion of one prompt.
 
-    `judge` returns a number, a bool, a `Verdict`, or a dict of verdict fields; `fields_of` says how each is read.
+    `judge` returns a number, a bool, a `Verdict`, or a dict of verdict fields; `read_fields` says how each is read.
     `in_process` marks verifiers that are cheap and trusted enough to run inside the trainer.
     """
 
@@ -51,7 +51,7 @@ class Verifier(Protocol):
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> object: ...
 
 
-def fields_of(raw: object, name: str) -> Fields:
+def read_fields(raw: object, name: str) -> Fields:
     """Verdict fields of what verifier `name` returned.
 
     bool → correct or wrong; number → that reward, correct when it is ≥ 1 (the top of a 0/1 scale); None → `error`
@@ -61,10 +61,10 @@ def fields_of(raw: object, name: str) -> Fields:
     if raw is None:
         return failure("error", f"{name} gave no reward (None): not judged")
     if isinstance(raw, Mapping):
-        return _checked(dict(raw), name)
+        return _check_fields(dict(raw), name)
     if "reward" in dir(raw):
-        return _checked({field: getattr(raw, field) for field in _FIELDS if field in dir(raw)}, name)
-    return _checked({"reward": raw}, name)
+        return _check_fields({field: getattr(raw, field) for field in _FIELDS if field in dir(raw)}, name)
+    return _check_fields({"reward": raw}, name)
 
 
 def failure(outcome: str, detail: str) -> Fields:
@@ -79,13 +79,13 @@ def failure(outcome: str, detail: str) -> Fields:
     }
 
 
-def error_of(error: BaseException, name: str) -> Fields:
+def describe_error(error: BaseException, name: str) -> Fields:
     """Fields of the verdict for a verifier that raised."""
     text = " ".join(str(error).split())
     return failure("error", f"{name} raised {type(error).__name__}{': ' + text[:300] if text else ''}")
 
 
-def verdict_of(fields: Fields) -> Verdict:
+def make_verdict(fields: Fields) -> Verdict:
     """The `Verdict` of checked fields."""
     from onedial.core.types import Verdict
 
@@ -95,25 +95,25 @@ def verdict_of(fields: Fields) -> Verdict:
 def judge(verifier: Verifier, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
     """Verdict fields of one completion; whatever the verifier raises becomes an `error`, never a reward."""
     try:
-        return fields_of(verifier.judge(prompt, completion, token_ids), verifier.name)
+        return read_fields(verifier.judge(prompt, completion, token_ids), verifier.name)
     except Exception as error:  # a bad verdict is data, not a crash of the run
-        return error_of(error, verifier.name)
+        return describe_error(error, verifier.name)
 
 
-def _checked(raw: Fields, name: str) -> Fields:
+def _check_fields(raw: Fields, name: str) -> Fields:
     outcome = raw.get("outcome")
     if outcome in ("timeout", "error"):
         return failure(str(outcome), str(raw.get("detail", "")))
     if outcome is not None and outcome not in OUTCOMES:
         return failure("error", f"{name} returned outcome {outcome!r}; allowed: {', '.join(OUTCOMES)}")
     value = raw.get("reward")
-    reward = number_of(value)
+    reward = to_finite(value)
     if reward is None:
-        return failure("error", f"{name} returned reward {_short(value)}: not a finite number")
-    parts = {str(key): number_of(part) for key, part in dict(raw.get("parts") or {}).items()}
+        return failure("error", f"{name} returned reward {_shorten(value)}: not a finite number")
+    parts = {str(key): to_finite(part) for key, part in dict(raw.get("parts") or {}).items()}
     bad = [key for key, part in parts.items() if part is None]
     if bad:
-        return failure("error", f"{name} returned part {bad[0]}={_short(raw['parts'][bad[0]])}: not a finite number")
+        return failure("error", f"{name} returned part {bad[0]}={_shorten(raw['parts'][bad[0]])}: not a finite number")
     correct = raw.get("correct")
     # a Verdict built from a reward alone keeps the class's defaults (correct None, outcome wrong): derive both
     if correct is None and outcome in (None, "wrong"):
@@ -132,7 +132,7 @@ def _checked(raw: Fields, name: str) -> Fields:
     }
 
 
-def number_of(value: object) -> float | None:
+def to_finite(value: object) -> float | None:
     """The finite float of a number, or None. Strings are not numbers, even when they look like one."""
     if type(value).__module__.split(".")[0] in ("numpy", "torch"):  # their scalars are not all numbers.Real
         try:
@@ -153,6 +153,6 @@ def _as_utf8(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -18,7 +18,7 @@ from onedial.training.verify.answer import (
 from onedial.training.verify.verdict import Fields, PromptLike
 
 
-def right_or_wrong(right: bool, answer: str | None, *, detail: str = "") -> Fields:
+def grade(right: bool, answer: str | None, *, detail: str = "") -> Fields:
     """Fields of a 0/1 verdict."""
     outcome = "correct" if right else "wrong"
     return {"reward": float(right), "correct": right, "answer": answer, "outcome": outcome, "detail": detail}
@@ -48,14 +48,14 @@ class Number:
             raise ValueError(f"reference answer {prompt.answer!r} is not a number")
         found = MATCHES[self.match](completion)
         if found is not None:
-            return right_or_wrong(found == reference, show_number(found))
+            return grade(found == reference, show_number(found))
         loose = last_number(completion)
         if loose is None:
             return unparseable("no number in the completion")
-        return right_or_wrong(False, show_number(loose), detail=f"no number where match={self.match!r} looks")
+        return grade(False, show_number(loose), detail=f"no number where match={self.match!r} looks")
 
 
-def _marked_number(completion: str) -> Fraction | None:
+def _find_marked_number(completion: str) -> Fraction | None:
     for marked in (boxed(completion), after_hashes(completion)):
         if marked is not None and (number := last_number(marked)) is not None:
             return number
@@ -65,7 +65,7 @@ def _marked_number(completion: str) -> Fraction | None:
 MATCHES: dict[str, Callable[[str], Fraction | None]] = {
     "bare": bare_number,
     "end": closing_number,
-    "last": _marked_number,
+    "last": _find_marked_number,
 }
 
 
@@ -85,19 +85,19 @@ class Exact:
             raise ValueError("the prompt has no reference answer; give an answer column or a reward function")
         if not completion.strip():
             return unparseable("the completion is empty")
-        marked = boxed(completion) or tagged(completion) or after_hashes(completion)
+        marked = boxed(completion) or find_tagged(completion) or after_hashes(completion)
         last_line = completion.strip().splitlines()[-1]
         candidates = [marked] if marked else [completion, last_line]
-        right = _folded(str(prompt.answer)) in map(_folded, candidates)
-        return right_or_wrong(right, (marked or last_line).strip())
+        right = _fold_text(str(prompt.answer)) in map(_fold_text, candidates)
+        return grade(right, (marked or last_line).strip())
 
 
-def tagged(text: str, tag: str = "answer") -> str | None:
+def find_tagged(text: str, tag: str = "answer") -> str | None:
     """Contents of the last `<answer>…</answer>`; None when there is none."""
     head, end, _ = text.rpartition(f"</{tag}>")
     _, start, inner = head.rpartition(f"<{tag}>")
     return inner.strip() if end and start else None
 
 
-def _folded(text: str) -> str:
+def _fold_text(text: str) -> str:
     return " ".join(text.split()).rstrip(".").strip().casefold()

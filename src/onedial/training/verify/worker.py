@@ -28,7 +28,7 @@ from typing import Any
 from onedial.training.verify.confine import Limits, allow_cpu_time, confine, limit_memory
 from onedial.training.verify.descendants import adopt_orphans, kill_descendants
 from onedial.training.verify.rewards import STATE
-from onedial.training.verify.verdict import Fields, Verifier, error_of, fields_of
+from onedial.training.verify.verdict import Fields, Verifier, describe_error, read_fields
 
 CPU_SHARE = 4.0  # processor seconds per second of the time limit: a verifier may use a few threads
 UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP)
@@ -82,7 +82,7 @@ def main(descriptor: int) -> None:
             if limits is not None:
                 allow_cpu_time(CPU_SHARE * setup["timeout_s"])
             try:
-                fields = fields_of(verifier.judge(PromptView(**prompt), completion, token_ids), verifier.name)
+                fields = read_fields(verifier.judge(PromptView(**prompt), completion, token_ids), verifier.name)
             except BaseException as error:  # SystemExit too: sys.exit() in a verifier must not look like an answer
                 fields = _explain(error, verifier.name, sandboxed=limits is not None)
             if os.getpid() != pid:  # the verifier forked and its child came back here: it must not answer as well
@@ -91,8 +91,8 @@ def main(descriptor: int) -> None:
 
 
 def _explain(error: BaseException, name: str, *, sandboxed: bool) -> Fields:
-    """The fields of `error_of`, with a hint where the sandbox may be the cause."""
-    fields = error_of(error, name)
+    """The fields of `describe_error`, with a hint where the sandbox may be the cause."""
+    fields = describe_error(error, name)
     if sandboxed and isinstance(error, OSError) and not isinstance(error, TimeoutError):
         fields["detail"] += f"; {SANDBOX_HINT}"
     return fields
