@@ -284,6 +284,40 @@ def test_text_is_not_executed_without_a_sandbox(monkeypatch: pytest.MonkeyPatch)
         assert "no sandbox" in pool.note
 
 
+def test_text_is_not_executed_in_the_trainer() -> None:
+    class InProcess(_Executes):
+        in_process = True
+
+    with pytest.raises(ConfigError, match="in_process runs it in the trainer"):
+        VerifierPool(InProcess())
+    with VerifierPool(InProcess(), unsafe=True) as pool:
+        pool.submit(0, Prompt("q"), "1 + 0")
+        assert dict(pool.poll())[0].reward == 1.0
+
+
+def test_a_task_says_that_it_executes_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`executes_text` of a task's class and of a reward function reach the pool, by file as well as live."""
+    from onedial.training.tasks import open_task
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import onedial\n"
+        "class Mine:\n    name = 'mine'\n    executes_text = True\n"
+        "    def prompt(self, rng):\n        return onedial.Prompt(str(rng.random()), answer='1')\n"
+        "    def verify(self, prompt, completion):\n        return float(eval(completion))\n"
+        "def run(prompt, completion):\n    return float(eval(completion))\n"
+        "run.executes_text = True\n"
+    )
+    monkeypatch.setattr("onedial.training.verify.sandbox.probe", lambda sandbox: "not here")
+    for verifier in (
+        open_task(f"{file}:Mine").verifier,
+        open_task("arithmetic", reward=f"{file}:run").verifier,
+        open_task("reasoning_gym", dataset="chain_sum").verifier,
+    ):
+        with pytest.raises(ConfigError, match="executes what the model writes"):
+            VerifierPool(verifier)
+
+
 def test_the_level_is_found_by_trying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A bwrap that pretends: it starts the command and isolates nothing. The probe reads the file, and says so."""
     fake = tmp_path / "bwrap"

@@ -75,6 +75,8 @@ class VerifierPool:
         self._threads: list[threading.Thread] = []
         self.sandbox: Sandbox | None = None
         if verifier.in_process:
+            if not unsafe:
+                refuse_unsafe(verifier, None)
             return
         self._readable = readable_paths(verifier, [folder.resolve() for folder in hidden])
         self.sandbox = choose_sandbox(self._readable, unsafe=unsafe)
@@ -254,13 +256,23 @@ class VerifierPool:
                 process.hang_up()
 
 
-def refuse_unsafe(verifier: Verifier, sandbox: Sandbox) -> None:
-    """Raises ConfigError when the verifier executes what the model writes and the sandbox would not contain it."""
-    if getattr(verifier, "executes_text", False) and sandbox.level not in (*SUFFICIENT, "none"):
+def refuse_unsafe(verifier: Verifier, sandbox: Sandbox | None) -> None:
+    """Raises ConfigError when the verifier executes what the model writes and the sandbox would not contain it.
+
+    sandbox: None where the verifier runs in the trainer's process.
+    """
+    if not getattr(verifier, "executes_text", False) or (sandbox and sandbox.level in (*SUFFICIENT, "none")):
+        return
+    risk = "--unsafe-verifiers runs it with your rights, at your risk"
+    if sandbox is None:
         raise ConfigError(
-            f"verifier {verifier.name!r} executes what the model writes, and this machine has no sandbox for it "
-            f"({'; '.join(sandbox.skipped)}): {REMEDY}; --unsafe-verifiers runs it with your rights, at your risk"
+            f"verifier {verifier.name!r} executes what the model writes, and in_process runs it in the trainer; leave "
+            f"in_process out, so that it runs in a sandbox; {risk}"
         )
+    raise ConfigError(
+        f"verifier {verifier.name!r} executes what the model writes, and this machine has no sandbox for it "
+        f"({'; '.join(sandbox.skipped)}): {REMEDY}; {risk}"
+    )
 
 
 def _pack_item(prompt: Prompt, completion: str, token_ids: Sequence[int]) -> bytes:
