@@ -121,7 +121,7 @@ def test_a_run_with_a_hostile_task(tiny_model: Path, tmp_path: Path) -> None:
         "        return {'reward': 1.0, 'answer': BAD, 'detail': BAD}\n"
     )
     model = ["--model", str(tiny_model)]
-    out = f"run{HOSTILE}"
+    out = "run"  # settings with control characters are refused
     train = ["train", "grpo", "--task", "mine.py:Mine", *model, "--out", out, *SMALL, "--verifier_workers", "1"]
     evaluate = [
         "eval",
