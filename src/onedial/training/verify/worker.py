@@ -78,9 +78,9 @@ def main(descriptor: int) -> None:
         except EOFError:
             return
         STATE.global_step = step
+        if limits is not None:
+            allow_cpu_time(CPU_SHARE * setup["timeout_s"] * len(items))
         for prompt, completion, token_ids in map(pickle.loads, items):
-            if limits is not None:
-                allow_cpu_time(CPU_SHARE * setup["timeout_s"])
             try:
                 fields = read_fields(verifier.judge(PromptView(**prompt), completion, token_ids), verifier.name)
             except BaseException as error:  # SystemExit too: sys.exit() in a verifier must not look like an answer
