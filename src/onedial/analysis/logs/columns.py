@@ -44,7 +44,7 @@ def raw_table(
             needed = list(
                 dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
             )
-            then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.file)
+            then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.name)
             clean = Store()
             if sample.kind == "jsonl" and scanned(sample.file, asked, needed, then=then, add=clean.add):
                 store.extend(clean)
@@ -70,7 +70,7 @@ def raw_table(
                 types = lazy.collect_schema()
                 texts = [text_of(name, types[name]) for name in hashed if name in have]
                 keys = [key_of(name).alias(name) for name in hashed if name in have]
-                whole = lazy.select(*have, pl.lit(str(sample.file)).alias(FILE))
+                whole = lazy.select(*have, pl.lit(sample.name).alias(FILE))
                 lazies.append(whole.with_columns(texts).with_columns(keys))
     if any_lines:
         lazies.append(store.scan().with_columns(pl.col(FILE).cast(pl.String)))
@@ -83,14 +83,14 @@ def _finished(
     wanted: Mapping[str, pl.DataType],
     inner: Mapping[str, list[str]],
     hashed: Collection[str],
-    file: Path,
+    file: str,
 ) -> pl.DataFrame:
     """Parsed lines with fields of objects taken out of their JSON text, keys hashed, and the file's name."""
     if inner:
         fields = {whole: pl.col(outer).str.json_path_match(f"$.{name}") for whole, (outer, name) in inner.items()}
         frame = frame.with_columns(**fields).drop({outer for outer, _ in inner.values()} - set(wanted), strict=False)
     keys = [key_of(name).alias(name) for name in hashed if name in frame.columns]
-    return frame.with_columns(pl.lit(str(file)).cast(pl.Categorical).alias(FILE), *keys)
+    return frame.with_columns(pl.lit(file).cast(pl.Categorical).alias(FILE), *keys)
 
 
 def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:

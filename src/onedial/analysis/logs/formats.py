@@ -36,6 +36,11 @@ class Sample:
     repair: bool = False
 
     @property
+    def name(self) -> str:
+        """The file's path as text, also where the path is not valid UTF-8."""
+        return str(self.file).encode("utf-8", "backslashreplace").decode()
+
+    @property
     def columns(self) -> set[str]:
         """Names of the fields in the sample (of the whole schema where the file carries one).
 

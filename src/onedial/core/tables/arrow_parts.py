@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from onedial.core.tables.file_bytes import reason_of
+from onedial.core.errors import DataError
+from onedial.core.tables.file_bytes import MAX_EXPANSION, MIN_BOMB_BYTES, reason_of
 from onedial.core.tables.file_kinds import FileKind
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -43,6 +45,52 @@ def _pieces(file: Path, kind: FileKind, wanted: Collection[str]) -> Iterator[tup
     reader = pa.ipc.open_file(str(file))
     for number in range(reader.num_record_batches):
         yield "batch", lambda number=number: reader.get_batch(number)  # type: ignore[misc]
+
+
+def check_expansion(file: Path) -> None:
+    """Raises DataError where a parquet column repeats a few long texts so often that written out they fill the memory.
+
+    The metadata bounds a column's size from above. Only where that bound is large is its true size summed, from its
+    dictionary and without writing any text out.
+    """
+    import pyarrow.parquet as pq
+
+    limit = max(MIN_BOMB_BYTES, MAX_EXPANSION * file.stat().st_size)
+    bounds = Counter[int]()
+    try:
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            for index in range(metadata.num_columns):
+                chunk = metadata.row_group(group).column(index)
+                if chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page:
+                    bounds[index] += chunk.num_values * chunk.total_uncompressed_size
+        names = [metadata.schema.column(index).path for index, size in bounds.items() if size > limit]
+        sizes = {name: _text_size(file, name, limit) for name in names}
+    except (*DAMAGE, OSError, ValueError):
+        return  # damaged: whoever reads the column says so
+    for name in (name for name, size in sizes.items() if size > limit):
+        raise DataError(
+            f"{file}: the column {name!r} holds more than {limit / 1e9:,.0f} GB of text, {MAX_EXPANSION} times the "
+            "file's size or more: a few long values are repeated in most rows; the file is not read"
+        )
+
+
+def _text_size(file: Path, name: str, limit: int) -> int:
+    """Bytes of a text column written out, or the first sum beyond `limit`; 0 for what is no plain text column."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table, total = pq.ParquetFile(file, read_dictionary=[name]), 0
+    for group in range(table.num_row_groups):
+        column = table.read_row_group(group, columns=[name]).column(0)
+        if not pa.types.is_dictionary(column.type):
+            return 0
+        for part in column.chunks:
+            lengths = pc.binary_length(part.dictionary).cast(pa.int64())
+            total += pc.sum(lengths.take(part.indices)).as_py() or 0
+            if total > limit:
+                return total
+    return total
 
 
 def is_arrow_file(file: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.core.tables.arrow_parts import DAMAGE, is_arrow_file, read_stream_batches
+from onedial.core.tables.arrow_parts import DAMAGE, check_expansion, is_arrow_file, read_stream_batches
 from onedial.core.tables.csv_records import find_separator, read_csv_rows
 from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
 from onedial.core.tables.file_kinds import FileKind, kind_of_content
@@ -81,6 +81,8 @@ def _frames(file: Path, kind: FileKind, errors: ReadErrors) -> Iterator[pl.DataF
     if kind in ("csv", "tsv"):
         yield pl.read_csv(file, separator=_separator_of(file, kind), infer_schema_length=None, glob=False)
         return
+    if kind == "parquet":
+        check_expansion(file)
     lazy = pl.scan_ipc(file) if kind == "arrow" else pl.scan_parquet(file, glob=False)
     yield from lazy.collect_batches(chunk_size=BATCH, maintain_order=True)
 

@@ -72,7 +72,7 @@ def _humaneval(
         yield {
             "split": "eval",
             "prompt_id": str(record["task_id"]),
-            "group_id": f"{sample.file}/{record['task_id']}",
+            "group_id": f"{sample.name}/{record['task_id']}",
             "completion_chars": None if text is None else len(text),
             **_verdict(passed == 1.0),
             **({"completion": text, "prompt": plain(record.get("prompt"))} if options.text else {}),
@@ -116,7 +116,7 @@ def _evalplus(
                 yield {
                     "split": "eval",
                     "prompt_id": str(task),
-                    "group_id": f"{sample.file}/{task}",
+                    "group_id": f"{sample.name}/{task}",
                     "rollout_index": index,
                     "completion_chars": None if text is None else len(text),
                     **_verdict(all(verdicts.values())),
@@ -130,7 +130,7 @@ def _results(results: Any) -> Iterator[tuple[int, dict[str, bool], str | None]]:
     if isinstance(results, dict) and isinstance(results.get("graded_list"), list):  # LiveCodeBench by task
         codes = as_list(results.get("code_list"))
         for i, mark in enumerate(results["graded_list"]):
-            yield i, {"all": to_float(mark) == 1.0}, codes[i] if i < len(codes) else None
+            yield i, {"all": to_float(mark) == 1.0}, plain(codes[i]) if i < len(codes) else None
     elif isinstance(results, dict) and isinstance(results.get("base"), list):  # EvalPlus before 0.2
         plus = as_list(results.get("plus"))
         for i, status in enumerate(results["base"]):
@@ -207,7 +207,7 @@ def _lm_eval(
             errors.add(sample.file, line, "doc_id or a number metric is missing")
             continue
         rule = str(record.get("filter", ""))
-        if filters.setdefault(str(sample.file), rule) != rule:
+        if filters.setdefault(sample.name, rule) != rule:
             seen[rule] += 1
             continue
         answers = record.get("filtered_resps")
@@ -215,7 +215,7 @@ def _lm_eval(
         yield {
             "split": "eval",
             "prompt_id": str(record["doc_id"]),
-            "group_id": f"{sample.file}/{record['doc_id']}",
+            "group_id": f"{sample.name}/{record['doc_id']}",
             "outcome_reward": as_float(record[metric]),
             "answer": plain(record.get("target"))
             if not isinstance(record.get("target"), int)

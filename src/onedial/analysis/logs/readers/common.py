@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,11 @@ EVALUATION = re.compile(
     r"^(val|valid|validation|eval|evals|evaluation)([_\-.]|\d|$)|^test([_\-](set|data|split|rollouts?).*)?(\.\w+)*$",
     re.IGNORECASE,
 )
+LENGTHS = ("completion_tokens", "prompt_tokens", "completion_chars")
+MAX_LENGTH = 10**9
 TRAINING = re.compile(r"^(train|training)([_\-.]|\d|$)", re.IGNORECASE)
+STEP_FOLDER = re.compile(r"^(?:global_)?(?:step|iteration|iter)[_\-]?([0-9]{1,15})(?![0-9])")
+STEP_FILE = re.compile(r"^([0-9]{1,15})\.\w+")
 OUTCOME_NAME = re.compile(
     r"^(reward[_/])?(acc|accuracy|correct|correctness|is_correct|exact_match|correct_answer|answer_correct|math_correct)"
     r"([_\-]?(reward|score))?([_\-]?func(tion)?)?$",
@@ -36,6 +41,8 @@ def finish(
     right: float | None = None,
 ) -> Log:
     """The log of a reader: canonical columns, and a reason for each one the frame does not have."""
+    frame, note = drop_odd_lengths(frame)
+    coverage = replace(coverage, notes=(*coverage.notes, note)) if note else coverage
     have = set(frame.collect_schema().names())
     reasons = why or {}
     missing = {
@@ -51,6 +58,23 @@ def finish(
         ignored=tuple(sorted(name for name in ignored if "." not in name)),
         right=right,
     )
+
+
+def drop_odd_lengths(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, str]:
+    """Lengths below 0 or beyond `MAX_LENGTH` become null; returns how many, as a sentence, or an empty text."""
+    types = frame.collect_schema()
+    names = [name for name in LENGTHS if name in types and types[name].is_numeric()]
+    if not names:
+        return frame, ""
+    odd = {name: ~pl.col(name).is_between(0, MAX_LENGTH) for name in names}
+    counts = frame.select(expr.sum().alias(name) for name, expr in odd.items()).collect(engine="streaming").row(0)
+    if not any(counts):
+        return frame, ""
+    kept = [pl.when(~odd[name]).then(pl.col(name)).alias(name) for name in names]
+    shown = listed([f"{name} ({count:,})" for name, count in zip(names, counts, strict=True) if count])
+    return frame.with_columns(
+        kept
+    ), f"Lengths that cannot be, negative or beyond {MAX_LENGTH:,}, were left out: {shown}."
 
 
 def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: str) -> pl.Schema:
@@ -80,7 +104,7 @@ def split_of_path(file: Path | str) -> str | None:
 def step_of_path(file: Path | str) -> int | None:
     """The step in a path such as rollouts/step_12/… or 12.jsonl; None when there is none."""
     for part in reversed(Path(file).parts):
-        found = re.match(r"^(?:global_)?(?:step|iteration|iter)[_\-]?(\d+)", part) or re.match(r"^(\d+)\.\w+", part)
+        found = STEP_FOLDER.match(part) or STEP_FILE.match(part)
         if found:
             return int(found.group(1))
     return None

@@ -151,7 +151,7 @@ def _explode(
     lengths = record.get(length_column) if length_column else None
     shared = {
         "prompt_id": name,
-        "group_id": f"{sample.file}/{name}",
+        "group_id": f"{sample.name}/{name}",
         "source": plain(record.get(found["source"])) if "source" in found else None,
         "level": plain(record.get(found["level"])) if "level" in found else None,
     }

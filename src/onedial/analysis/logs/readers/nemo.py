@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
@@ -67,7 +68,7 @@ def _rows(
             errors.add(sample.file, line, "none of the fields content, rewards")
             continue
         evaluation = sample.file.name.startswith("val")
-        step = re.search(r"step(\d+)", sample.file.name)
+        step = re.search(r"step([0-9]{1,18})", sample.file.name)
         filtered = record.get("filtered_rewards") is not None
         counts["filtered"] += filtered
         row: dict[str, Any] = {
@@ -82,7 +83,7 @@ def _rows(
             counts["nameless"] += 1
         else:
             row["prompt_id"] = prompt
-            row["group_id"] = f"{sample.file.parent}/{row['split']}/{row['iteration']}/{prompt}"
+            row["group_id"] = f"{Path(sample.name).parent}/{row['split']}/{row['iteration']}/{prompt}"
         if options.text and isinstance(content, str):
             row["completion"] = content  # the whole conversation; its prompt is not marked in the text
         yield row
@@ -96,8 +97,9 @@ def _tokens(record: dict[str, Any], row: dict[str, Any]) -> str | None:
     first = next(i for i, bit in enumerate(mask) if bit)
     row["completion_tokens"], row["prompt_tokens"] = sum(bool(bit) for bit in mask), first
     logps, credit = _one(record.get("generation_logprobs")), _one(record.get("advantages"))
-    if isinstance(logps, list) and len(logps) == len(numbers(logps)) == len(mask):
-        row["mean_logp"] = sum(p for p, bit in zip(logps, mask, strict=True) if bit) / row["completion_tokens"]
+    values = numbers(logps)
+    if isinstance(logps, list) and len(logps) == len(values) == len(mask):
+        row["mean_logp"] = sum(p for p, bit in zip(values, mask, strict=True) if bit) / row["completion_tokens"]
     row["advantage"] = as_float(credit[first] if isinstance(credit, list) and len(credit) > first else credit)
     if as_float(_one(record.get("sample_loss_mask"))) == 0:
         row["fate"] = "masked"

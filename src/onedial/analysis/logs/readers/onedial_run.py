@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import finish, require
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
+from onedial.core.tables.file_bytes import check_regular
 from onedial.core.tables.read_errors import ReadErrors
 
 SAME = (
@@ -23,10 +25,12 @@ SAME = (
     "prompt_tokens", "completion_tokens", "finish_reason", "fate",
 )  # fmt: skip
 TEXT = ("prompt", "completion")
+PART_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
 def without_rollouts(folder: Path) -> str:
     """Why a onedial run has no rollouts: it trained on a data set. Empty for every other folder or file."""
+    check_regular(folder)
     path = folder / "run.toml"
     if not path.is_file() or any((folder / "rollouts").glob("*.parquet")):
         return ""
@@ -81,9 +85,10 @@ def _parts(samples: Sequence[Sample]) -> list[pl.Expr]:
     for text in (value for sample in samples for value in sample.values("reward_parts")):
         try:
             parts = json.loads(text)
-        except (TypeError, json.JSONDecodeError):
+        except (TypeError, ValueError, RecursionError):
             continue
-        names.update(dict.fromkeys(name for name in parts if name.replace("_", "").isalnum()))
+        if isinstance(parts, dict):
+            names.update(dict.fromkeys(name for name in parts if PART_NAME.fullmatch(name)))
     return [
         pl.col("reward_parts").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).alias(REWARD_PART + name)
         for name in names

@@ -40,7 +40,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     present = set().union(*(sample.columns for sample in samples))
     raw = raw_table(samples, {n: t for n, t in WANTED.items() if n in present}, ("reward", "response_tokens"), errors)
     have = require(raw, "open-instruct's log", samples, "reward", "prompt_tokens", "response_tokens")
-    runs = {str(s.file): str(s.file.parent / re.sub(r"_rollouts_\d+\..*$", "", s.file.name)) for s in samples}
+    runs = {s.name: str(s.file.parent / re.sub(r"_rollouts_\d+\..*$", "", s.file.name)) for s in samples}
     given = "prompt_idx" in have
     raw = raw.with_columns(
         __run=per_file(samples, runs, pl.String()),

@@ -169,7 +169,7 @@ def _frame(
         elif ours == "truncated":
             out[ours] = truth_of(theirs, dtype)
     if "iteration" not in out and any(step_of_path(s.file.name) is not None for s in samples) and len(samples) > 1:
-        by_file = {str(s.file): step_of_path(s.file.name) for s in samples}
+        by_file = {s.name: step_of_path(s.file.name) for s in samples}
         out["iteration"] = per_file(samples, by_file, pl.Int64())
         notes.append("The iteration of a row is the number in its file's name.")
     if "split" in found:
@@ -178,7 +178,7 @@ def _frame(
             pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
         )
     elif any(split_of_path(s.place) for s in samples):
-        out["split"] = per_file(samples, {str(s.file): split_of_path(s.place) for s in samples}, pl.String())
+        out["split"] = per_file(samples, {s.name: split_of_path(s.place) for s in samples}, pl.String())
     _rewards(out, found, have)
     if "finish_reason" in out and "truncated" not in out:
         out["truncated"] = pl.col(found["finish_reason"]).cast(pl.String).is_in(["length", "max_tokens", "max_length"])

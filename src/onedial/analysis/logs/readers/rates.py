@@ -7,6 +7,7 @@ group size. What cannot: rewards other than right and wrong, lengths, tokens, an
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from onedial.core.errors import DataError
 from onedial.core.tables.read_errors import ReadErrors
 
 MAX_TRIES = 1024
+MAX_COUNT = 10**6  # rollouts behind one rate
 FRACTION = re.compile(r"^\s*(\d+)\s*/\s*(\d+)\s*$")
 PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 
@@ -106,7 +108,8 @@ def _unit(values: Sequence[object]) -> bool:
 
 def _rate(value: object) -> float | None:
     if isinstance(value, str) and (parts := FRACTION.match(value)):
-        return int(parts[1]) / max(1, int(parts[2]))
+        right, tries = float(parts[1]), float(parts[2])
+        return right / max(1.0, tries) if right < math.inf else None
     if isinstance(value, str) and (part := PERCENT.match(value)):
         return float(part[1]) / 100
     return to_float(value) if not isinstance(value, bool) else None
@@ -228,14 +231,14 @@ def _with_tries(
     have = frame.collect_schema()
     tries: pl.Expr = pl.lit(None, dtype=pl.Int64)
     if found.tries:
-        tries = number_of(found.tries, have[found.tries]).round().cast(pl.Int64, strict=False)
+        tries = number_of(found.tries, have[found.tries]).round()
     elif found.rate and FRACTION.match(str(_first_text(frame, found.rate, have) or "")):
         if options.tries:
             raise DataError(
                 f"--tries {options.tries}: the rates in {found.rate!r} are fractions, which say how many rollouts "
                 "stand behind each; leave --tries out"
             )
-        tries = pl.col(found.rate).str.extract(FRACTION.pattern, 2).cast(pl.Int64)
+        tries = pl.col(found.rate).str.extract(FRACTION.pattern, 2).cast(pl.Int64, strict=False)
     elif options.tries:
         tries = pl.lit(options.tries, dtype=pl.Int64)
         notes.append(f"Each rate is over {options.tries} rollouts, as you said.{_misfits(frame, options.tries)}")
@@ -243,11 +246,21 @@ def _with_tries(
         size, note = _infer_tries(frame, found, have)
         notes.append(note)
         tries = pl.lit(size, dtype=pl.Int64)
-    frame = frame.with_columns(n=pl.when(pl.col("rate").is_not_null()).then(tries))
+    frame = _drop_odd_counts(frame.with_columns(n=pl.when(pl.col("rate").is_not_null()).then(tries)), "n", errors)
     right = (pl.col("rate") * pl.col("n")).round().cast(pl.Int64)
     if found.right and (found.rate is None or "k" in options.columns):
-        right = number_of(found.right, have[found.right]).round().cast(pl.Int64, strict=False)
-    return frame.with_columns(k=right)
+        right = number_of(found.right, have[found.right]).round()
+    return _drop_odd_counts(frame.with_columns(k=right), "k", errors)
+
+
+def _drop_odd_counts(frame: pl.LazyFrame, name: str, errors: ReadErrors) -> pl.LazyFrame:
+    """Counts that cannot be (k below 0 or above n, n below 1 or beyond `MAX_COUNT`) become null and are counted."""
+    column = pl.col(name)
+    sane = column.is_between(1, MAX_COUNT) if name == "n" else (column >= 0) & (column <= pl.col("n")).fill_null(True)
+    odd = frame.filter(~sane).select(FILE, name).collect(engine="streaming")
+    for file, count in odd.iter_rows():
+        errors.add(file, 0, f"{name} is {count:g}, which is no count of rollouts; left empty")
+    return frame.with_columns(pl.when(sane).then(column).cast(pl.Int64, strict=False).alias(name))
 
 
 def _misfits(frame: pl.LazyFrame, tries: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from onedial.analysis.logs.columns import FILE, raw_table
 from onedial.analysis.logs.formats import Sample
+from onedial.analysis.logs.lines import to_float
 from onedial.core.tables.json_records import read_json_lines
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -50,9 +52,13 @@ def _of_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int,
 
 def number(value: Any) -> float | None:
     """A number (not a boolean) as float, or None."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return None
+    return None if isinstance(value, bool | str) else to_float(value)
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number from a number or its decimal digits, or None; at most 18 digits."""
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def as_list(value: Any) -> list[Any]:
@@ -67,4 +73,4 @@ def numbers(value: Any) -> list[float]:
 
 def as_float(value: Any) -> float | None:
     """A number or a boolean as float, or None."""
-    return float(value) if isinstance(value, int | float) else None
+    return None if isinstance(value, str) else to_float(value)

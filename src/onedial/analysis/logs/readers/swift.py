@@ -16,7 +16,7 @@ from onedial.analysis.logs.readers.common import count_of, finish, split_of_path
 from onedial.analysis.logs.readers.group_order import BY_ORDER, BY_TEXT, number_blocks
 from onedial.analysis.logs.readers.messages import key, plain
 from onedial.analysis.logs.readers.reward_choice import choose_component
-from onedial.analysis.logs.readers.rows import as_float
+from onedial.analysis.logs.readers.rows import as_float, whole_number
 from onedial.analysis.logs.readers.trl import overlap_of
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_rows
@@ -155,7 +155,7 @@ def _row(
     credit = at("advantages") if at("advantages") is not None else at("advantage")
     row: dict[str, Any] = {
         "split": split_of_path(sample.place.name),
-        "iteration": int(step) if str(step).isdigit() else None,
+        "iteration": whole_number(step),
         "prompt_id": hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:16],
         "group_id": "",
         "outcome_reward": rewards.get(outcome) if outcome else (sum(known) if known else None),
@@ -163,7 +163,7 @@ def _row(
         "entropy": as_float(at("entropy")),
         "completion_chars": None if completion is None else len(completion),
     }
-    row["group_id"] = f"{sample.file}/{line}/{row['prompt_id']}"
+    row["group_id"] = f"{sample.name}/{line}/{row['prompt_id']}"
     if len(parts) > 1:
         row |= {REWARD_PART + name: value for name, value in rewards.items()}
         row["shaped_reward"] = sum(known) if known else None

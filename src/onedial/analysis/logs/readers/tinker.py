@@ -53,7 +53,7 @@ def _rows(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[dict[str, A
         row: dict[str, Any] = {
             "split": "train" if split.startswith("train") else "eval" if split else None,
             "iteration": record.get("iteration"),
-            "group_id": f"{sample.file}/{split}/{record.get('iteration')}/{record['group_idx']}",
+            "group_id": f"{sample.name}/{split}/{record.get('iteration')}/{record['group_idx']}",
             "rollout_index": record.get("traj_idx"),
             "outcome_reward": as_float(record.get("total_reward")),
             "policy_version": record.get("sampling_client_step"),

@@ -7,6 +7,7 @@ rollouts/step_N/{train,eval}/{all,effective}/traces.jsonl; `all` is read, and `e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
@@ -88,7 +89,7 @@ def _rows(
         if not traces:  # the episode failed before an agent began
             counts["errors"] += 1
             yield {**place, "group_id": place["group_id"], "outcome": _failure(record)}
-        names = {_agent(trace).get("name") for trace in mine}
+        names = {key(_agent(trace).get("name")) for trace in mine}
         for trace in mine:
             row = _row(trace, options)
             if row.get("outcome") in ("error", "timeout"):
@@ -123,7 +124,7 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
         ),
         "iteration": step if isinstance(step, int) else step_of_path(sample.place),
         "prompt_id": f"{name}/{identity}" if name else identity,
-        "group_id": str(group_id) if group_id else f"{sample.file.parent}/{name}/{identity}",
+        "group_id": str(group_id) if group_id else f"{Path(sample.name).parent}/{name}/{identity}",
         "source": name,
         "answer": _text(data.get("answer")),
         "policy_version": policy.get("start") if isinstance(policy, dict) else record.get("policy_version"),

@@ -130,7 +130,7 @@ def drop_repeats(
         folder = sample.file.parent
         overlap = overlap_of(before.get(folder, []), hashes, prompts)
         if overlap:
-            cut[str(sample.file)] = overlap
+            cut[sample.name] = overlap
         before[folder] = hashes
     if not cut:
         return raw, 0

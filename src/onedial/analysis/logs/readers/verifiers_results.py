@@ -27,6 +27,7 @@ KNOWN = {
     "generation_ms", "scoring_ms", "total_ms", "trajectory", "env_name", "advantage", "sampling_args", "state",
     "num_turns", "turns", "rollout_id", "trajectory_id", "group_id",
 }  # fmt: skip
+MAX_PROMISED = 10**12  # beyond, metadata.json is damaged
 LENGTHS = {"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"}
 
 
@@ -86,7 +87,7 @@ def _rows(
             "split": split_of_path(sample.place) or "eval",
             "iteration": step_of_path(sample.place.parent),
             "prompt_id": f"{env}/{example}",
-            "group_id": f"{sample.file}/{env}/{example}",
+            "group_id": f"{sample.name}/{env}/{example}",
             "answer": plain(record.get("answer")) if record.get("answer") not in (None, "") else None,
             "source": env or None,
             "outcome_reward": reward,
@@ -162,7 +163,7 @@ def _promises(samples: Sequence[Sample], rows: int) -> list[str]:
             promised += int(values["num_examples"]) * int(values["rollouts_per_example"])
         except (ValueError, KeyError, TypeError, OverflowError, OSError):
             return []
-    if promised > rows:
+    if rows < promised < MAX_PROMISED:
         return [
             f"metadata.json promises {promised:,} rollouts and the file holds {rows:,}: the evaluation did not finish."
         ]

@@ -38,12 +38,12 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     raw = raw_table(samples, wanted, ("score", "input"), errors, hashed=() if options.text else ("input",))
     have = require(raw, "verl's log", samples, "input", "score")
     v1 = "uid" in have
-    by_file = {str(sample.file): step_of_path(sample.file.name) for sample in samples}
+    by_file = {sample.name: step_of_path(sample.file.name) for sample in samples}
     steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
     raw = raw.with_columns(
         text_of("input", have["input"]) if options.text else pl.col("input"),
         __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
-        __split=per_file(samples, {str(s.file): split_of_path(s.place.parent) for s in samples}, pl.String()),
+        __split=per_file(samples, {s.name: split_of_path(s.place.parent) for s in samples}, pl.String()),
     )
     raw = raw.with_columns(prompt_id=key_of("input") if options.text else pl.col("input"))
     notes: list[str] = []
