@@ -22,7 +22,7 @@ ORDER = (
     "core.errors", "core.text_safety", "core.safe_console", "core.tables", "core.user_code", "core.system",
     "core.palette", "core.types",
     "core.batch", "core.field_rules", "core.paths", "core.algorithm_rules", "core.algorithm", "core.maths",
-    "core.algorithm_table", "core.settings", "core.settings_file", "core.plan_file", "core.run_dir", "core.run_log",
+    "core.algorithm_table", "core.settings", "core.manifest", "core.settings_file", "core.plan_file", "core.run_dir", "core.run_log",
     "analysis.logs", "analysis.planning", "analysis.findings", "analysis.result", "analysis.page",
     "training.verify", "training.tasks", "training.budget", "training.lm", "training.models", "training.rollout",
     "training.evaluation", "training.trainer",

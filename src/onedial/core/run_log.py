@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onedial.core.errors import CheckpointError, DataError
+from onedial.core.manifest import record_file
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 
 SCHEMA_VERSION = 1
@@ -78,12 +79,13 @@ def write_rollouts(
     statuses: Mapping[str, str],
     signals: Mapping[tuple[str, int], TrainingSignal],
 ) -> None:
-    """Writes all groups generated in an iteration; atomic, so a reader never sees half a file."""
+    """Writes all groups generated in an iteration; atomic, so a reader never sees half a file, and with its hash in the
+    run's manifest. Raises CheckpointError when the disk is full or cannot be written."""
     rows = [_record(group, rollout, statuses, signals) for group in groups for rollout in group.rollouts]
     path = rollout_file(directory, iteration)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_rows(rows, path)
+        _write_records(rows, path, directory)
     except OSError as error:
         raise CheckpointError(
             f"{path}: the rollouts of iteration {iteration} could not be written: {error.strerror or error}. "
@@ -99,17 +101,19 @@ def save_evaluated(path: Path, groups: Sequence[Group]) -> None:
     statuses = {group.id: "evaluated" for group in groups}
     rows = [_record(group, rollout, statuses, {}) for group in groups for rollout in group.rollouts]
     try:
-        _write_rows([{**row, "split": "test"} for row in rows], path)
+        _write_records([{**row, "split": "test"} for row in rows], path)
     except OSError as error:
         raise DataError(f"{path}: the rollouts cannot be written: {error.strerror or error}") from error
 
 
-def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+def _write_records(rows: list[dict[str, Any]], path: Path, recorded_in: Path | None = None) -> None:
     aside = path.with_name(path.name + ".part")
     try:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside, compression="zstd")
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
+        if recorded_in is not None:
+            record_file(recorded_in, f"{path.parent.name}/{path.name}", aside)
         os.replace(aside, path)
     except OSError:
         aside.unlink(missing_ok=True)
@@ -205,11 +209,21 @@ def _rollout(row: Mapping[str, Any]) -> Rollout:
 
 
 def append_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Adds one line to a JSON-lines file and flushes it to disk."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Adds one line to a JSON-lines file of a run and flushes it to disk.
+
+    Raises CheckpointError when the disk is full or cannot be written; a resumed run drops half a line.
+    """
+    line = json.dumps(record, allow_nan=False) + "\n"
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: a line could not be written: {error.strerror or error}. Free some space and go on with: "
+            f"onedial train --resume {path.parent}"
+        ) from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

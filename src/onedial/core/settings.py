@@ -121,6 +121,12 @@ class Run:
         resumable=True,
         saved=False,
     )
+    check_files: bool = setting(
+        True,
+        "when resuming: compare every file that is read with its recorded size and hash",
+        resumable=True,
+        saved=False,
+    )
     track: str = setting("", "also log to: tensorboard, wandb, trackio (comma-separated)", resumable=True)
     trust_remote_code: bool = setting(
         False, "run the Python code that comes with a model; look at it first", resumable=True, saved=False

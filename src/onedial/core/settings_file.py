@@ -31,6 +31,7 @@ from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.errors import ConfigError, RunDirError, nearest
 from onedial.core.field_rules import convert, shown
+from onedial.core.manifest import record_file
 from onedial.core.paths import read_small_text, write_atomically
 from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
 from onedial.core.user_code import Trust, check_trust, load_object, reference_of
@@ -174,7 +175,9 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def write_run(asked: Run, resolved: Run) -> None:
     """Writes `run.toml` into the run directory, atomically: what was asked for, and what it was resolved to."""
-    write_atomically(resolved.directory / "run.toml", to_toml(asked, resolved))
+    text = to_toml(asked, resolved)
+    record_file(resolved.directory, "run.toml", text.encode())
+    write_atomically(resolved.directory / "run.toml", text)
 
 
 def to_toml(asked: Run, resolved: Run | None = None) -> str:

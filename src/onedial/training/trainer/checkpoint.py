@@ -1,10 +1,11 @@
 """Checkpoints: a Hugging Face folder that anything can load, and beside it all that resuming needs.
 
-    checkpoints/iteration_000010/          config.json, model.safetensors, tokenizer …
+    checkpoints/iteration_000010/          config.json, model.safetensors, tokenizer …, manifest.json
     checkpoints/iteration_000010/resume/   masters.safetensors, moments.safetensors, state.json, and with a critic
                                            critic_masters.safetensors, critic_moments.safetensors
 
-Written aside, flushed and renamed: a kill at any moment leaves the previous checkpoint whole.
+Written aside, flushed and renamed: a kill at any moment leaves the previous checkpoint whole. The manifest holds size
+and hash of every file, and of the run's logs up to here; `checkpoint_checks` compares what is loaded with it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from onedial.core.errors import CheckpointError
+from onedial.core.errors import CheckpointError, DivergenceError
+from onedial.core.manifest import write_folder_manifest
+from onedial.training.trainer.checkpoint_checks import check_masters, check_moments, check_state
 from onedial.training.trainer.critic import Critic
 from onedial.training.trainer.master_weights import Weights
 from onedial.training.trainer.policy import Policy
 
 PREFIX = "iteration_"
+LOGS = ("metrics.jsonl", "eval.jsonl")
 
 
 def checkpoint_path(directory: Path, iteration: int) -> Path:
@@ -35,9 +39,14 @@ def checkpoint_path(directory: Path, iteration: int) -> Path:
 
 
 def latest(directory: Path) -> Path | None:
-    """The newest whole checkpoint of a run; None when there is none."""
-    found = sorted((directory / "checkpoints").glob(f"{PREFIX}*"))
+    """The newest checkpoint of a run; None when there is none."""
+    found = all_checkpoints(directory)
     return found[-1] if found else None
+
+
+def all_checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((directory / "checkpoints").glob(f"{PREFIX}[0-9]*[0-9]"))
 
 
 def _trained(policy: Policy, critic: Critic | None) -> dict[str, Weights]:
@@ -50,8 +59,15 @@ def save(
 ) -> Path:
     """Writes a checkpoint and then drops all but the newest `keep_checkpoints`.
 
-    Raises CheckpointError, with the previous checkpoint untouched, when the disk is full or cannot be written.
+    Raises, with the previous checkpoint untouched, CheckpointError when the disk is full or cannot be written, and
+    DivergenceError when a weight is not a finite number.
     """
+    for part, weights in _trained(policy, critic).items():
+        if not all(bool(torch.isfinite(master).all()) for master in weights.masters):
+            raise DivergenceError(
+                f"iteration {iteration}: the {'critic' if part else 'policy'} has weights that are not finite; no "
+                "checkpoint of them is written, and earlier ones are untouched. Start another run with a lower lr"
+            )
     target = checkpoint_path(directory, iteration)
     aside = target.with_name("." + target.name + ".part")
     try:
@@ -61,7 +77,9 @@ def save(
         _write_model(aside, policy, tokenizer)
         for part, weights in _trained(policy, critic).items():
             _write_weights(aside / "resume", part, weights)
-        (aside / "resume" / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        (aside / "resume" / "state.json").write_text(json.dumps({**state, "has_manifest": True}), encoding="utf-8")
+        logs = {name: directory / name for name in LOGS if (directory / name).exists()}
+        write_folder_manifest(aside, logs, iteration=iteration)
         for file in aside.rglob("*"):
             if file.is_file():
                 _flush(file)
@@ -76,7 +94,7 @@ def save(
             f"{target}: the checkpoint could not be written ({error}); {kept} and all rollouts are saved. "
             f"Free some space and go on with: onedial train --resume {directory}"
         ) from error
-    for old in sorted(target.parent.glob(f"{PREFIX}*"))[: -policy.run.keep_checkpoints]:
+    for old in all_checkpoints(directory)[: -policy.run.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -118,7 +136,8 @@ def _write_weights(folder: Path, part: str, weights: Weights) -> None:
 def load(path: Path, policy: Policy, critic: Critic | None = None) -> dict[str, Any]:
     """Puts a checkpoint's weights and moments into policy and critic and returns the rest of its state.
 
-    Raises CheckpointError when it is incomplete or belongs to another model.
+    Nothing is changed before all of it was checked. Raises CheckpointError when it is incomplete, belongs to another
+    model or another iteration, or holds tensors of another type or shape, or numbers that are not finite.
     """
     folder = path / "resume"
     try:
@@ -128,10 +147,15 @@ def load(path: Path, policy: Policy, critic: Critic | None = None) -> dict[str, 
         }
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint ({error}); resume from an earlier one") from error
+        raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error
+    check_state(folder / "state.json", state, iteration=int(path.name.removeprefix(PREFIX)))
     for part, weights in _trained(policy, critic).items():
-        if sorted(files[part][0]) != sorted(weights.names):
+        masters, moments = files[part]
+        if sorted(masters) != sorted(weights.names):
             raise CheckpointError(f"{path}: holds the weights of another model than {policy.run.model!r}")
+        check_masters(folder / f"{part}masters.safetensors", masters, weights)
+        check_moments(folder / f"{part}moments.safetensors", moments, weights)
+    for part, weights in _trained(policy, critic).items():
         _restore(weights, *files[part])
     return state
 

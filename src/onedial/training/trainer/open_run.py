@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from onedial.core.manifest import record_file
 from onedial.core.plan_file import read_plan
 from onedial.core.settings import Run
 from onedial.core.settings_file import check_unchanged, read_resolved, to_toml, write_run
@@ -119,7 +120,9 @@ def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
 
 def _write_settings(asked: Run, run: Run) -> None:
     if run.plan:  # a resumed run must not depend on a file that the next plan overwrites
-        shutil.copyfile(run.plan, run.directory / "plan.json")
+        plan = run.directory / "plan.json"
+        shutil.copyfile(run.plan, plan)
+        record_file(run.directory, plan.name, plan)
     write_run(asked, run)
 
 

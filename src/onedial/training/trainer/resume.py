@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from onedial.core.errors import RunDirError
+from onedial.core.errors import CheckpointError, DataError, RunDirError
+from onedial.core.manifest import RUN_MANIFEST, check_recorded
 from onedial.core.run_log import cut_json_lines, read_groups, read_json_lines, rollout_file
 from onedial.core.settings_file import write_run
 from onedial.core.types import Group
 from onedial.training.trainer import checkpoint
+from onedial.training.trainer.checkpoint_checks import check_checkpoint, has_manifest
 from onedial.training.trainer.open_run import Trainer
 
 
 def restore(trainer: Trainer) -> None:
     """Puts the run's newest checkpoint into the trainer, and drops log lines of iterations that are done again.
 
-    Raises RunDirError when all iterations are completed, CheckpointError for a damaged checkpoint.
+    Raises RunDirError when all iterations are completed, and CheckpointError for a damaged file, with the way to go on.
     """
-    directory, models = trainer.run.directory, trainer.models
+    directory = trainer.run.directory
     stored = checkpoint.latest(directory)
+    check = trainer.run.check_files and _was_recorded(trainer, stored)
+    if check:
+        _check_settings(directory)
     if stored is not None:
-        state = checkpoint.load(stored, models.policy, models.critic)
-        trainer.iteration, trainer.step, trainer.train_s = state["iteration"], state["step"], state["train_s"]
-        surplus = _surplus_groups(trainer, state["collector"].get("carried", []))
-        trainer.collector.restore(state["collector"], surplus)
-        models.engine.load_weights(models.policy.model, trainer.step)
+        try:
+            _load(trainer, stored, check=check)
+        except (CheckpointError, DataError) as error:
+            raise CheckpointError(f"{error}. {_advice(directory, stored)}") from error
     if trainer.iteration >= trainer.run.iterations and not _evaluation_is_missing(trainer):
         raise RunDirError(
             f"{directory}: all {trainer.run.iterations} iterations are done; to go on, add --iterations N with "
@@ -35,20 +40,77 @@ def restore(trainer: Trainer) -> None:
     for name in ("metrics.jsonl", "eval.jsonl"):
         if (directory / name).exists():
             cut_json_lines(directory / name, trainer.iteration)
-    trainer.collector.finished_groups = _groups_after(trainer)
+    trainer.collector.finished_groups = _groups_after(trainer, check=check)
     count = len(trainer.collector.finished_groups)
     reused = f"; {count} groups already generated are reused" if trainer.run.algorithm.generates else ""
     trainer.view.note(f"resuming after iteration {trainer.iteration}{reused}")
 
 
-def _groups_after(trainer: Trainer) -> dict[str, Group]:
+def _was_recorded(trainer: Trainer, stored: Path | None) -> bool:
+    """Whether the run's files have recorded hashes; says so where a run of an earlier version has none."""
+    recorded = (trainer.run.directory / RUN_MANIFEST).exists() or (stored is not None and has_manifest(stored))
+    if not recorded:
+        trainer.view.note("this run was written without hashes of its files: they are used unchecked")
+    return recorded
+
+
+def _check_settings(directory: Path) -> None:
+    for name in ("run.toml", "plan.json"):
+        if not (directory / name).exists():
+            continue
+        try:
+            check_recorded(directory, name)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; if you changed it on purpose, add --check-files false") from error
+
+
+def _load(trainer: Trainer, stored: Path, *, check: bool) -> None:
+    """Restores the checkpoint: weights and moments, the place in the data, and the surplus groups."""
+    models = trainer.models
+    if check:
+        check_checkpoint(stored)
+    state = checkpoint.load(stored, models.policy, models.critic)
+    surplus = _surplus_groups(trainer, state["collector"].get("carried", []), check=check)
+    trainer.collector.restore(state["collector"], surplus)
+    trainer.iteration, trainer.step, trainer.train_s = state["iteration"], state["step"], state["train_s"]
+    models.engine.load_weights(models.policy.model, trainer.step)
+
+
+def _advice(directory: Path, damaged: Path) -> str:
+    """How to go on without a damaged checkpoint. Nothing falls back by itself: what is lost should be known."""
+    for other in reversed(checkpoint.all_checkpoints(directory)):
+        if other == damaged:
+            continue
+        try:
+            check_checkpoint(other)
+        except CheckpointError:
+            continue
+        return f"The newest sound checkpoint is {other}: delete {damaged} and run: onedial train --resume {directory}"
+    return (
+        f"There is no other sound checkpoint: start again with: onedial train --config {directory}/run.toml --out NEW, "
+        "or add --check-files false to use it as it is"
+    )
+
+
+def _groups_after(trainer: Trainer, *, check: bool) -> dict[str, Group]:
     """The groups on disk of the iterations after the checkpoint, by id."""
-    groups: dict[str, Group] = {}
+    directory, groups = trainer.run.directory, dict[str, Group]()
     iteration = trainer.iteration + 1
-    while (path := rollout_file(trainer.run.directory, iteration)).exists():
-        groups.update(read_groups(path))
+    while (path := rollout_file(directory, iteration)).exists():
+        try:
+            groups.update(_read_checked(directory, path, check=check))
+        except (CheckpointError, DataError) as error:
+            raise CheckpointError(
+                f"{error}. Delete it, and its rollouts are generated again by: onedial train --resume {directory}"
+            ) from error
         iteration += 1
     return groups
+
+
+def _read_checked(directory: Path, path: Path, *, check: bool) -> dict[str, Group]:
+    if check:
+        check_recorded(directory, str(path.relative_to(directory)))
+    return read_groups(path)
 
 
 def _evaluation_is_missing(trainer: Trainer) -> bool:
@@ -58,11 +120,15 @@ def _evaluation_is_missing(trainer: Trainer) -> bool:
     return run.eval_prompts > 0 and trainer.iteration == run.iterations and not last
 
 
-def _surplus_groups(trainer: Trainer, names: Sequence[Sequence[Any]]) -> list[Group]:
+def _surplus_groups(trainer: Trainer, names: Sequence[Sequence[Any]], *, check: bool) -> list[Group]:
     """Groups that wait for their update, from the rollouts on disk, with their prompts drawn again from the task."""
     groups = []
     for iteration, name in names:
-        group = read_groups(rollout_file(trainer.run.directory, iteration))[name]
+        path = rollout_file(trainer.run.directory, iteration)
+        groups_of_file = _read_checked(trainer.run.directory, path, check=check)
+        if name not in groups_of_file:
+            raise CheckpointError(f"{path}: does not hold the group {name}, which waits for its update")
+        group = groups_of_file[name]
         prompt = trainer.task.draw("train", trainer.run.seed, group.position)
         tokens = trainer.models.text.encode(prompt)
         groups.append(Group(prompt, group.rollouts, iteration, group.position, tokens))

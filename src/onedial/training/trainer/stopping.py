@@ -68,6 +68,6 @@ def stop_if_exhausted(run: Run, collected: Collected) -> None:
     raise EngineError(
         f"{len(collected.groups)} prompts gave {allocation.surplus} mixed groups of the {run.prompts_per_iteration} "
         f"wanted (refill_limit={run.refill_limit:g}): they are too easy or too hard for this model. The rollouts are "
-        f"saved in {run.directory}/rollouts and used again by: onedial train --resume {run.directory} --on_exhausted "
-        "train, or with a higher --refill_limit. Or start another run, on another task or with a larger group_size"
+        f"saved in {run.directory}/rollouts and used again by: onedial train --resume {run.directory} --on-exhausted "
+        "train, or with a higher --refill-limit. Or start another run, on another task or with a larger group_size"
     )
