@@ -11,6 +11,10 @@ from pathlib import Path
 from onedial.core.errors import RunDirError
 
 
+# what a run leaves that ended before it began
+BEFORE_A_RUN = (".lock", "manifest.jsonl", "plan.json", "run.toml.part")
+
+
 @contextmanager
 def lock_run_dir(directory: Path, *, resume: bool) -> Iterator[Path]:
     """Holds a run directory, new or to be resumed, against other processes.
@@ -43,10 +47,10 @@ def lock_run_dir(directory: Path, *, resume: bool) -> Iterator[Path]:
 
 
 def _free(directory: Path) -> bool:
-    """Whether a run may begin here; a lock alone is what a run leaves that was refused before it began."""
+    """Whether a run may begin here; files of BEFORE_A_RUN do not count."""
     try:
         if not directory.exists():
             return True
-        return directory.is_dir() and all(path.name == ".lock" for path in directory.iterdir())
+        return directory.is_dir() and all(path.name in BEFORE_A_RUN for path in directory.iterdir())
     except OSError as error:
         raise RunDirError(f"{directory}: cannot be read: {error.strerror}; choose another place with --out") from error
