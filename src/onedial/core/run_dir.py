@@ -11,7 +11,7 @@ from pathlib import Path
 from onedial.core.errors import RunDirError
 
 # what a run leaves that ended before it began
-BEFORE_A_RUN = (".lock", "manifest.jsonl", "plan.json", "run.toml.part")
+BEFORE_A_RUN = (".lock", "manifest.jsonl", "plan.json", ".run.toml.part")
 
 
 @contextmanager

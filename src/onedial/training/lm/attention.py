@@ -1,14 +1,14 @@
 """One hook lets any Hugging Face causal LM run on packed tokens.
 
-A model's linear layers and norms do not care which token belongs to which sequence; only attention does. So the
-models run on one flat row of tokens without padding, with their attention replaced by a function that asks the
-`Layout` in use. A layout knows what each token may see:
+Linear layers and norms do not depend on which token belongs to which sequence; only attention does. So the models run
+on one flat sequence of tokens without padding, and their attention is replaced by a function that calls the `Layout` in
+use. A layout decides what each token attends to:
 
-    PrefixLayout   training: every prompt once, its completions after it, all exact (`pack`)
-    PrefillLayout  generation: prompts only; their keys and values go to memory (`onedial.training.lm.kv_cache`)
-    DecodeLayout   generation: one new token per row over that memory
+    PrefixLayout   training: every prompt once, followed by its completions
+    PrefillLayout  generation: prompts only; their keys and values go to the KV cache (`onedial.training.lm.kv_cache`)
+    DecodeLayout   generation: one new token per sequence, over that cache
 
-Shapes here: T tokens of the flat row, H query heads, K key/value heads, D head size.
+Shapes here: T tokens of the flat sequence, H query heads, K key/value heads, D head size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ATTENTION_NAME = "onedial"
 
 
 class Layout(Protocol):
-    """Who sees whom among the tokens of one flat row."""
+    """Which tokens of a flat sequence attend to which."""
 
     positions: Tensor  # (T,) position of each token in its own sequence
 
@@ -50,7 +50,7 @@ _layouts: list[Layout] = []  # a stack; not a context variable, because CUDA's b
 
 @contextmanager
 def using(layout: Layout) -> Iterator[None]:
-    """Model calls inside attend as `layout` says, recomputation in backward included."""
+    """Model calls inside this context attend by `layout`, including recomputation in backward."""
     _layouts.append(layout)
     try:
         yield
@@ -84,7 +84,7 @@ def _attention(
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Hugging Face builds no mask: the layout knows."""
+    """Hugging Face builds no mask: the layout decides."""
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)
@@ -92,7 +92,7 @@ AttentionMaskInterface.register(ATTENTION_NAME, _no_mask)
 
 
 def use_packed_attention(model: nn.Module) -> None:
-    """Makes a Hugging Face model attend through layouts.
+    """Makes a Hugging Face model use layouts for its attention.
 
     Raises DataError for models that do not take part in transformers' attention interface.
     """
@@ -223,8 +223,8 @@ class Padding:
 class PrefixLayout:
     """Training layout: [all prompts | all completions] flat; a prompt is computed once for its whole group.
 
-    Completion tokens see their prompt and their own past, as if each row had been computed alone; the result is
-    exactly the unshared one, and so is the gradient that reaches the prompt from all its completions.
+    Completion tokens attend to their prompt and their own past, as if each rollout had been computed alone. The result
+    is exactly that of separate sequences, and so is the gradient that reaches the prompt from all its completions.
     """
 
     def __init__(self, batch: Batch) -> None:

@@ -1,12 +1,12 @@
 """Attention as plain matrix products, for whole sequences on a CPU.
 
-Torch's fused CPU kernel is made for long sequences: on the short, many-headed pieces of a training step its backward
-pass takes many times as long as the products that it consists of. Here the products are called directly, in pieces
-small enough for the last cache. Scores and softmax are fp32; what is multiplied with values and gradients has the
-model's type. A prompt's keys and values are kept once for all rows of its group.
+Torch's fused CPU kernel is built for long sequences: on the short sequences of a training step its backward pass takes
+many times as long as the matrix products it consists of. Here the products are called directly, in pieces small enough
+for the last-level cache. Scores and softmax are fp32; the products with values and gradients use the model's type. A
+prompt's keys and values are stored once for all rollouts of its group.
 
-Shapes: n rows of N prompts, P places of a prompt, L own places of a row, J = P + L keys, K key heads, r query heads
-that share one, M = r·L queries of a key head, D head size.
+Shapes: n rollouts of N prompts, P prompt tokens, L completion tokens, J = P + L keys, K key heads, r query heads that
+share a key head, M = r·L queries of a key head, D head size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _mkldnn: Any = torch.backends.mkldnn
 
 
 class Prefix(NamedTuple):
-    """Keys and values (N, K, P, D) that come before a row's own, and the number of each row's prompt (n,)."""
+    """Keys and values (N, K, P, D) of the prompts, and the number of each rollout's prompt (n,)."""
 
     key: Tensor
     value: Tensor
@@ -79,7 +79,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _pieces(query: Tensor, bias: Tensor) -> list[slice]:
-    """Rows taken at a time."""
+    """The rollouts computed at a time."""
     count = max(1, PIECE // max(1, query.shape[1] * query.shape[2] * bias.shape[2]))
     return [slice(start, start + count) for start in range(0, len(query), count)]
 
@@ -89,14 +89,14 @@ def _of(bias: Tensor, piece: slice) -> Tensor:
 
 
 def _whole(prompt: Tensor | None, group: Tensor | None, own: Tensor, piece: slice) -> Tensor:
-    """(n', K, J, D) keys or values of some rows: their prompts', then their own."""
+    """(n', K, J, D) keys or values of some rollouts: the prompt's, then their own."""
     if prompt is None or group is None:
         return own[piece]
     return torch.cat([prompt.index_select(0, group[piece]), own[piece]], dim=2)
 
 
 def _share(grad: Tensor, own: Tensor, prompts: Tensor | None, group: Tensor | None, piece: slice) -> None:
-    """Hands the gradient (n', K, J, D) of whole keys or values to the rows' own and, added up, to their prompts'."""
+    """Adds the gradient (n', K, J, D) of keys or values to the rollouts' own part and, summed, to the prompts' part."""
     if prompts is None or group is None:
         own.copy_(grad)
         return

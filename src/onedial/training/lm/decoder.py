@@ -41,7 +41,7 @@ def head_size_of(config: Any) -> int:
 def head_of(model: nn.Module) -> Head:
     """The output projection of a causal LM, its scalar logit scaling included.
 
-    Raises DataError for models that bend their logits (soft-capping).
+    Raises DataError for models that cap their logits (soft-capping).
     """
     base: Any = base_model(model)
     config, layer = base.config, base.get_output_embeddings()
@@ -77,11 +77,11 @@ class Decoder(Protocol):
         ...
 
     def prepare(self, steps: int) -> None:
-        """Makes ready for about so many short batches with the weights as they are; `load` and `rest` end it."""
+        """Prepares for about `steps` decode steps with the present weights; `load` and `rest` undo it."""
         ...
 
     def rest(self) -> None:
-        """Gives back what `prepare` took."""
+        """Frees what `prepare` allocated."""
         ...
 
 
@@ -198,7 +198,7 @@ class FusedDecoder:
 
 
 def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, halves convention (arXiv:2104.09864, as in Hugging Face's Llama): both have one angle."""
+    """Rotary embedding (arXiv:2104.09864) in Hugging Face's convention: both halves of a head share an angle."""
     first, second = values.chunk(2, dim=-1)
     sin = sin[..., : first.shape[-1]]
     turned = values * cos
@@ -242,7 +242,7 @@ def _fuse(block: Any) -> _Layer:
 
 
 def joined(weights: list[Tensor]) -> Tensor:
-    """The weights under one another: a view where they lie so in memory (`lay_together`), else a copy."""
+    """The weights concatenated: a view if they are contiguous in memory (see `lay_together`), otherwise a copy."""
     first, place = weights[0], weights[0].storage_offset()
     for weight in weights:
         same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
@@ -257,7 +257,7 @@ def joined(weights: list[Tensor]) -> Tensor:
 def lay_together(model: nn.Module) -> None:
     """Moves the weights that the fused decoder joins next to each other in memory, so that it needs no copy of them.
 
-    The parameters stay what they are; other models, and layers with adapters, stay as they are.
+    The parameters keep their names and values. Other models, and layers with adapters, are not changed.
     """
     if not FusedDecoder.supports(model):
         return

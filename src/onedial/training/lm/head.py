@@ -1,8 +1,8 @@
 """Log-probabilities of chosen tokens from hidden states, without a [tokens × vocabulary] tensor of scores.
 
-Logits are made chunk by chunk and reduced to what is wanted. Backward needs, per token, onehot(target) − softmax: it is
-kept in the model's type while all of it is small, else made again chunk by chunk, so that memory stays bounded
-whatever the number of tokens.
+Logits are computed chunk by chunk and reduced to the log-probabilities. Backward needs onehot(target) − softmax of
+every token: while all of it is small it is kept in the model's type, otherwise it is recomputed chunk by chunk, so that
+memory is bounded whatever the number of tokens.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def _log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor | None, inve
 
 
 def _logit_grad(log_probabilities: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """(t, V) onehot(target) − softmax: what a token's log-probability pulls its logits by. Overwrites its input."""
-    pull = log_probabilities.exp_().neg_()
-    pull.scatter_add_(1, targets[:, None], torch.ones_like(targets[:, None], dtype=pull.dtype))
-    return pull.to(dtype)
+    """(t, V) gradient of log p(target) with respect to the logits: onehot(target) − softmax. Overwrites its input."""
+    grad = log_probabilities.exp_().neg_()
+    grad.scatter_add_(1, targets[:, None], torch.ones_like(targets[:, None], dtype=grad.dtype))
+    return grad.to(dtype)
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -45,10 +45,10 @@ class _TokenLogps(torch.autograd.Function):
         small = len(hidden) * weight.shape[0] * hidden.element_size() <= KEPT_BYTES
         logps, kept = [], []
         for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
-            everything = _log_probabilities(part, weight, bias, inverse_temperature)
-            logps.append(everything.gather(1, target[:, None]).squeeze(1))
+            log_probabilities = _log_probabilities(part, weight, bias, inverse_temperature)
+            logps.append(log_probabilities.gather(1, target[:, None]).squeeze(1))
             if small and any(ctx.needs_input_grad):
-                kept.append(_logit_grad(everything, target, hidden.dtype))
+                kept.append(_logit_grad(log_probabilities, target, hidden.dtype))
         ctx.save_for_backward(hidden, weight, bias, targets, *kept)
         ctx.inverse_temperature, ctx.rows = inverse_temperature, rows
         return torch.cat(logps)
@@ -66,18 +66,18 @@ class _TokenLogps(torch.autograd.Function):
         for number, start in enumerate(range(0, len(hidden), ctx.rows)):
             piece = slice(start, start + ctx.rows)
             if kept:
-                pull = kept[number]
+                grad_logits = kept[number]
             else:
-                everything = _log_probabilities(hidden[piece], weight, bias, ctx.inverse_temperature)
-                pull = _logit_grad(everything, targets[piece], hidden.dtype)
-            # a token's gradient scales its row: cheaper on hidden states than on the vocabulary
+                log_probabilities = _log_probabilities(hidden[piece], weight, bias, ctx.inverse_temperature)
+                grad_logits = _logit_grad(log_probabilities, targets[piece], hidden.dtype)
+            # each token's gradient is a factor: cheaper to apply to hidden states than to logits
             if grad_hidden is not None:
-                grad_hidden[piece] = (pull @ weight) * scale[piece]
+                grad_hidden[piece] = (grad_logits @ weight) * scale[piece]
             if wants_weight:
-                product = pull.t() @ (hidden[piece] * scale[piece]).to(hidden.dtype)
+                product = grad_logits.t() @ (hidden[piece] * scale[piece]).to(hidden.dtype)
                 grad_weight = product.to(sum_type) if grad_weight is None else grad_weight.add_(product)
             if grad_bias is not None:
-                grad_bias += (pull.float() * scale[piece]).sum(0)
+                grad_bias += (grad_logits.float() * scale[piece]).sum(0)
         as_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         as_bias = None if grad_bias is None or bias is None else grad_bias.to(bias.dtype)
         return grad_hidden, as_weight, as_bias, None, None

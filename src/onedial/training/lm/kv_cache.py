@@ -1,8 +1,9 @@
-"""Keys and values during generation: a prompt's once for its whole group, a row's own beside it.
+"""The KV cache of one decode batch. A prompt's keys and values are stored once for its whole group.
 
-Memory is static: places are written in place, nothing is concatenated token by token. It grows by doubling when a
-longer prompt, a longer completion or more rows arrive. Letters: S group slots, R row places, P prompt capacity,
-L completion capacity, K key heads, D head size. Key heads come first: the rows of a prompt then lie beside one another.
+The cache is static: new tokens are written in place, nothing is concatenated token by token. It doubles in size when a
+longer prompt, a longer completion or more sequences arrive. Letters: S prompt slots, B sequences being decoded, P
+prompt capacity, L completion capacity, K key heads, D head size. Key heads come first, so that the sequences of one
+prompt are next to each other.
 """
 
 from __future__ import annotations
@@ -12,47 +13,47 @@ from torch import Tensor
 
 from onedial.training.lm.attention import Padding, additive, causal_attention, fold_heads, own_past, unfold_heads
 
-SHORT_KEYS = 512  # up to so many keys a CPU attends by plain products, beyond by torch's fused kernel
+SHORT_KEYS = 512  # up to this many keys a CPU uses plain products, beyond that torch's fused kernel
 
 
 class KVCache:
-    """Per layer: prompt keys and values (K, S, P, D) and own keys and values (K, R, L, D), made on first writing."""
+    """Per layer: keys and values of prompts (K, S, P, D) and of completions (K, B, L, D), allocated on first use."""
 
     def __init__(self, num_layers: int) -> None:
         self.prompt: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
         self.own: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
 
     def write_prompts(self, layer: int, slots: Tensor, num_slots: int, key: Tensor, value: Tensor) -> None:
-        """Stores (n, P, K, D) padded prompt keys and values in the group slots given, of `num_slots` in use."""
+        """Stores (n, P, K, D) padded prompt keys and values in the slots given, of `num_slots` in use."""
         pair = self.prompt[layer] = _room(self.prompt[layer], num_slots, key.shape[1], key)
-        for memory, new in zip(pair, (key, value), strict=True):
-            memory[:, slots, : key.shape[1]] = new.permute(2, 0, 1, 3)
+        for table, new in zip(pair, (key, value), strict=True):
+            table[:, slots, : key.shape[1]] = new.permute(2, 0, 1, 3)
 
     def write_own(
         self, layer: int, places: Tensor | int, length: int, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Stores (B, K, D) of the newest token of rows 0…B−1 at `places`, (B,) or one number for all.
+        """Stores (B, K, D) of the newest token of sequences 0…B−1 at `places`, (B,) or one number for all.
 
-        Returns own keys and values, (K, B, length, D) each.
+        Returns the completions' keys and values, (K, B, length, D) each.
         """
         rows = key.shape[0]
         pair = self.own[layer] = _room(self.own[layer], rows, length, key)
-        for memory, new in zip(pair, (key, value), strict=True):
+        for table, new in zip(pair, (key, value), strict=True):
             if isinstance(places, int):
-                memory[:, :rows, places] = new.transpose(0, 1)
+                table[:, :rows, places] = new.transpose(0, 1)
             else:
-                memory[:, torch.arange(rows, device=key.device), places] = new.transpose(0, 1)
+                table[:, torch.arange(rows, device=key.device), places] = new.transpose(0, 1)
         return pair[0][:, :rows, :length], pair[1][:, :rows, :length]
 
     def move_rows(self, source: Tensor, target: Tensor, length: int) -> None:
-        """Copies the first `length` own places of rows `source` over rows `target`."""
+        """Copies the first `length` completion tokens of sequences `source` over sequences `target`."""
         for pair in self.own:
-            for memory in pair or ():
-                memory[:, target, :length] = memory[:, source, :length]
+            for table in pair or ():
+                table[:, target, :length] = table[:, source, :length]
 
 
 def _room(pair: tuple[Tensor, Tensor] | None, count: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory with room for `count` slots of `length` keys and values like (…, K, D), the old content kept."""
+    """Tensors with room for `count` slots of `length` keys and values like (…, K, D), with the old content."""
     had = (pair[0].shape[1], pair[0].shape[2]) if pair else (0, 0)
     if pair is not None and had[0] >= count and had[1] >= length:
         return pair
@@ -70,10 +71,10 @@ def _room(pair: tuple[Tensor, Tensor] | None, count: int, length: int, like: Ten
 
 
 class PrefillLayout:
-    """Prompts laid flat, each attending to itself; keys and values go to the memory's group slots."""
+    """Prompts laid flat, each attending to itself; their keys and values go to slots of the cache."""
 
-    def __init__(self, memory: KVCache, offsets: Tensor, slots: Tensor, num_slots: int) -> None:
-        self.memory, self.slots, self.num_slots = memory, slots, num_slots
+    def __init__(self, cache: KVCache, offsets: Tensor, slots: Tensor, num_slots: int) -> None:
+        self.cache, self.slots, self.num_slots = cache, slots, num_slots
         self.padding = Padding.of(offsets)
         lengths = offsets[1:] - offsets[:-1]
         row = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
@@ -83,27 +84,27 @@ class PrefillLayout:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         padded_key, padded_value = self.padding.pad(key), self.padding.pad(value)
-        self.memory.write_prompts(layer, self.slots, self.num_slots, padded_key, padded_value)
+        self.cache.write_prompts(layer, self.slots, self.num_slots, padded_key, padded_value)
         out = causal_attention(self.padding.pad(query), padded_key, padded_value, self.past, scale)
         return self.padding.unpad(out)
 
 
 class DecodeLayout:
-    """One new token for each of B rows, over its group's prompt and its own past.
+    """One new token for each of B sequences, which attends to its group's prompt and its own past.
 
-    The prompt's keys are read once per group for all its rows. `slot` (B,) group slot, `own` (B,) own tokens stored
-    before this one, `prompt_lengths` (S,) of every slot in use. Call `set_rows` when the rows change and `advance`
-    before each token.
+    The prompt's keys are read once for all sequences of the group. `slot` (B,) is the prompt slot of each sequence,
+    `own` (B,) the completion tokens stored so far, `prompt_lengths` (S,) those of every slot in use. Call `set_rows`
+    when the sequences change and `advance` before each token.
     """
 
     positions: Tensor
     longest: int
 
-    def __init__(self, memory: KVCache) -> None:
-        self.memory = memory
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
 
     def set_rows(self, slot: Tensor, prompt_lengths: Tensor, dtype: torch.dtype) -> None:
-        """Takes the rows' group slots and the slots' prompt lengths."""
+        """Sets the prompt slot of each sequence and the prompt length of each slot."""
         device = slot.device
         self.prompt_length = prompt_lengths[slot]
         self.num_slots = int(slot.max()) + 1
@@ -114,7 +115,7 @@ class DecodeLayout:
         inside = place < lengths[:, None]  # (S, P)
         # nothing to mask where all prompts in use are equally long
         self.prompt_mask = None if bool(inside.all()) else additive(inside, dtype)[:, None]  # (S, 1, P)
-        # rows sorted by slot fill a (S, n) block; the rest of the block repeats row 0 and is never read
+        # sequences sorted by slot fill a (S, n) block; the rest of the block repeats sequence 0 and is never read
         counts = torch.bincount(slot, minlength=self.num_slots)
         self.per_slot = int(counts.max())
         order = torch.argsort(slot, stable=True)
@@ -129,7 +130,7 @@ class DecodeLayout:
         self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
 
     def advance(self, own: Tensor) -> None:
-        """Takes the (B,) numbers of own tokens stored so far."""
+        """Sets the (B,) numbers of completion tokens stored so far."""
         self.length = int(own.max()) + 1
         self.positions = self.prompt_length + own
         self.longest = self.prompt_capacity + self.length
@@ -140,11 +141,11 @@ class DecodeLayout:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         short = query.device.type == "cpu" and self.longest <= SHORT_KEYS
-        own = self.memory.write_own(layer, self.own, self.length, key, value)
+        own = self.cache.write_own(layer, self.own, self.length, key, value)
         return (self._by_products if short else self._by_kernels)(layer, query, own, scale)
 
     def _by_products(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
-        """One softmax in fp32 over prompt and own past, each multiplied where it lies."""
+        """One softmax in fp32 over the prompt's and the sequence's own scores, without copying their keys together."""
         own_key, own_value = (part.float().flatten(0, 1) for part in own)  # (K·B, length, D)
         prompt_key, prompt_value = self._exact_prompts(layer)  # (K·S, P, D)
         kv_heads, rows, capacity = own[0].shape[0], len(query), self.prompt_capacity
@@ -170,13 +171,13 @@ class DecodeLayout:
 
     def _prompts_of(self, layer: int) -> tuple[Tensor, Tensor]:
         """(K, S, P, D) keys and values of the prompts in use."""
-        pair = self.memory.prompt[layer]
-        assert pair is not None, "a prompt is prefilled before its rows decode"
+        pair = self.cache.prompt[layer]
+        assert pair is not None, "a prompt is prefilled before its sequences decode"
         key, value = (part[:, : self.num_slots, : self.prompt_capacity] for part in pair)
         return key, value
 
     def _per_prompt(self, rows: Tensor) -> Tensor:
-        """(K, B, r, X) → (K·S, n·r, X): rows beside one another under their prompt; a view where rows lie so."""
+        """(K, B, r, X) → (K·S, n·r, X): sequences grouped by prompt; a view if they are in that order already."""
         block = rows if self.in_order else rows.index_select(1, self.to_block)
         heads, _, shared, size = block.shape
         return block.reshape(heads * self.num_slots, self.per_slot * shared, size)
@@ -187,7 +188,7 @@ class DecodeLayout:
         return (block if self.in_order else block.index_select(1, self.to_row)).flatten(0, 1)
 
     def _by_kernels(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
-        """Two partial attentions, merged by their log-normalisers, which is exact."""
+        """Two partial attentions, merged exactly by their log-normalizers."""
         kv_heads = own[0].shape[0]
         folded = fold_heads(query[:, None], kv_heads)  # (B, K, H/K, D)
         own_key, own_value = (part.transpose(0, 1) for part in own)
@@ -213,7 +214,7 @@ def _of_heads(mask: Tensor | None) -> Tensor | None:
 def partial_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Attention over part of the keys: (n, K, Q, D) output and its (n, K, Q) fp32 log-normaliser, for merging."""
+    """Attention over part of the keys: (n, K, Q, D) output and its (n, K, Q) fp32 log-normalizer, for merging."""
     if query.device.type == "cpu":
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, norm = flash(query, key, value, 0.0, False, attn_mask=mask, scale=scale)

@@ -1,10 +1,10 @@
-"""Blocks that keep less for backward and make fewer, larger products, for the Llama family's training forward.
+"""Memory-efficient RMSNorm, SwiGLU, RoPE and joined projections for training models of the Llama family.
 
-Hugging Face's RMSNorm keeps an fp32 copy of its input, and its gated unit keeps silu(gate) and the product that its
-last projection reads; all are cheap to make again. Projections of one input (query, key and value; gate and up) are
-one product where their weights lie together. The values are the same within rounding, and the norm is the one the
-fused decoder uses, so that sampler and trainer agree more closely.
-"""
+Hugging Face's RMSNorm keeps an fp32 copy of its input for backward, and its gated unit keeps silu(gate) and the product
+that its last projection reads; here they are recomputed, which is cheap. Projections of the same input (query, key and
+value; gate and up) become one matrix product if their weights are next to each other in memory. Values agree with
+Hugging Face's within rounding, and the norm is that of the fused decoder, so that sampler and trainer agree more
+closely."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class _RmsNorm(torch.autograd.Function):
         scale = torch.rsqrt(normed.square().mean(-1, keepdim=True) + ctx.eps)
         normed.mul_(scale)
         grad_weight = (grad * normed).flatten(0, -2).sum(0)
-        pull = grad.mul_(weight)
-        along = (pull * normed).mean(-1, keepdim=True)
-        grad_hidden = pull.addcmul_(normed, along, value=-1.0).mul_(scale)
+        grad_normed = grad.mul_(weight)
+        along = (grad_normed * normed).mean(-1, keepdim=True)
+        grad_hidden = grad_normed.addcmul_(normed, along, value=-1.0).mul_(scale)
         return grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype), None
 
 
@@ -104,7 +104,7 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def projections(rows: Tensor, layers: list[nn.Module]) -> Tensor:
-    """(…, d) → (…, Σ outputs): linear layers of one input side by side, as one product where they are plain."""
+    """(…, d) → (…, Σ outputs): several linear layers of the same input, as one product unless they have adapters."""
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     biases: list[Tensor] = [layer.bias for layer in plain if layer.bias is not None]
     if len(plain) < len(layers) or len(biases) not in (0, len(layers)):
@@ -121,7 +121,7 @@ def gated_unit(gate_up: Tensor, down: Tensor | None = None) -> Tensor:
 
 
 def rotated(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of (T, h, D) by (T, 1, D) angles whose halves are alike; backward turns the other way."""
+    """Rotary embedding of (T, h, D) by (T, 1, D) angles whose halves are equal; backward rotates the other way."""
     out: Tensor = _Rotation.apply(values, cos, sin)  # type: ignore[no-untyped-call]
     return out
 
@@ -156,7 +156,7 @@ def _attention_forward(
 
 
 def patch_llama_blocks(model: nn.Module) -> None:
-    """Gives the blocks of a Llama-family model their frugal forward; other models stay as they are."""
+    """Replaces the forward of the blocks of a Llama-family model by those above; other models stay as they are."""
     config: Any = model.config
     fused = FusedDecoder.supports(model)
     for module in model.modules():

@@ -1,7 +1,7 @@
-"""A linear layer that many short batches pass, one token of every row at a time.
+"""A linear layer for decoding, where every batch holds one token of each sequence.
 
-The CPU's matrix product wants weights in blocks and rearranges them on every call; for a few dozen rows that costs as
-much as a quarter of the product. `pack` does it once. The results are the same, bit for bit.
+The CPU's matrix product rearranges the weights into blocks on every call; for a few dozen tokens this costs as much as
+a quarter of the product. `pack` does it once. The results are the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS = 64  # what the blocks are made for; other numbers of rows run too
+ROWS = 64  # the batch size that the blocks are optimized for; others work too
 
 
 class Product:
@@ -28,11 +28,11 @@ class Product:
         return out
 
     def pack(self) -> None:
-        """Copies the weights as they are now into blocks; call again, or `unpack`, when they have moved."""
+        """Copies the present weights into blocks; call it again, or `unpack`, after the weights have changed."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
 
     def unpack(self) -> None:
-        """Gives the copy back."""
+        """Frees the copy."""
         self._packed = None
 
 

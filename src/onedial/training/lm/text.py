@@ -12,7 +12,7 @@ Tokens = tuple[int, ...]
 
 
 class Text:
-    """A tokenizer as training uses it: prompts are encoded once, completions decoded without special tokens."""
+    """Encodes prompts with the model's chat template, and decodes completions without special tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer

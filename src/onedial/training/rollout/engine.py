@@ -1,4 +1,4 @@
-"""What training asks of anything that generates: submit requests, poll for finished rows, load weights."""
+"""The interface of an engine that generates: submit requests, poll for finished completions, load weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """Completions wanted of one prompt: one row per seed. `key` comes back with each of them."""
+    """A request for completions of one prompt, one per seed. `key` comes back with each of them."""
 
     key: Any
     prompt_tokens: Sequence[int]
@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Finished:
-    """A completed row: the request's key, the row's index among the request's seeds, and what was written."""
+    """A finished completion, with the request's key and the index of its seed in the request."""
 
     key: Any
     index: int
@@ -40,7 +40,7 @@ class Finished:
 
 
 class Engine(Protocol):
-    """Writes completions. `version` is the number of optimiser steps behind the weights in use."""
+    """Generates completions. `version` counts the optimizer steps before the weights in use."""
 
     version: int
 
@@ -49,16 +49,16 @@ class Engine(Protocol):
         ...
 
     def poll(self) -> list[Finished]:
-        """Does a little work and returns what finished; empty when nothing did."""
+        """Does a small part of the work and returns what finished; empty if nothing did."""
         ...
 
     @property
     def pending(self) -> int:
-        """Rows submitted and not yet returned."""
+        """Completions requested and not yet returned."""
         ...
 
     def load_weights(self, model: Any, version: int) -> None:
-        """Takes the model's present weights; rows under way go on with them."""
+        """Takes the model's present weights; completions in progress continue with them."""
         ...
 
 

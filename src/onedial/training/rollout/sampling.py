@@ -1,7 +1,7 @@
-"""One token per row from logits, by inverting the distribution function at a given uniform number.
+"""Sampling one token per sequence from logits, by inverting the distribution function at a given uniform number.
 
-The uniform numbers come with the row, so a row's tokens do not depend on which rows share its batch. Two passes
-over the logits: softmax, then sums over blocks of the vocabulary; only one block per row is searched.
+Each sequence brings its own uniform numbers, so its tokens do not depend on which others share the batch. Two passes
+over the logits: softmax, then sums over blocks of the vocabulary; only one block per sequence is searched.
 """
 
 from __future__ import annotations
@@ -72,19 +72,19 @@ def filter_scores(scores: Tensor, top_k: int, top_p: float) -> Tensor:
 class _Ordered:
     """The likeliest scores in falling order, their probabilities and running mass."""
 
-    def __init__(self, scores: Tensor, normaliser: Tensor) -> None:
+    def __init__(self, scores: Tensor, normalizer: Tensor) -> None:
         self.scores = scores
-        self.probability = (scores - normaliser).exp()
+        self.probability = (scores - normalizer).exp()
         self.softmax_mass = self.probability.cumsum(-1)
 
 
 def _head_of_distribution(scores: Tensor, top_p: float, first: int = 1024) -> _Ordered:
-    """Enough of the sorted scores to hold `top_p` of the mass; the whole vocabulary only where it must be."""
-    normaliser = scores.logsumexp(-1, keepdim=True)
-    head = _Ordered(scores.topk(min(first, scores.shape[-1]), dim=-1).values, normaliser)
+    """The largest scores, sorted, as many as hold `top_p` of the mass; the whole vocabulary only if needed."""
+    normalizer = scores.logsumexp(-1, keepdim=True)
+    head = _Ordered(scores.topk(min(first, scores.shape[-1]), dim=-1).values, normalizer)
     if bool((head.softmax_mass[:, -1] >= top_p).all()):
         return head
-    return _Ordered(scores.sort(dim=-1, descending=True).values, normaliser)
+    return _Ordered(scores.sort(dim=-1, descending=True).values, normalizer)
 
 
 def _block_size(vocabulary: int) -> int:

@@ -1,8 +1,7 @@
-"""The default engine: continuous batching in plain torch, each prompt computed once for its whole group.
+"""The default engine: continuous batching in plain torch, with each prompt computed once for its whole group.
 
-Rows live in the front of a table of fixed places. A row that finishes leaves at once: the last row moves into its
-place, so the batch never holds finished rows; waiting requests enter as places fall free. Nothing per token is
-done in Python per row.
+A finished sequence leaves the decode batch at once: the last sequence moves into its place, so the batch never holds
+finished ones, and waiting requests enter as places become free. Per token, no Python code runs per sequence.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout
 from onedial.training.rollout.engine import Finished, Request, Sampling
 from onedial.training.rollout.sampling import sample
 
-PREFILL_TOKENS = 8192  # prompts computed together, at most; bounds the memory of a wave
+PREFILL_TOKENS = 8192  # prompt tokens computed in one forward pass, at most
 
 
 class _Slot:
-    """A prompt in memory and how many of its rows are still to start or to finish."""
+    """A prompt in the cache, and how many of its completions have yet to start or to finish."""
 
     def __init__(self, request: Request, index: int) -> None:
         self.request, self.index = request, index
@@ -37,8 +36,8 @@ class _Slot:
 class TorchEngine:
     """Generates with a Hugging Face causal LM in this process. See `Engine` for the contract.
 
-    `max_rows` completions are written at a time. `stop_ids` may be several; each ends a row.
-    All requests under way must share one `Sampling`.
+    `max_rows` completions are generated at a time. Each of `stop_ids` ends a completion.
+    All requests in progress must share one `Sampling`.
     """
 
     def __init__(
@@ -62,8 +61,8 @@ class TorchEngine:
 
     def _reset(self) -> None:
         empty = torch.zeros(0, dtype=torch.long, device=self.device)
-        self.memory = KVCache(self.decoder.num_layers)
-        self.layout = DecodeLayout(self.memory)
+        self.cache = KVCache(self.decoder.num_layers)
+        self.layout = DecodeLayout(self.cache)
         self._owner: list[tuple[_Slot, int]] = []  # of each active row: its slot and its index in the request
         self._slot_of, self._own = empty, empty  # (B,)
         self._logits = torch.zeros(0, 0, device=self.device)  # (B, V) of the next token
@@ -77,7 +76,7 @@ class TorchEngine:
 
     @property
     def pending(self) -> int:
-        """Rows submitted and not yet returned."""
+        """Completions requested and not yet returned."""
         waiting = sum(len(request.seeds) for request in self._waiting)
         return waiting + sum(slot.unfinished for slot in self._slots.values())
 
@@ -100,9 +99,9 @@ class TorchEngine:
         self._waiting.append(request)
 
     def load_weights(self, model: nn.Module, version: int) -> None:
-        """Joins the model's present weights anew where the fast path joins them.
+        """Takes the model's present weights; call it after an optimizer step, before the next `poll`.
 
-        The rest is read from the model itself, without a copy: after the weights have moved, call this before `poll`.
+        Only weights that the fast path joins are copied; the others are read from the model itself.
         """
         self.decoder.load(model)
         self._prepared = False
@@ -110,7 +109,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def poll(self) -> list[Finished]:
-        """One token for every active row, after letting waiting requests in; returns the rows that ended."""
+        """Generates one token for every active sequence, after admitting waiting requests; returns those that ended."""
         if not self._slots and not self._waiting:
             return []
         assert self._sampling is not None
@@ -122,13 +121,13 @@ class TorchEngine:
         if self._owner:
             self._forward()
         elif not self._slots and not self._waiting:
-            self._reset()  # nothing under way: give the memory back
+            self._reset()  # nothing in progress: free the cache
             self.decoder.rest()
             self._prepared = False
         return finished
 
     def generate(self, requests: list[Request]) -> list[Finished]:
-        """Runs requests to their end, in any order of finishing; for evaluation and small scripts."""
+        """Runs requests to their end and returns completions in the order of finishing; for small scripts."""
         for request in requests:
             self.submit(request)
         done: list[Finished] = []
@@ -140,7 +139,7 @@ class TorchEngine:
 
     def _admit(self) -> None:
         free = self.max_rows - len(self._owner)
-        # a wave costs a forward pass: wait until it is worth one, unless nothing else runs
+        # admitting costs a forward pass: wait for enough free places, unless nothing else runs
         if free <= 0 or (self._owner and free < max(1, self.max_rows // 8)):
             return
         self._prefill(free)
@@ -156,7 +155,7 @@ class TorchEngine:
             self._start(rows)
 
     def _prefill(self, free: int) -> None:
-        """Computes the prompts whose rows fit now."""
+        """Computes the prompts of which at least one completion can start now."""
         ready = sum(len(slot.request.seeds) - slot.next_row for slot in self._starting)
         new: list[_Slot] = []
         tokens = 0
@@ -174,7 +173,7 @@ class TorchEngine:
         flat = torch.tensor([t for slot in new for t in slot.request.prompt_tokens], device=self.device)
         where = torch.tensor([slot.index for slot in new], device=self.device)
         num_slots = max(self._slots) + 1
-        layout = PrefillLayout(self.memory, offsets, where, num_slots)
+        layout = PrefillLayout(self.cache, offsets, where, num_slots)
         last = self.decoder.hidden(flat, layout)[offsets[1:] - 1]
         logits = self.decoder.head.logits(last)
         self._slot_logits = _grown(self._slot_logits, num_slots, logits.shape[1], logits.dtype)
@@ -224,7 +223,7 @@ class TorchEngine:
         return self._retire(done, stopped, filtered=unfiltered is not None)
 
     def _retire(self, done: Tensor, stopped: Tensor, *, filtered: bool) -> list[Finished]:
-        """Takes finished rows out; the last rows move into their places."""
+        """Removes finished sequences from the batch; the last ones move into their places."""
         which = done.nonzero().squeeze(1)
         tables = (self._tokens, self._logps, self._unfiltered)
         columns = (self._own[which], stopped[which], *(table[which] for table in tables))
@@ -259,7 +258,7 @@ class TorchEngine:
         order = torch.arange(count, device=self.device)
         order[target] = source
         if len(source):
-            self.memory.move_rows(source, target, int(self._own[source].max()))
+            self.cache.move_rows(source, target, int(self._own[source].max()))
             for table in (self._tokens, self._logps, self._unfiltered, self._uniform):
                 table[target] = table[source]
         self._slot_of, self._own = self._slot_of[order], self._own[order]
@@ -267,7 +266,7 @@ class TorchEngine:
         self._changed = True
 
     def _forward(self) -> None:
-        """Logits of the next token for the active rows."""
+        """Computes the logits of the next token for the active sequences."""
         if self._changed:
             self.layout.set_rows(self._slot_of, self._prompt_lengths, self.dtype)
             self._changed = False
@@ -278,7 +277,7 @@ class TorchEngine:
 
 
 def _grown(table: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """The table with at least this shape, its content kept."""
+    """A table of at least this shape with the content of the old one."""
     if table.shape[0] >= rows and table.shape[1] >= columns and table.dtype == dtype:
         return table
     new = torch.zeros(max(rows, table.shape[0]), max(columns, table.shape[1]), dtype=dtype, device=table.device)

@@ -24,7 +24,7 @@ TIMES_LR, HEAD_LR = 10.0, 1e-3
 
 
 def critic_rate(run: Run, lr: float) -> float:
-    """The critic's learning rate where the policy's stands at `lr`: both follow one schedule.
+    """The critic's learning rate while the policy's is `lr`: both follow the same schedule.
 
     Unless the run says otherwise, ten times the policy's (verl's defaults are 1e-5 and 1e-6; VAPO's 2e-6 and 1e-6 are
     for many more steps than a small machine makes), and 1e-3 for a head alone, which is one linear layer.
@@ -36,9 +36,9 @@ def critic_rate(run: Run, lr: float) -> float:
 class Critic:
     """V: one number per completion token, read from the hidden state that predicts the token.
 
-    critic="model": a second model, started from the policy's weights, with a value head in the place of its output
-    layer. critic="head": a value head alone, on the policy's own hidden states, which it reads and never moves. The
-    head starts at 0, so that the first advantages are the rewards and nothing about it is random.
+    critic="model": a second model, initialized with the policy's weights, with a value head instead of the output
+    layer. critic="head": a value head alone on the policy's hidden states, without gradient to the policy. The head is
+    initialized with 0, so the first advantages are the rewards and nothing is random.
     """
 
     def __init__(self, run: Run, policy: Policy, model_path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a live page on a terminal, one plain line per iteration anywhere else.
+"""The display of a running training: a live page on a terminal, one plain line per iteration anywhere else.
 
 The page is drawn only from the caller's `update` and `progress` (no thread of its own), at most four times a second.
 """
@@ -136,7 +136,7 @@ class View:
         story_width = inner - FIGURES_WIDTH - 3 if wide else inner
         story = Group(self._reward(story_width), Text(), self._groups(story_width))
         if self.columns is OFFLINE_COLUMNS:
-            story = Group(self._surprise(inner))
+            story = Group(self._likelihood(inner))
         if wide:
             columns = Table.grid(padding=(0, 3, 0, 0))
             columns.add_column(width=story_width)
@@ -155,7 +155,7 @@ class View:
             width=width,
         )
 
-    def _surprise(self, width: int) -> Text:
+    def _likelihood(self, width: int) -> Text:
         """What a row that trains on a data set shows instead of rewards and groups."""
         get = self.metrics.get
         text = (

@@ -1,4 +1,4 @@
-"""The weights that training moves: fp32 masters where compute is bf16, gathered gradients, the optimizer."""
+"""The weights that training changes: fp32 masters if compute is bf16, their accumulated gradients, and AdamW."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from onedial.core.settings import Run
 
 
 class Weights:
-    """Trainable weights of a module and what moves them; shared by policy and critic.
+    """Trainable weights of a module with their optimizer; policy and critic have one each.
 
-    `parameters` compute (in bf16 or fp32); `masters` are the fp32 weights the optimizer moves: copies of the
-    trainable parameters, or, when compute is fp32, the parameters themselves. `exact` holds masters at the precision
-    of the file they come from, by name; a weight that is not in it starts from its compute weight.
+    `parameters` compute (in bf16 or fp32). `masters` are the fp32 weights that the optimizer changes: copies of the
+    trainable parameters, or the parameters themselves if compute is fp32. `exact` holds weights at the precision of the
+    model's file, by name; a weight that is not in it starts from its compute weight.
     """
 
     def __init__(self, module: nn.Module, exact: Mapping[str, Tensor], run: Run) -> None:
@@ -35,7 +35,7 @@ class Weights:
         )
 
     def _attach(self, weight: Tensor, exact: Tensor) -> Tensor:
-        """The fp32 master of a bf16 weight; gradients go to the master as they arise and are added up there."""
+        """The fp32 master of a bf16 weight; gradients are added to the master's as soon as backward computes them."""
         master = exact.detach().to(weight.device, torch.float32)
         master.grad = torch.zeros_like(master)
 
@@ -53,7 +53,7 @@ class Weights:
         return master
 
     def step(self, lr: float) -> float:
-        """One optimizer step from the gathered gradients; returns their norm before clipping.
+        """One optimizer step from the accumulated gradients; returns their norm before clipping.
 
         If the norm is not finite, no weight and no moment changes.
         """
@@ -74,13 +74,13 @@ class Weights:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Rounds the master weights into the compute weights."""
+        """Copies the master weights, rounded, to the compute weights."""
         if self._rounded:
             weights, masters = zip(*self._rounded, strict=True)
             torch._foreach_copy_(list(weights), list(masters))
 
 
 def _add(part: Tensor, total: Tensor, piece: int = 1 << 18) -> None:
-    """Adds to an fp32 sum piece by piece: torch converts what it adds to another type first, here within the cache."""
+    """Adds to an fp32 sum piece by piece, so that torch's conversion to fp32 stays within the processor's cache."""
     for target, more in zip(total.view(-1).split(piece), part.reshape(-1).split(piece), strict=True):
         target.add_(more)

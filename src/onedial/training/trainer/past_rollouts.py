@@ -1,7 +1,7 @@
-"""What an earlier run left to learn from: pairs of its mixed groups, and its correct rollouts as demonstrations.
+"""Training data from an earlier run: pairs from its mixed groups, and its correct rollouts as demonstrations.
 
-Both are taken from the newer half of the run's iterations: what it wrote before comes from a policy far from the one
-that starts here, and what it does wrong (rambling, say) is long unlearned.
+Both are taken from the newer half of the run's iterations: earlier rollouts come from a policy far from the one that
+starts here, with mistakes it no longer makes.
 
 A mixed group of k right and w wrong rollouts gives min(PAIRS_PER_GROUP, max(k, w)) pairs. Both sides are shuffled by
 the seed and walked around: each rollout is used as often as any other on its side (but for one), no pair comes twice,

@@ -1,4 +1,4 @@
-"""The model that is trained: how it is loaded, what it says of tokens, and its weights with their optimizer."""
+"""The model that is trained: loading, log-probabilities of tokens, and its weights with their optimizer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Policy:
         self.weights = Weights(self.model, exact, run)
 
     def logps(self, batch: Batch, *, reference: nn.Module | None = None) -> tuple[Tensor, PrefixLayout]:
-        """(T,) log-probabilities of the batch's completion tokens, and the layout to hold during backward."""
+        """(T,) log-probabilities of the batch's completion tokens, and the layout that `backward` needs."""
         model = reference if reference is not None else self.model
         layout = PrefixLayout(batch)
         hidden = hidden_states(model, layout.tokens, layout)
@@ -70,8 +70,8 @@ class Policy:
         return logp, layout
 
     def _share_embedding_gradient(self) -> None:
-        """Where the head's weight is the embedding's too, the few rows that were looked up are added to the head's
-        gradient in place; otherwise every pass would fill and add up a second table of the vocabulary."""
+        """If head and embedding share their weight, the gradient of the few embeddings that were looked up is added to
+        the head's in place; otherwise every pass would fill and add a second table of the vocabulary."""
         base: Any = base_model(self.model)
         table = base.get_input_embeddings()
         if table.weight is base.get_output_embeddings().weight and table.weight.requires_grad:
