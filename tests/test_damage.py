@@ -19,9 +19,11 @@ from onedial.core.manifest import check_folder
 from onedial.core.run_log import append_json, read_json_lines
 from onedial.core.settings import Run
 from onedial.training.trainer import checkpoint
+from onedial.training.trainer.evaluate import evaluate
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.open_run import Trainer, open_run
+from onedial.training.trainer.past_rollouts import newest_model
 from onedial.training.trainer.resume import restore
 from test_train import same, weights
 from train_tasks import Early
@@ -204,3 +206,12 @@ def test_a_full_disk_while_metrics_are_written_is_one_message(tmp_path: Path, mo
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: .*No space left.*--resume"):
         append_json(tmp_path / "metrics.jsonl", {"iteration": 2})
     assert read_json_lines(tmp_path / "metrics.jsonl")[0] == {"iteration": 1}
+
+
+def test_a_damaged_checkpoint_is_not_evaluated_or_started_from(copy: Path) -> None:
+    """Oracle: one flipped bit of the weights: no accuracy of another model, and none to go on from."""
+    flip(copy / FOLDER / "model.safetensors", 0.5)
+    with pytest.raises(CheckpointError, match="model.safetensors: damaged"):
+        evaluate(copy, "arithmetic", prompts=1, trust_config=True)
+    with pytest.raises(CheckpointError, match="model.safetensors: damaged"):
+        newest_model(copy)

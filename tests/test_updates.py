@@ -146,15 +146,16 @@ def parts_of(run: Run, batch: Batch) -> list[Tensor]:
 
 def test_loss_is_averaged_over_the_steps_made(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B15. Oracle: one mixed and one silent group in two mini-batches: the loss is that of the mixed one alone."""
-    row = replace(ALGORITHMS["naive_grpo"], name="row", updates_per_iteration=2)
+    row = replace(ALGORITHMS["naive_grpo"], name="row", updates_per_iteration=2, aggregate="token_mean", dial=0.0)
     policy = Policy(small_run(tiny_model, row), tiny_model)
     monkeypatch.setattr(policy, "step", lambda lr: 1.0)
-    mixed, unanimous = make_group([1.0, 0.0]), make_group([1.0, 1.0], position=1)
+    mixed, unanimous = make_group([1.0, 0.0], lengths=[2, 6]), make_group([1.0, 1.0], position=1)
     both = add_advantages(row, pack([mixed, unanimous]), max_new_tokens=MAX_TOKENS)
     alone = add_advantages(row, pack([mixed]), max_new_tokens=MAX_TOKENS)
     two, one = update(policy, None, both, 1, silent), update(policy, None, alone, 1, silent)
     assert (two.steps, two.minibatches, one.steps, one.minibatches) == (1, 2, 1, 1)
-    assert two.loss == pytest.approx(one.loss, rel=1e-4, abs=1e-7)
+    # on-policy every ratio is 1: −(2·½ − 6·½)/8 tokens
+    assert two.loss == pytest.approx(one.loss, rel=1e-4) and one.loss == pytest.approx(0.25, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gspo", "dapo"])

@@ -1,4 +1,4 @@
-"""`evaluate`: how good a model is on held-out prompts, whether it comes from a hub, a folder or a run."""
+"""`evaluate`: accuracy of a model on held-out prompts, whether it comes from a hub, a folder or a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onedial.core.errors import ConfigError, RunDirError, nearest
+from onedial.core.manifest import FOLDER_MANIFEST, check_folder
 from onedial.core.run_log import save_evaluated
 from onedial.core.settings import Run
 from onedial.core.settings_file import NO_TRUST, make_run, merge, read_settings
@@ -171,9 +172,14 @@ def run_evaluation(
 
 
 def _load(spec: EvalSpec) -> tuple[Any, Any]:
-    """Model and tokenizer on the device, ready for the engine; adapters stay beside their base, as in training."""
+    """Model and tokenizer on the device, ready for the engine; adapters stay beside their base, as in training.
+
+    Raises CheckpointError for a checkpoint of a run that is damaged.
+    """
     device = pick_device(spec.run.device)
     dtype = pick_dtype(spec.run.dtype, device)
+    if (Path(spec.weights) / FOLDER_MANIFEST).is_file():
+        check_folder(Path(spec.weights))
     place = resolve(spec.base or spec.weights)
     tokenizer = load_tokenizer(spec.weights if spec.base else place)
     model: Any = load_causal_lm(place, dtype=dtype)

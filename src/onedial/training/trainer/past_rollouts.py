@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 from onedial.core.errors import ConfigError, DataError
+from onedial.core.manifest import FOLDER_MANIFEST, check_folder
 from onedial.core.run_log import read_groups
 from onedial.core.settings_file import NO_TRUST, make_run, read_run_settings
 from onedial.core.types import Completion, Group, Rollout
@@ -32,6 +33,8 @@ def newest_model(directory: Path) -> str:
     found = checkpoint.latest(directory)
     if found is None:
         raise ConfigError(f"{directory}: no checkpoint yet; let the run finish an iteration, or give --model")
+    if (found / FOLDER_MANIFEST).is_file():
+        check_folder(found)
     if not (found / "config.json").is_file():
         raise ConfigError(f"{found}: holds LoRA adapters alone; give --model with a folder of whole weights")
     return str(found)
