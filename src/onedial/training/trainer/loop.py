@@ -13,11 +13,11 @@ from onedial.core.run_dir import lock_run_dir
 from onedial.core.settings import Run
 from onedial.training.evaluation import Evaluation
 from onedial.training.trainer.advantages import compute_advantages
-from onedial.training.trainer.heldout import evaluate_when_due
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.metrics import metrics_of
 from onedial.training.trainer.open_run import open_run
 from onedial.training.trainer.packing import pack
+from onedial.training.trainer.periodic_evaluation import evaluate_when_due
 from onedial.training.trainer.resume import restore
 from onedial.training.trainer.run_writer import log_metrics, note_fewer_minibatches, save_checkpoint, save_rollouts
 from onedial.training.trainer.step import update
