@@ -15,20 +15,20 @@ import torch
 
 from onedial.bench import machine, measure, ours
 from onedial.bench.figure import Figure, Point
-from onedial.bench.flops import Weights, decode_flops, update_flops, weights_of
+from onedial.bench.flops import WeightCounts, count_weights, decode_flops, update_flops
 from onedial.bench.peer_process import Reply, Worker, WorkerFailed
-from onedial.bench.result_page import as_page, as_text, number
-from onedial.bench.scaling import AXES, shape_at
+from onedial.bench.result_page import as_page, as_text, format_number
+from onedial.bench.scaling import AXES, workload_at
 from onedial.bench.workload import (
     GENERATE,
     LONG,
     STEP,
-    Settings,
-    Shape,
-    prompt_ids,
-    prompt_texts,
-    reward_of,
+    Conditions,
+    Workload,
+    make_prompt_ids,
+    make_prompt_texts,
     rows_per_pass,
+    wanted_reward,
 )
 from onedial.cli import main as cli
 from onedial.core.algorithm_table import ALGORITHMS
@@ -36,7 +36,7 @@ from onedial.core.errors import ConfigError
 from onedial.core.maths.loss import contributes
 from onedial.training.models import load_causal_lm, load_tokenizer
 
-SMALL = Shape(4, 4, 20, 6)
+SMALL = Workload(4, 4, 20, 6)
 NAMES = [
     "generate_vs_transformers",
     "generate_vs_vllm",
@@ -52,9 +52,9 @@ KEYS = {"figure", "ours", "other", "other_name", "unit", "ratio"}
 
 
 @pytest.fixture()
-def settings(tiny_model: Path) -> Settings:
+def settings(tiny_model: Path) -> Conditions:
     threads = torch.get_num_threads()
-    return Settings(str(tiny_model), "cpu", "float32", threads, 256, repeats=1, gemm_size=64, decode_steps=4)
+    return Conditions(str(tiny_model), "cpu", "float32", threads, 256, repeats=1, gemm_size=64, decode_steps=4)
 
 
 # -- arithmetic ----------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def test_weights_of_the_tiny_model_by_hand(tiny_model: Path) -> None:
     # a block: q 64·64, k and v 32·64, o 64·64, gate, up and down 128·64, two norms; then the last norm
     block = 64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 128 * 64 + 2 * 64
     model = load_causal_lm(tiny_model, torch.float32)
-    assert weights_of(model) == Weights(body=2 * block + 64, head=258 * 64)
+    assert count_weights(model) == WeightCounts(body=2 * block + 64, head=258 * 64)
 
 
 def test_a_tied_head_counts_as_head_only() -> None:
@@ -75,18 +75,18 @@ def test_a_tied_head_counts_as_head_only() -> None:
         "num_attention_heads": 2, "num_key_value_heads": 2,
     }  # fmt: skip
     tied, untied = (LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=tie)) for tie in (True, False))
-    assert weights_of(tied) == weights_of(untied) == Weights(4 * 64 + 3 * 32 + 3 * 8, 80)
+    assert count_weights(tied) == count_weights(untied) == WeightCounts(4 * 64 + 3 * 32 + 3 * 8, 80)
 
 
 def test_flops_by_hand() -> None:
-    weights = Weights(body=1000, head=10)
+    weights = WeightCounts(body=1000, head=10)
     assert decode_flops(weights, rows=3) == 2 * 1010 * 3
     # 7 prompt tokens meet the body only, 5 completion tokens the head as well
     assert update_flops(weights, prompt_tokens=7, completion_tokens=5) == 6 * (1000 * 12 + 10 * 5)
 
 
-def test_the_ceiling_is_two_n_cubed_over_its_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "seconds_of", lambda work, device: 0.25)
+def test_the_ceiling_is_two_n_cubed_over_its_time(settings: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "time_seconds", lambda work, device: 0.25)
     assert machine.Ceiling(settings)() == pytest.approx(2 * 64**3 / 0.25 / 1e9)
 
 
@@ -94,12 +94,12 @@ def test_the_ceiling_is_two_n_cubed_over_its_time(settings: Settings, monkeypatc
 
 
 def test_the_figures_are_those_of_the_table() -> None:
-    assert measure.figures_of("all", "") == NAMES
-    assert measure.figures_of("step", "step_vs_trl_silent, step_vs_trl_all_mixed") == [NAMES[4], NAMES[6]]
+    assert measure.select_figures("all", "") == NAMES
+    assert measure.select_figures("step", "step_vs_trl_silent, step_vs_trl_all_mixed") == [NAMES[4], NAMES[6]]
     with pytest.raises(ConfigError, match="did you mean 'step_vs_trl_silent'"):
-        measure.figures_of("step", "step_vs_trl_silence")
+        measure.select_figures("step", "step_vs_trl_silence")
     with pytest.raises(ConfigError, match="not a figure of update"):
-        measure.figures_of("update", "decode_ceiling_share")
+        measure.select_figures("update", "decode_ceiling_share")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_sides_take_turns_and_the_first_turn_is_not_counted() -> None:
     def runner(name: str) -> Any:
         return lambda: order.append(name) or float(len(order))
 
-    series = machine.interleaved([runner("ceiling"), runner("ours"), runner("peer")], 2)
+    series = machine.measure_in_turn([runner("ceiling"), runner("ours"), runner("peer")], 2)
     assert order == ["ceiling", "ours", "peer"] * 3
     assert series == [[4.0, 7.0], [5.0, 8.0], [6.0, 9.0]]
 
@@ -152,7 +152,7 @@ def test_tables_fit_a_terminal_and_the_page_holds_every_figure() -> None:
         assert figure.figure in text and f"`{figure.figure}`" in page
     for expected in ("13.00×", "50.0 %", "not measured", "2,000"):  # 26 s / 2 s, 434 / 868, 1e6 µs / 500 tokens
         assert expected in text and expected in page
-    assert [number(value) for value in (1234.5, 12.34, 1.234, 0.1234)] == ["1,234", "12.3", "1.23", "0.123"]
+    assert [format_number(value) for value in (1234.5, 12.34, 1.234, 0.1234)] == ["1,234", "12.3", "1.23", "0.123"]
 
 
 # -- the work ------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_tables_fit_a_terminal_and_the_page_holds_every_figure() -> None:
 def test_shapes_are_those_of_the_table_and_fit_the_context() -> None:
     assert (GENERATE.rows, GENERATE.tokens) == (64, 4096) and STEP.tokens == LONG.tokens == 64 * 24
     assert LONG.prompt_tokens == 400
-    assert LONG.fitted(256) == Shape(8, 8, 232, 24) and LONG.fitted(8192) == LONG
+    assert LONG.fitted(256) == Workload(8, 8, 232, 24) and LONG.fitted(8192) == LONG
 
 
 def test_trl_takes_fewer_long_rows_at_once() -> None:
@@ -172,7 +172,7 @@ def test_trl_takes_fewer_long_rows_at_once() -> None:
 
 def test_rewards_make_the_groups_wanted() -> None:
     def mixed(mode: str) -> int:
-        groups = [{reward_of(mode, prompt, index, 8) for index in range(8)} for prompt in range(8)]
+        groups = [{wanted_reward(mode, prompt, index, 8) for index in range(8)} for prompt in range(8)]
         return sum(len(rewards) == 2 for rewards in groups)
 
     assert [mixed(mode) for mode in ("all_mixed", "quarter_mixed", "silent")] == [8, 2, 0]
@@ -180,18 +180,18 @@ def test_rewards_make_the_groups_wanted() -> None:
 
 def test_prompts_are_distinct_and_of_the_length_wanted(tiny_model: Path) -> None:
     tokenizer = load_tokenizer(tiny_model)
-    ids = prompt_ids(tokenizer, STEP)
+    ids = make_prompt_ids(tokenizer, STEP)
     assert [len(prompt) for prompt in ids] == [51] * 8 and len(set(map(tuple, ids))) == 8
-    assert [tokenizer(text).input_ids for text in prompt_texts(tokenizer, STEP)] == ids
+    assert [tokenizer(text).input_ids for text in make_prompt_texts(tokenizer, STEP)] == ids
 
 
-def test_generation_writes_every_token(settings: Settings) -> None:
+def test_generation_writes_every_token(settings: Conditions) -> None:
     work = ours.Generation(settings, SMALL, ours.open_policy(settings, SMALL).model)
     assert work.seconds() > 0
     assert work.engine.tokens_generated == SMALL.tokens
 
 
-def test_decoding_times_full_steps_only(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_times_full_steps_only(settings: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
     generation = ours.Generation(settings, SMALL, ours.open_policy(settings, SMALL).model)
     engine, timed = generation.engine, []
 
@@ -202,18 +202,18 @@ def test_decoding_times_full_steps_only(settings: Settings, monkeypatch: pytest.
         assert engine.pending == SMALL.rows, "a row ended inside the timed steps"
         return 8.0
 
-    monkeypatch.setattr(ours, "seconds_of", clock)
+    monkeypatch.setattr(ours, "time_seconds", clock)
     assert generation.decode_seconds(steps=4) == 2.0
     assert timed == [4 * SMALL.rows] and engine.pending == 0
 
 
-def test_the_update_computes_every_row(settings: Settings) -> None:
-    batch = ours.mixed_batch(settings, SMALL)
+def test_the_update_computes_every_row(settings: Conditions) -> None:
+    batch = ours.make_mixed_batch(settings, SMALL)
     assert contributes(ALGORITHMS["dapo"], batch).all()
     assert (len(batch.prompt_tokens), len(batch.tokens)) == (4 * 20, 4 * 4 * 6)
 
 
-def test_steps_train_on_mixed_groups_only(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_train_on_mixed_groups_only(settings: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
     stepper = ours.Stepper(settings, SMALL)
     trained: list[tuple[int, int]] = []
     genuine = ours.update
@@ -234,7 +234,7 @@ def test_steps_train_on_mixed_groups_only(settings: Settings, monkeypatch: pytes
 def test_curves_vary_one_quantity() -> None:
     for axis, (values, _) in AXES.items():
         for value in values:
-            shape = shape_at(axis, value, "generate")
+            shape = workload_at(axis, value, "generate")
             got = {"rows": shape.rows, "group_size": shape.group_size, "prompt": shape.prompt_tokens,
                    "completion": shape.completion_tokens}  # fmt: skip
             assert got[axis] == value
@@ -313,7 +313,7 @@ def test_mistakes_are_one_message(
     assert message in capsys.readouterr().err
 
 
-def test_a_process_that_fails_says_why(settings: Settings, tmp_path: Path) -> None:
+def test_a_process_that_fails_says_why(settings: Conditions, tmp_path: Path) -> None:
     from dataclasses import replace
 
     broken = replace(settings, model=str(tmp_path / "no-such-model"))
@@ -325,9 +325,9 @@ def test_a_process_that_fails_says_why(settings: Settings, tmp_path: Path) -> No
     assert caught.value.name == "ours"
 
 
-def test_a_failing_peer_leaves_its_figures_unmeasured(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_peer_leaves_its_figures_unmeasured(settings: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def __init__(self, name: str, settings: Settings, shape: Shape) -> None:
+        def __init__(self, name: str, settings: Conditions, shape: Workload) -> None:
             self.name = name
 
         def __enter__(self) -> Broken:

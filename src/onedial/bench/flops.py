@@ -14,27 +14,27 @@ from onedial.training.lm.decoder import base_model
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Weights of a model that every token meets (`body`), and those of its output projection (`head`)."""
+class WeightCounts:
+    """WeightCounts of a model that every token meets (`body`), and those of its output projection (`head`)."""
 
     body: int
     head: int
 
 
-def weights_of(model: nn.Module) -> Weights:
+def count_weights(model: nn.Module) -> WeightCounts:
     """Counts a causal LM's weights; embeddings are looked up, not multiplied, and count only as the head."""
     base = base_model(model)
     head = base.get_output_embeddings().weight  # type: ignore[operator]
     tables = {id(head), id(base.get_input_embeddings().weight)}  # type: ignore[operator]
     body = sum(weight.numel() for weight in base.parameters() if id(weight) not in tables)
-    return Weights(body, head.numel())
+    return WeightCounts(body, head.numel())
 
 
-def decode_flops(weights: Weights, rows: int) -> int:
+def decode_flops(weights: WeightCounts, rows: int) -> int:
     """One decode step: each row passes the body and the head once, forward."""
     return 2 * (weights.body + weights.head) * rows
 
 
-def update_flops(weights: Weights, prompt_tokens: int, completion_tokens: int) -> int:
+def update_flops(weights: WeightCounts, prompt_tokens: int, completion_tokens: int) -> int:
     """Forward and backward: prompts, once per group, through the body; completions through the body and the head."""
     return 6 * weights.body * (prompt_tokens + completion_tokens) + 6 * weights.head * completion_tokens

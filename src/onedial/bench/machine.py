@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from onedial.bench.workload import Settings
+from onedial.bench.workload import Conditions
 
 PACKAGES = ("onedial", "torch", "transformers", "trl", "vllm")
 
 
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+def time_seconds(work: Callable[[], object], device: torch.device) -> float:
     """Seconds that a piece of work takes, to the end of what it queued on an accelerator."""
     synchronize(device)
     started = time.perf_counter()
@@ -32,7 +32,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def interleaved(runners: Sequence[Callable[[], float]], repeats: int, *, warm: bool = True) -> list[list[float]]:
+def measure_in_turn(runners: Sequence[Callable[[], float]], repeats: int, *, warm: bool = True) -> list[list[float]]:
     """Each runner's `repeats` values, taken in turn, after one turn that is not counted (unless `warm` is off)."""
     for runner in runners if warm else ():
         runner()
@@ -43,10 +43,10 @@ def interleaved(runners: Sequence[Callable[[], float]], repeats: int, *, warm: b
 class Ceiling:
     """GFLOP/s of a large square matrix product of the type in use: what the machine can do at best."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.device = torch.device(settings.device)
-        self.size = settings.gemm_size
-        dtype = getattr(torch, settings.dtype)
+    def __init__(self, conditions: Conditions) -> None:
+        self.device = torch.device(conditions.device)
+        self.size = conditions.gemm_size
+        dtype = getattr(torch, conditions.dtype)
         make = torch.Generator().manual_seed(0)
         self.left, self.right = (
             torch.randn(self.size, self.size, generator=make).to(self.device, dtype) for _ in range(2)
@@ -55,7 +55,7 @@ class Ceiling:
 
     def __call__(self) -> float:
         """One measurement, GFLOP/s."""
-        took = seconds_of(lambda: torch.mm(self.left, self.right, out=self.out), self.device)
+        took = time_seconds(lambda: torch.mm(self.left, self.right, out=self.out), self.device)
         return float(2 * self.size**3 / took / 1e9)
 
 
@@ -63,7 +63,7 @@ def copy_gbytes(device: torch.device, mbytes: int = 256) -> float:
     """GB/s read and written while copying; the best of four, the first one excluded."""
     source = torch.ones(mbytes * 2**18, device=device)
     target = torch.empty_like(source)
-    times = [seconds_of(lambda: target.copy_(source), device) for _ in range(5)]
+    times = [time_seconds(lambda: target.copy_(source), device) for _ in range(5)]
     return 2 * source.numel() * source.element_size() / min(times[1:]) / 1e9
 
 
@@ -82,7 +82,7 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def processor(device: torch.device) -> str:
+def name_processor(device: torch.device) -> str:
     """The name of the processor that computes."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -92,7 +92,7 @@ def processor(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def version(package: str) -> str | None:
+def find_version(package: str) -> str | None:
     """The installed version of a package, or of its build for CPUs; None where there is none."""
     for name in (package, f"{package}-cpu"):
         try:
@@ -102,16 +102,16 @@ def version(package: str) -> str | None:
     return None
 
 
-def conditions(settings: Settings, model: str) -> dict[str, Any]:
+def describe_conditions(conditions: Conditions, model: str) -> dict[str, Any]:
     """What a reader must know to judge the figures."""
-    device = torch.device(settings.device)
+    device = torch.device(conditions.device)
     return {
         "date": date.today().isoformat(),
-        "processor": processor(device),
-        "threads": settings.threads,
+        "processor": name_processor(device),
+        "threads": conditions.threads,
         "model": model,
-        "dtype": settings.dtype,
-        "repeats": settings.repeats,
+        "dtype": conditions.dtype,
+        "repeats": conditions.repeats,
         "copy_gbytes_per_s": round(copy_gbytes(device), 1),
-        **{name: found for name in PACKAGES if (found := version(name)) is not None},
+        **{name: found for name in PACKAGES if (found := find_version(name)) is not None},
     }

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from onedial.bench.figure import Figure
-from onedial.bench.flops import decode_flops, update_flops, weights_of
-from onedial.bench.machine import Ceiling, interleaved, version
+from onedial.bench.flops import count_weights, decode_flops, update_flops
+from onedial.bench.machine import Ceiling, find_version, measure_in_turn
 from onedial.bench.ours import Generation, Update, open_policy
 from onedial.bench.peer_process import Worker, WorkerFailed
 from onedial.bench.peer_transformers import TransformersGeneration
-from onedial.bench.workload import GENERATE, LONG, MODES, STEP, Settings, Shape, rows_per_pass
+from onedial.bench.workload import GENERATE, LONG, MODES, STEP, Conditions, Workload, rows_per_pass
 from onedial.core.errors import ConfigError, nearest
 from onedial.training.trainer.cpu import give_back_beyond, prepare_process
 
@@ -30,7 +30,7 @@ CEILING = "GEMM ceiling"
 Note = Callable[[str], None]
 
 
-def figures_of(command: str, wanted: str) -> list[str]:
+def select_figures(command: str, wanted: str) -> list[str]:
     """The figures of a sub-command (or of `all`), or those of them named in a comma-separated list.
 
     Raises ConfigError for a name that is not among them.
@@ -46,83 +46,85 @@ def figures_of(command: str, wanted: str) -> list[str]:
     return [name for name in names if name in chosen] if chosen else names
 
 
-def measure(settings: Settings, names: Sequence[str], note: Note) -> Iterator[Figure]:
+def measure(conditions: Conditions, names: Sequence[str], note: Note) -> Iterator[Figure]:
     """The figures named, in order, each as soon as it is there.
 
     A peer that is absent or fails leaves its figure unmeasured, with the reason.
     """
-    prepare_process(settings.threads)
+    prepare_process(conditions.threads)
     for name, take in _IN_PROCESS.items():
         if name in names:
             note(name)
-            yield take(settings)
+            yield take(conditions)
             gc.collect()
             give_back_beyond(0)
     modes = [mode for mode in MODES if f"step_vs_trl_{mode}" in names]
     if modes:
         note(", ".join(f"step_vs_trl_{mode}" for mode in modes))
-        yield from steps_vs_trl(settings, STEP, {mode: f"step_vs_trl_{mode}" for mode in modes})
+        yield from steps_vs_trl(conditions, STEP, {mode: f"step_vs_trl_{mode}" for mode in modes})
     if "step_vs_trl_long_prompt" in names:
         note("step_vs_trl_long_prompt")
-        yield from steps_vs_trl(settings, LONG, {"all_mixed": "step_vs_trl_long_prompt"})
+        yield from steps_vs_trl(conditions, LONG, {"all_mixed": "step_vs_trl_long_prompt"})
     if "step_memory_vs_trl" in names:
         note("step_memory_vs_trl")
-        yield step_memory_vs_trl(settings)
+        yield step_memory_vs_trl(conditions)
 
 
-def generate_vs_transformers(settings: Settings) -> Figure:
-    """Generation of the whole shape against `generate`, both in this process."""
-    shape = GENERATE.fitted(settings.context)
-    ours = Generation(settings, shape, open_policy(settings, shape).model)
-    peer = TransformersGeneration(settings, shape)
-    series = interleaved([Ceiling(settings), ours.tokens_per_s, peer.tokens_per_s], settings.repeats)
-    return _figure("generate_vs_transformers", "tokens/s", _named("transformers"), shape, series)
+def generate_vs_transformers(conditions: Conditions) -> Figure:
+    """Generation of the whole workload against `generate`, both in this process."""
+    workload = GENERATE.fitted(conditions.context)
+    ours = Generation(conditions, workload, open_policy(conditions, workload).model)
+    peer = TransformersGeneration(conditions, workload)
+    series = measure_in_turn([Ceiling(conditions), ours.tokens_per_s, peer.tokens_per_s], conditions.repeats)
+    return _figure("generate_vs_transformers", "tokens/s", _named("transformers"), workload, series)
 
 
-def generate_vs_vllm(settings: Settings) -> Figure:
-    """Generation of the whole shape against vLLM in a process of its own."""
-    shape = GENERATE.fitted(settings.context)
-    blank = Figure("generate_vs_vllm", "tokens/s", _named("vllm"), str(shape))
+def generate_vs_vllm(conditions: Conditions) -> Figure:
+    """Generation of the whole workload against vLLM in a process of its own."""
+    workload = GENERATE.fitted(conditions.context)
+    blank = Figure("generate_vs_vllm", "tokens/s", _named("vllm"), str(workload))
     if (reason := _absent("vllm")) is not None:
         return _unmeasured(blank, reason)
-    ours = Generation(settings, shape, open_policy(settings, shape).model)
+    ours = Generation(conditions, workload, open_policy(conditions, workload).model)
     try:
-        with Worker("vllm", settings, shape) as peer:
-            theirs = partial(_tokens_per_s, peer, shape)
-            series = interleaved([Ceiling(settings), ours.tokens_per_s, theirs], settings.repeats)
+        with Worker("vllm", conditions, workload) as peer:
+            theirs = partial(_tokens_per_s, peer, workload)
+            series = measure_in_turn([Ceiling(conditions), ours.tokens_per_s, theirs], conditions.repeats)
     except WorkerFailed as error:
         return _unmeasured(blank, str(error))
-    return _figure(blank.figure, blank.unit, blank.other_name, shape, series)
+    return _figure(blank.figure, blank.unit, blank.other_name, workload, series)
 
 
-def _tokens_per_s(worker: Worker, shape: Shape) -> float:
-    return shape.tokens / worker.ask("generate").seconds
+def _tokens_per_s(worker: Worker, workload: Workload) -> float:
+    return workload.tokens / worker.ask("generate").seconds
 
 
-def decode_ceiling_share(settings: Settings) -> Figure:
+def decode_ceiling_share(conditions: Conditions) -> Figure:
     """Necessary arithmetic of decode steps with all rows under way, over the GEMM's."""
-    shape = GENERATE.fitted(settings.context)
-    policy = open_policy(settings, shape)
-    ours = Generation(settings, shape, policy.model)
-    flops = decode_flops(weights_of(policy.model), shape.rows)
-    steps = min(settings.decode_steps, settings.context - shape.prompt_tokens - 5)
-    series = interleaved([Ceiling(settings), lambda: flops / ours.decode_seconds(steps) / 1e9], settings.repeats)
-    work = f"{shape.rows} rows after {shape.prompt_tokens} prompt tokens, {steps} steps, sampling included"
+    workload = GENERATE.fitted(conditions.context)
+    policy = open_policy(conditions, workload)
+    ours = Generation(conditions, workload, policy.model)
+    flops = decode_flops(count_weights(policy.model), workload.rows)
+    steps = min(conditions.decode_steps, conditions.context - workload.prompt_tokens - 5)
+    series = measure_in_turn(
+        [Ceiling(conditions), lambda: flops / ours.decode_seconds(steps) / 1e9], conditions.repeats
+    )
+    work = f"{workload.rows} rows after {workload.prompt_tokens} prompt tokens, {steps} steps, sampling included"
     return _share("decode_ceiling_share", work, series)
 
 
-def update_ceiling_share(settings: Settings) -> Figure:
-    """Necessary arithmetic of an update whose groups are all mixed, over the GEMM's; the optimiser's time counts."""
-    shape = STEP.fitted(settings.context)
-    policy = open_policy(settings, shape)
-    ours = Update(settings, shape, policy)
+def update_ceiling_share(conditions: Conditions) -> Figure:
+    """Necessary arithmetic of an update whose groups are all mixed, over the GEMM's; the optimizer's time counts."""
+    workload = STEP.fitted(conditions.context)
+    policy = open_policy(conditions, workload)
+    ours = Update(conditions, workload, policy)
     batch = ours.batch
-    flops = update_flops(weights_of(policy.model), len(batch.prompt_tokens), len(batch.tokens))
-    series = interleaved([Ceiling(settings), lambda: flops / ours.seconds() / 1e9], settings.repeats)
-    return _share("update_ceiling_share", f"{shape}, all groups mixed, optimiser step included", series)
+    flops = update_flops(count_weights(policy.model), len(batch.prompt_tokens), len(batch.tokens))
+    series = measure_in_turn([Ceiling(conditions), lambda: flops / ours.seconds() / 1e9], conditions.repeats)
+    return _share("update_ceiling_share", f"{workload}, all groups mixed, optimizer step included", series)
 
 
-_IN_PROCESS: dict[str, Callable[[Settings], Figure]] = {
+_IN_PROCESS: dict[str, Callable[[Conditions], Figure]] = {
     "generate_vs_transformers": generate_vs_transformers,
     "generate_vs_vllm": generate_vs_vllm,
     "decode_ceiling_share": decode_ceiling_share,
@@ -130,25 +132,25 @@ _IN_PROCESS: dict[str, Callable[[Settings], Figure]] = {
 }
 
 
-def steps_vs_trl(settings: Settings, shape: Shape, names: dict[str, str]) -> list[Figure]:
+def steps_vs_trl(conditions: Conditions, workload: Workload, names: dict[str, str]) -> list[Figure]:
     """Whole steps (generation, verdicts, update) against TRL's, for each mode; both stay in memory throughout."""
-    shape = shape.fitted(settings.context)
-    passes = shape.rows // rows_per_pass(shape, settings.peer_rows)
+    workload = workload.fitted(conditions.context)
+    passes = workload.rows // rows_per_pass(workload, conditions.peer_rows)
     split = f", TRL in {passes} passes" if passes > 1 else ""
-    work = {mode: f"{shape}, {mode.replace('_', ' ')}{split}" for mode in names}
+    work = {mode: f"{workload}, {mode.replace('_', ' ')}{split}" for mode in names}
     blanks = [Figure(name, "s", _named("trl"), work[mode]) for mode, name in names.items()]
     if (reason := _absent("trl")) is not None:
         return [_unmeasured(blank, reason) for blank in blanks]
-    ceiling = Ceiling(settings)
+    ceiling = Ceiling(conditions)
     try:
-        with Worker("ours", settings, shape) as ours, Worker("trl", settings, shape) as peer:
+        with Worker("ours", conditions, workload) as ours, Worker("trl", conditions, workload) as peer:
             runners: list[Callable[[], float]] = []
             for mode in names:
                 runners += [ceiling, partial(_step, ours, mode), partial(_step, peer, mode)]
             # one turn of warm-up is enough for all modes: the work of each is part of the first one's
             for runner in runners[:3]:
                 runner()
-            series = interleaved(runners, settings.repeats, warm=False)
+            series = measure_in_turn(runners, conditions.repeats, warm=False)
     except WorkerFailed as error:
         if error.name == "ours":
             raise
@@ -164,17 +166,17 @@ def _step(worker: Worker, mode: str) -> float:
     return worker.ask(mode).seconds
 
 
-def step_memory_vs_trl(settings: Settings) -> Figure:
+def step_memory_vs_trl(conditions: Conditions) -> Figure:
     """Peak memory of a process that makes two all-mixed steps, loading included, against TRL's."""
-    shape = STEP.fitted(settings.context)
-    blank = Figure("step_memory_vs_trl", "GB", _named("trl"), f"{shape}, all mixed, two steps")
+    workload = STEP.fitted(conditions.context)
+    blank = Figure("step_memory_vs_trl", "GB", _named("trl"), f"{workload}, all mixed, two steps")
     if (reason := _absent("trl")) is not None:
         return _unmeasured(blank, reason)
     peaks: dict[str, list[float]] = {"ours": [], "trl": []}
     try:
-        for _ in range(max(1, settings.repeats // 3)):  # memory hardly varies
+        for _ in range(max(1, conditions.repeats // 3)):  # memory hardly varies
             for name, values in peaks.items():
-                with Worker(name, settings, shape) as worker:
+                with Worker(name, conditions, workload) as worker:
                     worker.ask("all_mixed")
                     values.append(worker.ask("all_mixed").peak_bytes / 1e9)
     except WorkerFailed as error:
@@ -184,9 +186,9 @@ def step_memory_vs_trl(settings: Settings) -> Figure:
     return Figure(blank.figure, "GB", blank.other_name, blank.workload, tuple(peaks["ours"]), tuple(peaks["trl"]))
 
 
-def _figure(name: str, unit: str, other_name: str, shape: Shape, series: list[list[float]]) -> Figure:
+def _figure(name: str, unit: str, other_name: str, workload: Workload, series: list[list[float]]) -> Figure:
     gemm, own, other = map(tuple, series)
-    return Figure(name, unit, other_name, str(shape), own, other, gemm)
+    return Figure(name, unit, other_name, str(workload), own, other, gemm)
 
 
 def _share(name: str, work: str, series: list[list[float]]) -> Figure:
@@ -200,7 +202,7 @@ def _unmeasured(blank: Figure, reason: str) -> Figure:
 
 def _named(package: str) -> str:
     titles = {"transformers": "transformers", "trl": "TRL", "vllm": "vLLM"}
-    found = version(package)
+    found = find_version(package)
     return f"{titles[package]} {found}" if found else titles[package]
 
 

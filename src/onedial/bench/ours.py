@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from onedial.bench.machine import seconds_of
+from onedial.bench.machine import time_seconds
 from onedial.bench.peer_process import Exchange
-from onedial.bench.workload import Settings, Shape, prompt_ids, prompt_texts, reward_of
+from onedial.bench.workload import Conditions, Workload, make_prompt_ids, make_prompt_texts, wanted_reward
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch
 from onedial.core.settings import Run
@@ -27,57 +27,57 @@ from onedial.training.trainer.packing import pack
 from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import update
 
-# without refill exactly the shape's prompts are generated, silent groups too
+# without refill exactly the workload's prompts are generated, silent groups too
 ROW = replace(ALGORITHMS["dapo"], refill=False)
 
 
-def run_of(settings: Settings, shape: Shape) -> Run:
-    """The run whose iterations have this shape."""
+def make_run(conditions: Conditions, workload: Workload) -> Run:
+    """The run whose iterations have this workload."""
     return Run(
-        model=settings.model,
+        model=conditions.model,
         algorithm=ROW,
-        prompts_per_iteration=shape.prompts,
-        group_size=shape.group_size,
-        max_new_tokens=shape.completion_tokens,
-        max_rows=shape.rows,
+        prompts_per_iteration=workload.prompts,
+        group_size=workload.group_size,
+        max_new_tokens=workload.completion_tokens,
+        max_rows=workload.rows,
         lr=1e-6,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
+        device=conditions.device,
+        dtype=conditions.dtype,
+        threads=conditions.threads,
     )
 
 
-def open_policy(settings: Settings, shape: Shape) -> Policy:
-    """The model with its optimiser, as a run holds it."""
-    return Policy(plan_memory(run_of(settings, shape), settings.model).run, settings.model)
+def open_policy(conditions: Conditions, workload: Workload) -> Policy:
+    """The model with its optimizer, as a run holds it."""
+    return Policy(plan_memory(make_run(conditions, workload), conditions.model).run, conditions.model)
 
 
 class Generation:
-    """Generates a shape's completions to their full length: no token stops a row."""
+    """Generates a workload's completions to their full length: no token stops a row."""
 
-    def __init__(self, settings: Settings, shape: Shape, model: torch.nn.Module) -> None:
-        self.shape = shape
-        self.prompts = prompt_ids(load_tokenizer(settings.model), shape)
-        self.engine = TorchEngine(model, (), max_rows=shape.rows, context=settings.context)
+    def __init__(self, conditions: Conditions, workload: Workload, model: torch.nn.Module) -> None:
+        self.workload = workload
+        self.prompts = make_prompt_ids(load_tokenizer(conditions.model), workload)
+        self.engine = TorchEngine(model, (), max_rows=workload.rows, context=conditions.context)
         self.turn = 0
 
     def _requests(self, completion_tokens: int) -> list[Request]:
         self.turn += 1
         sampling = Sampling(max_new_tokens=completion_tokens)
         seeds = [
-            tuple(seed_of("bench", self.turn, number, index) for index in range(self.shape.group_size))
-            for number in range(self.shape.prompts)
+            tuple(seed_of("bench", self.turn, number, index) for index in range(self.workload.group_size))
+            for number in range(self.workload.prompts)
         ]
         return [Request(n, ids, seeds[n], sampling) for n, ids in enumerate(self.prompts)]
 
     def seconds(self) -> float:
-        """Seconds for the whole shape."""
-        requests = self._requests(self.shape.completion_tokens)
-        return seconds_of(lambda: self.engine.generate(requests), self.engine.device)
+        """Seconds for the whole workload."""
+        requests = self._requests(self.workload.completion_tokens)
+        return time_seconds(lambda: self.engine.generate(requests), self.engine.device)
 
     def tokens_per_s(self) -> float:
         """Completion tokens a second, prompts included in the time."""
-        return self.shape.tokens / self.seconds()
+        return self.workload.tokens / self.seconds()
 
     def decode_seconds(self, steps: int, warm: int = 3) -> float:
         """Seconds of one decode step (sampling and forward pass) with all rows under way."""
@@ -86,41 +86,43 @@ class Generation:
             self.engine.submit(request)
         for _ in range(1 + warm):
             self.engine.poll()
-        took = seconds_of(lambda: [self.engine.poll() for _ in range(steps)], self.engine.device)
+        took = time_seconds(lambda: [self.engine.poll() for _ in range(steps)], self.engine.device)
         while self.engine.pending:
             self.engine.poll()
         return took / steps
 
 
-def mixed_batch(settings: Settings, shape: Shape) -> Batch:
+def make_mixed_batch(conditions: Conditions, workload: Workload) -> Batch:
     """A packed batch of random completions whose groups are all mixed."""
     make = torch.Generator().manual_seed(0)
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(conditions.model)
     groups = []
-    for number, ids in enumerate(prompt_ids(tokenizer, shape)):
-        written = torch.randint(2, len(tokenizer), (shape.group_size, shape.completion_tokens), generator=make).tolist()
+    for number, ids in enumerate(make_prompt_ids(tokenizer, workload)):
+        written = torch.randint(
+            2, len(tokenizer), (workload.group_size, workload.completion_tokens), generator=make
+        ).tolist()
         rollouts = tuple(
             Rollout(index, Completion(tuple(row), (-1.0,) * len(row), "length"), _verdict("all_mixed", number, index))
             for index, row in enumerate(written)
         )
         groups.append(Group(Prompt(str(number)), rollouts, position=number, prompt_tokens=tuple(ids)))
-    return add_advantages(ROW, pack(groups), max_new_tokens=shape.completion_tokens)
+    return add_advantages(ROW, pack(groups), max_new_tokens=workload.completion_tokens)
 
 
 def _verdict(mode: str, prompt: int, index: int, prompts: int = 1 << 30) -> Verdict:
-    reward = reward_of(mode, prompt, index, prompts)
+    reward = wanted_reward(mode, prompt, index, prompts)
     return Verdict(reward, correct=reward > 0, outcome="correct" if reward else "wrong")
 
 
 class Update:
-    """One update on a fixed batch whose groups are all mixed, optimiser step included."""
+    """One update on a fixed batch whose groups are all mixed, optimizer step included."""
 
-    def __init__(self, settings: Settings, shape: Shape, policy: Policy) -> None:
-        self.policy, self.batch = policy, mixed_batch(settings, shape)
+    def __init__(self, conditions: Conditions, workload: Workload, policy: Policy) -> None:
+        self.policy, self.batch = policy, make_mixed_batch(conditions, workload)
 
     def seconds(self) -> float:
         """Seconds of one update."""
-        return seconds_of(lambda: update(self.policy, None, self.batch, 1, _silent), self.policy.device)
+        return time_seconds(lambda: update(self.policy, None, self.batch, 1, _silent), self.policy.device)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -151,20 +153,22 @@ class _Judge:
 class Stepper:
     """Whole training steps: generate, judge, pack, update, hand the weights to the engine."""
 
-    def __init__(self, settings: Settings, shape: Shape) -> None:
-        self.policy = open_policy(settings, shape)
+    def __init__(self, conditions: Conditions, workload: Workload) -> None:
+        self.policy = open_policy(conditions, workload)
         self.run = self.policy.run
-        tokenizer = load_tokenizer(settings.model)
-        prompts = [Prompt(text) for text in prompt_texts(tokenizer, shape)]
-        self.engine = TorchEngine(self.policy.model, (), max_rows=shape.rows, context=settings.context)
-        self.judge = _Judge(shape.prompts)
+        tokenizer = load_tokenizer(conditions.model)
+        prompts = [Prompt(text) for text in make_prompt_texts(tokenizer, workload)]
+        self.engine = TorchEngine(self.policy.model, (), max_rows=workload.rows, context=conditions.context)
+        self.judge = _Judge(workload.prompts)
         self.collector = Collector(
             self.engine,
             Text(tokenizer),
             self.judge,
-            Fixed(shape.prompts, UniformSchedule(shape.group_size), keep_mixed=self.run.algorithm.keep == "mixed"),
+            Fixed(
+                workload.prompts, UniformSchedule(workload.group_size), keep_mixed=self.run.algorithm.keep == "mixed"
+            ),
             lambda position: prompts[position % len(prompts)],
-            Sampling(max_new_tokens=shape.completion_tokens),
+            Sampling(max_new_tokens=workload.completion_tokens),
             seed=0,
         )
         self.iteration = self.steps = 0
@@ -172,7 +176,7 @@ class Stepper:
     def step(self, mode: str) -> float:
         """Seconds of one step whose verdicts come out as `mode` says."""
         self.judge.mode = mode
-        return seconds_of(self._step, self.policy.device)
+        return time_seconds(self._step, self.policy.device)
 
     def _step(self) -> None:
         self.iteration += 1
@@ -183,10 +187,10 @@ class Stepper:
         self.engine.load_weights(self.policy.model, self.steps)
 
 
-def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
+def serve(conditions: Conditions, workload: Workload, exchange: Exchange) -> None:
     """Steps on request, in a process of their own."""
-    prepare_process(settings.threads)
-    stepper = Stepper(settings, shape)
+    prepare_process(conditions.threads)
+    stepper = Stepper(conditions, workload)
     mode = exchange(None)
     while mode is not None:
         mode = exchange(stepper.step(mode))

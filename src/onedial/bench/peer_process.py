@@ -17,12 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from onedial.bench.workload import Settings, Shape
+from onedial.bench.workload import Conditions, Workload
 from onedial.core.errors import EngineError
 
 # What runs in a process: sends what the last piece of work took (None at first), gets the next mode (None: stop).
 Exchange = Callable[[float | None], str | None]
-# name → module with `serve(settings, shape, exchange)`
+# name → module with `serve(conditions, workload, exchange)`
 SERVERS = {
     "ours": "onedial.bench.ours",
     "trl": "onedial.bench.peer_trl",
@@ -51,7 +51,7 @@ class Worker:
     Raises WorkerFailed with the process's last words when it fails.
     """
 
-    def __init__(self, name: str, settings: Settings, shape: Shape) -> None:
+    def __init__(self, name: str, conditions: Conditions, workload: Workload) -> None:
         self.name = name
         handle, path = tempfile.mkstemp(prefix=f"onedial-bench-{name}-", suffix=".log")
         os.close(handle)
@@ -59,7 +59,7 @@ class Worker:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, there = spawn.Pipe()
         # not a daemon: vLLM starts processes of its own
-        self._process = spawn.Process(target=_live, args=(there, SERVERS[name], settings, shape, path))
+        self._process = spawn.Process(target=_live, args=(there, SERVERS[name], conditions, workload, path))
         self._process.start()
         there.close()
 
@@ -101,9 +101,9 @@ class Worker:
         self.close()
 
 
-def _live(pipe: Connection, module: str, settings: Settings, shape: Shape, log: str) -> None:
+def _live(pipe: Connection, module: str, conditions: Conditions, workload: Workload, log: str) -> None:
     """The life of the process: what libraries print goes to a file, the pipe carries the figures."""
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # for thread pools other than torch's
+    os.environ["OMP_NUM_THREADS"] = str(conditions.threads)  # for thread pools other than torch's
     with open(log, "a") as sink:
         os.dup2(sink.fileno(), sys.stdout.fileno() if _real(sys.stdout) else 1)
         os.dup2(sink.fileno(), sys.stderr.fileno() if _real(sys.stderr) else 2)
@@ -111,8 +111,8 @@ def _live(pipe: Connection, module: str, settings: Settings, shape: Shape, log: 
 
     from onedial.bench.machine import peak_bytes
 
-    torch.set_num_threads(settings.threads)
-    device = torch.device(settings.device)
+    torch.set_num_threads(conditions.threads)
+    device = torch.device(conditions.device)
 
     def exchange(seconds: float | None) -> str | None:
         pipe.send((seconds, peak_bytes(device), ""))
@@ -123,7 +123,7 @@ def _live(pipe: Connection, module: str, settings: Settings, shape: Shape, log: 
         return mode
 
     try:
-        importlib.import_module(module).serve(settings, shape, exchange)
+        importlib.import_module(module).serve(conditions, workload, exchange)
     except BrokenPipeError:
         return  # the other end has gone; nobody listens
     except Exception as error:

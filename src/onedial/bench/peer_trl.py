@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer, driven through its public API on the same model, prompts, group size, lengths and type.
 
-Settings chosen in its favour: no reference model, no activation checkpointing, no logging, no saving, the whole
-step in one pass where it fits, the fused optimiser. Time runs from its step's beginning to its end.
+Conditions chosen in its favour: no reference model, no activation checkpointing, no logging, no saving, the whole
+step in one pass where it fits, the fused optimizer. Time runs from its step's beginning to its end.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import torch
 
 from onedial.bench.machine import synchronize
 from onedial.bench.peer_process import Exchange
-from onedial.bench.workload import Settings, Shape, prompt_texts, reward_of, rows_per_pass
+from onedial.bench.workload import Conditions, Workload, make_prompt_texts, rows_per_pass, wanted_reward
 from onedial.training.models import load_tokenizer
 
 MAX_STEPS = 1000
 
 
-def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
+def serve(conditions: Conditions, workload: Workload, exchange: Exchange) -> None:
     """Trains step by step on request: between two steps the callback waits for the next mode."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    device = torch.device(settings.device)
+    device = torch.device(conditions.device)
     mode: list[str | None] = [None]
 
     def reward(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
         wanted = mode[0]
         assert wanted is not None
         lengths = [len(ids) for ids in completion_ids]
-        assert lengths == [shape.completion_tokens] * shape.rows, f"TRL wrote completions of {lengths} tokens"
-        places = (divmod(row, shape.group_size) for row in range(shape.rows))
-        return [reward_of(wanted, prompt, index, shape.prompts) for prompt, index in places]
+        assert lengths == [workload.completion_tokens] * workload.rows, f"TRL wrote completions of {lengths} tokens"
+        places = (divmod(row, workload.group_size) for row in range(workload.rows))
+        return [wanted_reward(wanted, prompt, index, workload.prompts) for prompt, index in places]
 
     class Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
         started = 0.0
@@ -55,35 +55,35 @@ def serve(settings: Settings, shape: Shape, exchange: Exchange) -> None:
             if mode[0] is None:
                 control.should_training_stop = True
 
-    texts = prompt_texts(load_tokenizer(settings.model), shape)
+    texts = make_prompt_texts(load_tokenizer(conditions.model), workload)
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
-            model=settings.model,
+            model=conditions.model,
             reward_funcs=reward,
-            args=_config(settings, shape, folder),
+            args=_config(conditions, workload, folder),
             train_dataset=Dataset.from_dict({"prompt": texts * MAX_STEPS}),
             callbacks=[Clock()],
         )
         trainer.train()
 
 
-def _config(settings: Settings, shape: Shape, folder: str) -> Any:
+def _config(conditions: Conditions, workload: Workload, folder: str) -> Any:
     from trl.trainer.grpo_config import GRPOConfig
 
-    rows = rows_per_pass(shape, settings.peer_rows)
+    rows = rows_per_pass(workload, conditions.peer_rows)
     return GRPOConfig(
         output_dir=folder,
         model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
-        bf16=settings.dtype == "bfloat16",
-        use_cpu=settings.device == "cpu",
+        bf16=conditions.dtype == "bfloat16",
+        use_cpu=conditions.device == "cpu",
         loss_type="dapo",
         beta=0.0,
         epsilon_high=0.28,
-        num_generations=shape.group_size,
+        num_generations=workload.group_size,
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=shape.rows // rows,
-        max_completion_length=shape.completion_tokens,
-        generation_kwargs={"min_new_tokens": shape.completion_tokens},
+        gradient_accumulation_steps=workload.rows // rows,
+        max_completion_length=workload.completion_tokens,
+        generation_kwargs={"min_new_tokens": workload.completion_tokens},
         temperature=1.0,
         shuffle_dataset=False,
         gradient_checkpointing=False,

@@ -15,18 +15,18 @@ WIDTH = 80
 COMMAND = "onedial bench all --write docs/performance.md"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Three significant digits, without an exponent."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
 
 
-def span(series: Sequence[float]) -> str:
+def format_range(series: Sequence[float]) -> str:
     """Smallest to largest."""
-    return f"{number(min(series))}–{number(max(series))}"
+    return f"{format_number(min(series))}–{format_number(max(series))}"
 
 
-def ratio_of(figure: Figure) -> str:
+def format_ratio(figure: Figure) -> str:
     """A share in per cent, a comparison as a multiple."""
     if figure.ratio is None:
         return "not measured"
@@ -50,7 +50,7 @@ def text_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: M
     for name, group in groupby(points, key=lambda point: point.curve):
         yield from ("", f"{name:26}{'tokens/s':>10}{'µs/token':>12}")
         for point in group:
-            yield f"{point.at:26,}{number(point.tokens_per_s):>10}{number(point.us_per_token):>12}"
+            yield f"{point.at:26,}{format_number(point.tokens_per_s):>10}{format_number(point.us_per_token):>12}"
 
 
 def json_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: Mapping[str, Any]) -> Iterator[str]:
@@ -65,11 +65,11 @@ def json_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: M
 def _rows(figure: Figure) -> list[str]:
     if figure.ratio is None:
         return [f"{figure.figure:26}not measured", *_hang(figure.reason)]
-    own, other = number(median(figure.ours)), number(median(figure.other))
-    first = f"{figure.figure:26}{figure.unit:9}{own:>10}{other:>10}{ratio_of(figure):>12}"
+    own, other = format_number(median(figure.ours)), format_number(median(figure.other))
+    first = f"{figure.figure:26}{figure.unit:9}{own:>10}{other:>10}{format_ratio(figure):>12}"
     ratios = [100 * value for value in figure.ratios] if figure.unit == "GFLOP/s" else figure.ratios
-    detail = f"against {figure.other_name}; ours {span(figure.ours)}, other {span(figure.other)}, ratio {span(ratios)}"
-    return [first, *_hang(f"{detail}; {figure.workload}")]
+    ranges = f"ours {format_range(figure.ours)}, other {format_range(figure.other)}, ratio {format_range(ratios)}"
+    return [first, *_hang(f"against {figure.other_name}; {ranges}; {figure.workload}")]
 
 
 def _hang(text: str) -> list[str]:
@@ -104,8 +104,8 @@ def as_page(
         axis = name.partition("_")[2].replace("_", ", ", 1).replace("_", " ")
         lines += ["", f"| {axis} | tokens/s | µs per token | work |", "|---|---|---|---|"]
         lines += [
-            f"| {point.at:,} | {number(point.tokens_per_s)} | {number(point.us_per_token)} | {point.workload} |"
-            for point in group
+            f"| {p.at:,} | {format_number(p.tokens_per_s)} | {format_number(p.us_per_token)} | {p.workload} |"
+            for p in group
         ]
     return "\n".join(lines) + "\n"
 
@@ -113,7 +113,9 @@ def as_page(
 def _page_row(figure: Figure) -> str:
     if figure.ratio is None:
         return f"| `{figure.figure}` | – | {figure.other_name} | not measured | {figure.workload} |"
-    own = f"{number(median(figure.ours))} {figure.unit} ({span(figure.ours)})"
-    other = f"{figure.other_name}: {number(median(figure.other))} {figure.unit} ({span(figure.other)})"
+    own = f"{format_number(median(figure.ours))} {figure.unit} ({format_range(figure.ours)})"
+    other = f"{figure.other_name}: {format_number(median(figure.other))} {figure.unit} ({format_range(figure.other)})"
     ratios = [100 * value for value in figure.ratios] if figure.unit == "GFLOP/s" else figure.ratios
-    return f"| `{figure.figure}` | {own} | {other} | {ratio_of(figure)} ({span(ratios)}) | {figure.workload} |"
+    return (
+        f"| `{figure.figure}` | {own} | {other} | {format_ratio(figure)} ({format_range(ratios)}) | {figure.workload} |"
+    )

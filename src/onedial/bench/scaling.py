@@ -9,11 +9,11 @@ from statistics import median
 from onedial.bench.figure import Point
 from onedial.bench.measure import Note
 from onedial.bench.ours import Generation, Update, open_policy
-from onedial.bench.workload import Settings, Shape
+from onedial.bench.workload import Conditions, Workload
 from onedial.training.trainer.cpu import give_back_beyond
 from onedial.training.trainer.policy import Policy
 
-# quantity → (its values, the values of a quick look); each starts from the shape below
+# quantity → (its values, the values of a quick look); each starts from the workload below
 AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "rows": ((1, 4, 16, 64, 256), (1, 8)),
     "group_size": ((2, 4, 8, 16, 32, 64), (2, 8)),
@@ -24,13 +24,13 @@ POINT_REPEATS = 2
 SLOW = 10.0  # seconds; a first turn that takes longer counts, since what it warms up no longer matters
 
 
-def shape_at(axis: str, value: int, work: str) -> Shape:
-    """The shape of a point: rows in groups of 8, group sizes at 64 rows, prompts at 8 × 8.
+def workload_at(axis: str, value: int, work: str) -> Workload:
+    """The workload of a point: rows in groups of 8, group sizes at 64 rows, prompts at 8 × 8.
 
     Completions are those of 8 × 8 rows too, in an update of 2 × 8: it costs three times the arithmetic, and by the
     token its cost hardly depends on the number of rows.
     """
-    rows = Shape(8, 8, 51, 24)
+    rows = Workload(8, 8, 51, 24)
     if axis == "rows":
         return replace(rows, prompts=max(1, value // 8), group_size=min(8, value))
     if axis == "group_size":
@@ -40,31 +40,31 @@ def shape_at(axis: str, value: int, work: str) -> Shape:
     return replace(rows, completion_tokens=value, prompts=2 if work == "update" else 8)
 
 
-def curves(settings: Settings, command: str, *, quick: bool, note: Note) -> Iterator[Point]:
+def curves(conditions: Conditions, command: str, *, quick: bool, note: Note) -> Iterator[Point]:
     """The curves of `generate`, of `update`, or of both; points beyond the model's context are left out."""
     for work in ("generate", "update"):
         if command in (work, "all"):
-            yield from _curve(settings, work, quick=quick, note=note)
+            yield from _curve(conditions, work, quick=quick, note=note)
 
 
-def _curve(settings: Settings, work: str, *, quick: bool, note: Note) -> Iterator[Point]:
-    policy = open_policy(settings, shape_at("rows", 64, work))
+def _curve(conditions: Conditions, work: str, *, quick: bool, note: Note) -> Iterator[Point]:
+    policy = open_policy(conditions, workload_at("rows", 64, work))
     for axis, (values, few) in AXES.items():
         note(f"curve {work}_{axis}")
         for value in few if quick else values:
-            shape = shape_at(axis, value, work)
-            alone = work == "update" and shape.group_size == 1  # a group of one is never mixed: nothing to compute
-            if shape.fitted(settings.context) == shape and not alone:
-                yield Point(f"curve_{work}_{axis}", value, _speed(settings, work, shape, policy), str(shape))
+            workload = workload_at(axis, value, work)
+            alone = work == "update" and workload.group_size == 1  # a group of one is never mixed: nothing to compute
+            if workload.fitted(conditions.context) == workload and not alone:
+                yield Point(f"curve_{work}_{axis}", value, _speed(conditions, work, workload, policy), str(workload))
 
 
-def _speed(settings: Settings, work: str, shape: Shape, policy: Policy) -> float:
+def _speed(conditions: Conditions, work: str, workload: Workload, policy: Policy) -> float:
     """Tokens a second: written ones for generation, for an update prompts (once per group) and completions."""
     if work == "generate":
-        generation = Generation(settings, shape, policy.model)
-        tokens, seconds = shape.tokens, generation.seconds
+        generation = Generation(conditions, workload, policy.model)
+        tokens, seconds = workload.tokens, generation.seconds
     else:
-        batch = Update(settings, shape, policy)
+        batch = Update(conditions, workload, policy)
         tokens, seconds = len(batch.batch.prompt_tokens) + len(batch.batch.tokens), batch.seconds
     first = seconds()
     speed = tokens / (first if first > SLOW else median(seconds() for _ in range(POINT_REPEATS)))

@@ -9,7 +9,7 @@ MODES = ("all_mixed", "quarter_mixed", "silent")
 
 
 @dataclass(frozen=True)
-class Shape:
+class Workload:
     """`prompts` × `group_size` completions of `completion_tokens` each, after prompts of `prompt_tokens`."""
 
     prompts: int
@@ -27,8 +27,8 @@ class Shape:
         """Completion tokens in all."""
         return self.rows * self.completion_tokens
 
-    def fitted(self, context: int) -> Shape:
-        """The shape with prompts, and if need be completions, cut to a model's context."""
+    def fitted(self, context: int) -> Workload:
+        """The workload with prompts, and if need be completions, cut to a model's context."""
         completion = min(self.completion_tokens, context - 1)
         return replace(self, completion_tokens=completion, prompt_tokens=min(self.prompt_tokens, context - completion))
 
@@ -37,13 +37,13 @@ class Shape:
         return f"{work} after {self.prompt_tokens} prompt tokens"
 
 
-GENERATE = Shape(8, 8, 51, 64)
-STEP = Shape(8, 8, 51, 24)
-LONG = Shape(8, 8, 400, 24)
+GENERATE = Workload(8, 8, 51, 64)
+STEP = Workload(8, 8, 51, 24)
+LONG = Workload(8, 8, 400, 24)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Conditions:
     """Conditions of a measurement; picklable, because peers run in processes of their own.
 
     `model` is a folder or a Hugging Face name, `dtype` bfloat16 or float32, `threads` of torch in every process,
@@ -62,18 +62,18 @@ class Settings:
     peer_rows: int = 64
 
 
-def rows_per_pass(shape: Shape, peer_rows: int) -> int:
-    """Rows of a shape that TRL takes at once: as many as hold no more tokens than `peer_rows` rows of `STEP` do.
+def rows_per_pass(workload: Workload, peer_rows: int) -> int:
+    """Rows of a workload that TRL takes at once: as many as hold no more tokens than `peer_rows` rows of `STEP` do.
 
     TRL computes every row's prompt anew and has no micro-batches by tokens; without this, long prompts would need
-    several times the memory of a step's. The rows of a pass divide the shape's rows.
+    several times the memory of a step's. The rows of a pass divide the workload's rows.
     """
     room = peer_rows * (STEP.prompt_tokens + STEP.completion_tokens)
-    fits = room // (shape.prompt_tokens + shape.completion_tokens)
-    return max(rows for rows in range(1, shape.rows + 1) if shape.rows % rows == 0 and rows <= max(1, fits))
+    fits = room // (workload.prompt_tokens + workload.completion_tokens)
+    return max(rows for rows in range(1, workload.rows + 1) if workload.rows % rows == 0 and rows <= max(1, fits))
 
 
-def reward_of(mode: str, prompt: int, index: int, prompts: int) -> float:
+def wanted_reward(mode: str, prompt: int, index: int, prompts: int) -> float:
     """The verdict wanted of a rollout: with it every group is mixed, the first quarter of them, or none.
 
     In a mixed group the rollouts of odd index are right.
@@ -82,19 +82,19 @@ def reward_of(mode: str, prompt: int, index: int, prompts: int) -> float:
     return float(prompt < mixed and index % 2 == 1)
 
 
-def prompt_texts(tokenizer: Any, shape: Shape) -> list[str]:
-    """Distinct plain texts of about `shape.prompt_tokens` tokens: sums written one after another."""
+def make_prompt_texts(tokenizer: Any, workload: Workload) -> list[str]:
+    """Distinct plain texts of about `workload.prompt_tokens` tokens: sums written one after another."""
     texts = []
-    for tokens in prompt_ids(tokenizer, shape):
+    for tokens in make_prompt_ids(tokenizer, workload):
         texts.append(tokenizer.decode(tokens, skip_special_tokens=True))
     return texts
 
 
-def prompt_ids(tokenizer: Any, shape: Shape) -> list[list[int]]:
-    """Distinct prompts of exactly `shape.prompt_tokens` tokens."""
+def make_prompt_ids(tokenizer: Any, workload: Workload) -> list[list[int]]:
+    """Distinct prompts of exactly `workload.prompt_tokens` tokens."""
     prompts = []
-    for number in range(shape.prompts):
-        terms = (f"{a} + {number + 1} = {a + number + 1}." for a in range(number, number + shape.prompt_tokens))
-        ids = tokenizer(" ".join(terms)).input_ids[: shape.prompt_tokens]
+    for number in range(workload.prompts):
+        terms = (f"{a} + {number + 1} = {a + number + 1}." for a in range(number, number + workload.prompt_tokens))
+        ids = tokenizer(" ".join(terms)).input_ids[: workload.prompt_tokens]
         prompts.append([int(token) for token in ids])
     return prompts

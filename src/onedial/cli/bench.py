@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from onedial.bench.workload import Settings
+    from onedial.bench.workload import Conditions
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ Example: onedial bench generate --repeats 3
 
 PARTS = {
     "generate": "generation and its decode step",
-    "update": "forward, backward and optimiser",
+    "update": "forward, backward and optimizer",
     "step": "a whole training step against TRL",
     "memory": "peak memory of a step against TRL",
     "all": "everything",
@@ -53,24 +53,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print: every figure as soon as it is there, so that an interruption loses none."""
     from onedial.bench.figure import Figure, Point
-    from onedial.bench.machine import conditions
-    from onedial.bench.measure import figures_of, measure
+    from onedial.bench.machine import describe_conditions
+    from onedial.bench.measure import measure, select_figures
     from onedial.bench.result_page import as_page, json_lines, text_lines
     from onedial.bench.scaling import curves
 
-    names = figures_of(args.what, args.figures)
-    settings = _settings(args)
+    names = select_figures(args.what, args.figures)
+    conditions = _settings(args)
     if args.write:
         _check_writable(Path(args.write))
-    known = conditions(settings, args.model)
+    known = describe_conditions(conditions, args.model)
     with_curves = args.curves or (args.what == "all" and bool(args.write) and not args.figures)
     figures: list[Figure] = []
     points: list[Point] = []
     whole = False
     try:
         lines = (json_lines if args.json else text_lines)(
-            _kept(measure(settings, names, _note), figures),
-            _kept(curves(settings, args.what, quick=args.quick, note=_note) if with_curves else (), points),
+            _kept(measure(conditions, names, _note), figures),
+            _kept(curves(conditions, args.what, quick=args.quick, note=_note) if with_curves else (), points),
             known,
         )
         for line in lines:
@@ -89,12 +89,12 @@ def _kept(items: Iterable[T], into: list[T]) -> Iterator[T]:
         yield item
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    """The checked settings; the model is fetched if need be, so that no download is ever timed."""
+def _settings(args: argparse.Namespace) -> Conditions:
+    """The checked conditions; the model is fetched if need be, so that no download is ever timed."""
     import torch
     from transformers import AutoConfig
 
-    from onedial.bench.workload import Settings
+    from onedial.bench.workload import Conditions
     from onedial.core.errors import ConfigError
     from onedial.core.system import available_cores
     from onedial.training.models import resolve
@@ -109,7 +109,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     device = pick_device(args.device)
     path = str(resolve(args.model))
     context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
-    return Settings(
+    return Conditions(
         model=path,
         device=str(device),
         dtype=str(pick_dtype(args.dtype, device)).removeprefix("torch."),
