@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from onedial.analysis.findings.finding import Plot
+from onedial.analysis.page.accuracy import heldout_plots, share_of
 from onedial.analysis.page.curves import CURVES, GROUPS, generation_seconds, run_curves, smooth
-from onedial.analysis.page.heldout import heldout_plots, share_of
 from onedial.cli.main import main
 from onedial.core.maths.estimators import Estimate, wilson_interval
 from onedial.core.run_log import append_json, read_json_lines, scan_json_lines

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.finding import Plot, Series
-from onedial.analysis.page.heldout import heldout_plots
+from onedial.analysis.page.accuracy import heldout_plots
 from onedial.analysis.page.run_records import numbers_of, read_records
 from onedial.core.maths.estimators import wilson_interval
 

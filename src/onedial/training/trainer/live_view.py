@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -119,8 +120,10 @@ class View:
         self._draw(force=False)
 
     def note(self, text: str) -> None:
-        """Print one line that stays, above the page."""
-        self._print(text)
+        """Prints text that stays, above the page, in lines of at most 80 columns; a long path is not broken."""
+        for line in text.splitlines():
+            for part in textwrap.wrap(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+                self._print(part)
 
     def line(self) -> str:
         """The last iteration as one line of plain text, under 80 columns."""
