@@ -8,14 +8,13 @@ and those expected at their size agree exactly. No distribution of solve rates i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from onedial.analysis.findings.intervals import bootstrap_ratio
 from onedial.analysis.findings.log_tables import KindShare, LogTables
+from onedial.analysis.findings.visits import Visits
 from onedial.core.maths import dispersion
 
 Array = NDArray[np.float64]
@@ -25,37 +24,10 @@ GRADED = "rewards are graded: whether answers are right does not decide which gr
 ENOUGH = 0.5  # share of the visits that must have G tries for a figure at G
 
 
-@dataclass(frozen=True)
-class Visits:
-    """The visits of a log with at least `least` tries: distinct counts k, n (C,), and per visit (V,) the number of its
-    counts and of its prompt."""
-
-    k: Array
-    n: Array
-    cell: NDArray[np.int64]
-    prompt: NDArray[np.int64]
-
-    def per_prompt(self, values: Array) -> tuple[Array, Array]:
-        """Sums over visits of a value per cell (C,), and numbers of visits, per prompt (P,)."""
-        sums, number = np.bincount(self.prompt, weights=values[self.cell]), np.bincount(self.prompt)
-        return np.asarray(sums, dtype=np.float64), number.astype(np.float64)
-
-    def counts(self) -> Array:
-        """Visits per cell (C,)."""
-        return np.bincount(self.cell, minlength=len(self.k)).astype(np.float64)
-
-
 def visits_of(tables: LogTables, least: int) -> Visits | None:
     """The visits with at least `least` tries; None where these are fewer than half of all."""
-    table = tables.visits.filter(tables.visits.get_column("n") >= least)
-    if table.is_empty() or len(table) < ENOUGH * len(tables.visits):
-        return None
-    k, n = (table.get_column(name).to_numpy().astype(np.int64) for name in ("k", "n"))
-    base = int(n.max()) + 1
-    distinct, cell = np.unique(n * base + k, return_inverse=True)
-    prompt = np.unique(table.get_column("prompt_id").hash().to_numpy(), return_inverse=True)[1]
-    pairs = distinct // base, distinct % base
-    return Visits(pairs[1].astype(np.float64), pairs[0].astype(np.float64), cell.reshape(-1), prompt.reshape(-1))
+    visits = tables.visit_counts.with_tries(least)
+    return visits if len(visits.cell) and len(visits.cell) >= ENOUGH * len(tables.visits) else None
 
 
 def expected_kinds(tables: LogTables, size: int) -> dict[str, KindShare]:

@@ -15,6 +15,7 @@ from numpy import int64
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.intervals import Interval, clustered_wilson
+from onedial.analysis.findings.visits import Visits, count_visits
 from onedial.analysis.logs.grouping import (
     SHARED_KINDS,
     SILENT_KINDS,
@@ -81,7 +82,8 @@ class LogTables:
     groups   one row per group, of every kind: the columns of `group_frame` and `DETAILS`, unusable (rollouts), ids as
              text; empty for rate tables
     prompts  one row per prompt with a judged rollout: prompt_id, k, n (over all its groups; k null where rightness is
-             unknown), groups, mixed, right, wrong, other, tokens, silent_tokens, source, level, last (iteration)
+             unknown), groups, mixed, right, wrong, other, tokens, shared_tokens (of groups in shares), silent_tokens,
+             source, level, last (iteration)
     visits   one row per prompt and time of sampling: prompt_id, iteration, k, n. A group with usable rollouts of known
              rightness, or a row of a rate table whose number of tries is known
     rates    the rows of a rate table: prompt_id, iteration, rate, k, n; empty for rollouts
@@ -124,15 +126,17 @@ class LogTables:
 
     @cached_property
     def shared_by_prompt(self) -> pl.DataFrame:
-        """Per prompt, over its groups in shares: shared (their number), one count per kind, tokens, silent_tokens."""
-        silent = pl.col("kind").is_in(SILENT_KINDS)
-        return self.shared.group_by("prompt_id").agg(
-            pl.len().alias("shared"),
-            *((pl.col("kind") == kind).sum().alias(kind) for kind in SHARED_KINDS),
-            silent.sum().alias("silent"),
-            pl.col("tokens").sum(),
-            pl.col("tokens").filter(silent).sum().alias("silent_tokens"),
+        """Per prompt, over its groups in shares: shared (their number), silent, one count per kind, tokens and
+        silent_tokens."""
+        names = [*SHARED_KINDS, "silent_tokens"]
+        found = self.prompts.select(
+            "prompt_id",
+            *names,
+            pl.sum_horizontal(SHARED_KINDS).alias("shared"),
+            pl.sum_horizontal(SILENT_KINDS).alias("silent"),
+            pl.col("shared_tokens").alias("tokens"),
         )
+        return found.filter(pl.col("shared") > 0)
 
     @cached_property
     def kind_shares(self) -> dict[str, KindShare]:
@@ -145,6 +149,11 @@ class LogTables:
             kind: KindShare(number, number / total, clustered_wilson(per.get_column(kind), per.get_column("shared")))
             for kind, number in sums.items()
         }
+
+    @cached_property
+    def visit_counts(self) -> Visits:
+        """The visits as distinct counts."""
+        return count_visits(self.visits)
 
     @cached_property
     def cells(self) -> tuple[Cells, NDArray[int64]]:
@@ -201,8 +210,9 @@ def _details(log: Log, marks: Scale, unit: str) -> dict[str, pl.Expr]:
         found["shaped_n"] = shaped.count().cast(pl.Int64)
     if unit:
         length = pl.col("completion_tokens" if unit == "tokens" else "completion_chars")
-        found |= {"length": length.filter(judged).sum(), "length_right": length.filter(judged & right).sum()}
-        found["length_wrong"] = length.filter(judged & ~right).sum()
+        parts = {"length": judged, "length_right": judged & right, "length_wrong": judged & ~right}
+        # a sum over a filter would gather every group; a sum over nulls streams
+        found |= {name: pl.when(part).then(length).sum() for name, part in parts.items()}
     if log.has("truncated"):
         cut = pl.col("truncated").fill_null(False)
         found |= {"cut": (cut & judged).sum().cast(pl.Int64), "cut_right": (cut & judged & right).sum().cast(pl.Int64)}
@@ -223,21 +233,30 @@ def _totals(groups: pl.DataFrame) -> Totals:
 
 def _prompts(groups: pl.DataFrame) -> pl.DataFrame:
     """Per prompt sums of the groups with at least one usable rollout."""
+    kind, tokens = pl.col("kind"), pl.col("tokens")
     return (
-        groups.filter(pl.col("n") > 0)
+        groups.lazy()
+        .filter(pl.col("n") > 0)
+        .with_columns(
+            *((kind == name).cast(pl.Int64).alias(name) for name in SHARED_KINDS),
+            pl.when(kind.is_in(SHARED_KINDS)).then(tokens).alias("shared_tokens"),
+            pl.when(kind.is_in(SILENT_KINDS)).then(tokens).alias("silent_tokens"),
+            pl.col("c").is_null().alias("unknown"),
+        )
         .group_by("prompt_id")
         .agg(
-            pl.when(pl.col("c").null_count() == 0).then(pl.col("c").sum()).cast(pl.Int64).alias("k"),
+            pl.col("c").sum().alias("k"),
             pl.col("n").sum(),
             pl.len().cast(pl.Int64).alias("groups"),
-            *((pl.col("kind") == kind).sum().cast(pl.Int64).alias(kind) for kind in SHARED_KINDS),
-            pl.col("tokens").sum(),
-            pl.col("tokens").filter(pl.col("kind").is_in(SILENT_KINDS)).sum().alias("silent_tokens"),
-            pl.col("source").first(),
-            pl.col("level").first(),
+            pl.col(*SHARED_KINDS, "tokens", "shared_tokens", "silent_tokens").sum(),
+            pl.col("source", "level").first(),
             pl.col("iteration").max().alias("last"),
+            pl.col("unknown").any(),
         )
+        .with_columns(pl.when(~pl.col("unknown")).then(pl.col("k")).cast(pl.Int64).alias("k"))
+        .drop("unknown")
         .sort("prompt_id")
+        .collect(engine="streaming")
     )
 
 
@@ -254,6 +273,7 @@ def _of_rates(log: Log) -> LogTables:
             pl.len().cast(pl.Int64).alias("groups"),
             *(pl.lit(0, dtype=pl.Int64).alias(kind) for kind in SHARED_KINDS),
             pl.lit(None, dtype=pl.Int64).alias("tokens"),
+            pl.lit(None, dtype=pl.Int64).alias("shared_tokens"),
             pl.lit(None, dtype=pl.Int64).alias("silent_tokens"),
             pl.col("source").first(),
             pl.col("level").first(),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
 from onedial.analysis.findings.intervals import Interval, bootstrap_ratio
 from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.findings.visits import Visits
 from onedial.core.maths import dispersion
 
 FIELD_KS = (1, 10, 100)  # the values of k that papers report
@@ -30,19 +30,11 @@ def pass_rates(tables: LogTables, ks: Sequence[int] = ()) -> dict[int, PassRate]
     1 − C(n−c, k)/C(n, k) of every visit with n ≥ k (unbiased; arXiv:2107.03374, eq. 1), averaged over the visits of
     each prompt, then over prompts.
     """
-    visits = tables.visits
-    if visits.is_empty():
+    visits = tables.visit_counts
+    if not len(visits.n):
         return {}
-    right, tries = (visits.get_column(name).to_numpy().astype(np.int64) for name in ("k", "n"))
-    base = int(tries.max()) + 1
-    distinct, cell = np.unique(tries * base + right, return_inverse=True)
-    n, c = (distinct // base).astype(np.float64), (distinct % base).astype(np.float64)
-    sizes = [k for k in sorted({*_usual(n), *ks}) if k <= n.max()]
-    passed = {k: 1.0 - dispersion.unbiased_powers(c, n, k)[1] for k in sizes}
-    columns = [pl.Series(str(k), np.clip(values, 0.0, 1.0)[cell.reshape(-1)]) for k, values in passed.items()]
-    per = visits.select("prompt_id").with_columns(*(column.fill_nan(None) for column in columns))
-    means = per.group_by("prompt_id").agg(pl.exclude("prompt_id").mean())
-    return {k: _over_prompts(means.get_column(str(k)).drop_nulls()) for k in sizes}
+    sizes = [k for k in sorted({*_usual(visits.n), *ks}) if k <= visits.n.max()]
+    return {k: _over_prompts(visits.with_tries(k), k) for k in sizes}
 
 
 def _usual(n: np.ndarray) -> set[int]:
@@ -51,6 +43,7 @@ def _usual(n: np.ndarray) -> set[int]:
     return powers | set(FIELD_KS) | ({top} if len(set(n)) == 1 else set())
 
 
-def _over_prompts(values: pl.Series) -> PassRate:
-    each = np.sort(values.to_numpy().round(14))  # the same to the last digit, whatever the order of the rows
+def _over_prompts(visits: Visits, k: int) -> PassRate:
+    total, number = visits.per_prompt(1.0 - dispersion.unbiased_powers(visits.k, visits.n, k)[1])
+    each = np.sort(np.clip(total / number, 0.0, 1.0).round(14))  # the same to the last digit, in any order of the rows
     return PassRate(float(each.mean()), bootstrap_ratio(each, np.ones(len(each))), len(each))

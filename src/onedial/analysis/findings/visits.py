@@ -1,0 +1,49 @@
+"""Right answers and tries of each visit of a prompt (one time at which it was sampled), as few distinct counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """The visits of a log: distinct counts k, n (C,), and per visit (V,) the number of its counts and of its prompt."""
+
+    k: Array
+    n: Array
+    cell: NDArray[np.int64]
+    prompt: NDArray[np.int64]
+
+    def per_prompt(self, values: Array) -> tuple[Array, Array]:
+        """Sums over visits of a value per cell (C,), and numbers of visits, per prompt (P,)."""
+        sums, number = np.bincount(self.prompt, weights=values[self.cell]), np.bincount(self.prompt)
+        return np.asarray(sums, dtype=np.float64)[number > 0], number[number > 0].astype(np.float64)
+
+    def counts(self) -> Array:
+        """Visits per cell (C,)."""
+        return np.bincount(self.cell, minlength=len(self.k)).astype(np.float64)
+
+    def with_tries(self, least: int) -> Visits:
+        """The visits of at least `least` tries."""
+        if (self.n >= least).all():
+            return self
+        kept = (self.n >= least)[self.cell]
+        number = np.cumsum(self.n >= least) - 1
+        cells = self.n >= least
+        return Visits(self.k[cells], self.n[cells], number[self.cell[kept]], self.prompt[kept])
+
+
+def count_visits(table: pl.DataFrame) -> Visits:
+    """The visits of a table with the columns prompt_id, k and n."""
+    right, tries = (table.get_column(name).to_numpy().astype(np.int64) for name in ("k", "n"))
+    base = int(tries.max(initial=0)) + 1
+    distinct, cell = np.unique(tries * base + right, return_inverse=True)
+    prompt = np.unique(table.get_column("prompt_id").hash().to_numpy(), return_inverse=True)[1]
+    k, n = (distinct % base).astype(np.float64), (distinct // base).astype(np.float64)
+    return Visits(k, n, cell.reshape(-1), prompt.reshape(-1))
