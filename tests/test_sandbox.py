@@ -318,6 +318,33 @@ def test_a_task_says_that_it_executes_text(tmp_path: Path, monkeypatch: pytest.M
             VerifierPool(verifier)
 
 
+@pytest.mark.parametrize("place", ["link", "~", "relative"])
+def test_user_code_is_found_through_links_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """A home behind a symbolic link, as clusters have it; a helper beside the file, through sys.path."""
+    from onedial.training.tasks import open_task
+
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    name = f"helper_{place.replace('~', 'home')}"
+    (tmp_path / "real" / f"{name}.py").write_text("value = 1.0\n")
+    (tmp_path / "real" / "mine.py").write_text(
+        f"import onedial\nfrom {name} import value\n"
+        "class Mine:\n    name = 'mine'\n"
+        "    def prompt(self, rng):\n        return onedial.Prompt(str(rng.random()), answer='1')\n"
+        "    def verify(self, prompt, completion):\n        return value\n"
+        "def f(prompt, completion):\n    return value\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "link"))
+    monkeypatch.chdir(tmp_path / "link")
+    monkeypatch.syspath_prepend(str(tmp_path / "link"))
+    folder = {"link": f"{tmp_path}/link/", "~": "~/", "relative": ""}[place]
+    for verifier in (open_task(f"{folder}mine.py:Mine").verifier, Reward((f"{folder}mine.py:f",))):
+        with VerifierPool(verifier, workers=1) as pool:
+            pool.submit(0, Prompt("q", answer="1"), "x")
+            ((_, verdict),) = pool.drain(60)
+        assert verdict.reward == 1.0, verdict.detail
+
+
 def test_the_level_is_found_by_trying(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A bwrap that pretends: it starts the command and isolates nothing. The probe reads the file, and says so."""
     fake = tmp_path / "bwrap"

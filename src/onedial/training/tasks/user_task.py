@@ -12,6 +12,7 @@ from onedial.core.errors import ConfigError
 from onedial.core.types import Prompt
 from onedial.core.user_code import load_object
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
+from onedial.training.verify.rewards import settle_path
 from onedial.training.verify.verdict import PromptLike
 
 
@@ -89,6 +90,6 @@ def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> Endle
     in_process = bool(getattr(task, "in_process", False))
     named = isinstance(spec, str)  # then workers load the file themselves: it may not be importable by name there
     executes = bool(getattr(task, "executes_text", False))
-    verifier = TaskVerifier(spec if named else task, name, in_process, options if named else {}, executes)
+    verifier = TaskVerifier(settle_path(spec) if named else task, name, in_process, options if named else {}, executes)
     demonstrate = getattr(task, "demonstrate", None)
     return EndlessSource(UserTask(task, name), verifier, held_out, demonstrate=demonstrate)

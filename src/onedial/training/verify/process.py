@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from onedial.core.errors import VerifierError
 from onedial.core.system import exit_status
 from onedial.training.verify.descendants import kill_descendants, list_descendants
-from onedial.training.verify.sandbox import SOURCE, Sandbox, prepare_launch
+from onedial.training.verify.sandbox import SOURCE, Sandbox, is_library, prepare_launch
 from onedial.training.verify.verdict import Fields
 from onedial.training.verify.worker import receive, send
 
@@ -65,7 +65,8 @@ class Process:
         self._looked = 0.0
         self._death_watch = os.pidfd_open(self.pid) if sys.platform == "linux" else None
         setup = {
-            "path": [os.path.abspath(entry) for entry in sys.path],  # "" is the folder we are in
+            # "" is the folder we are in; user code is shown under its real path only
+            "path": [(os.path.abspath if is_library(entry) else os.path.realpath)(entry) for entry in sys.path],
             "verifier": verifier,
             "memory_mb": memory_mb,
             "timeout_s": timeout_s,

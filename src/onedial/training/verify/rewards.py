@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,10 @@ class Reward:
     style: str = "auto"
     correct_at: float | None = None
     in_process: bool = False
+
+    def __post_init__(self) -> None:
+        places = tuple(settle_path(part) if isinstance(part, str) else part for part in self.functions)
+        object.__setattr__(self, "functions", places)
 
     @property
     def name(self) -> str:
@@ -234,6 +239,17 @@ def get_name(function: str | Function) -> str:
     if isinstance(function, str):
         return function.rpartition(":")[2]
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def settle_path(spec: str) -> str:
+    """The spec with the real path of its file, because a worker has another home and sees no symbolic links."""
+    place, _, name = spec.rpartition(":")
+    if not place.endswith(".py"):
+        return spec
+    try:
+        return f"{Path(place).expanduser().resolve()}:{name}"
+    except (OSError, RuntimeError, ValueError):
+        return spec  # loading it says what is wrong
 
 
 def _is_built_in(function: str | Function) -> bool:
