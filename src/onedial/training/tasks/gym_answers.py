@@ -2,9 +2,9 @@
 
 The library calls `eval` on the answer (spiral_matrix, n_queens, binary_matrix, string_insertion) or gives it to sympy,
 whose parser calls `eval` (countdown, puzzle24, simple_integration, intermediate_integration,
-polynomial_multiplication). An answer could so run commands, or read the right answer from the scorer's variables.
-`guard_library` puts readers in the place of both: they evaluate what their grammar allows, and nothing else.
-The sandbox of the worker stays the wall; this takes away what made climbing it pay.
+polynomial_multiplication). In this way an answer could run commands, or read the correct answer from the scorer's
+variables. `guard_library` replaces both calls by readers that evaluate literals and formulas and nothing else.
+The worker's sandbox protects the machine; this protects the reward, which no sandbox can.
 """
 
 from __future__ import annotations

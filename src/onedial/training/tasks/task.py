@@ -130,7 +130,7 @@ class EndlessSource:
         )
 
     def _ask_task(self, rng: Random, where: str) -> Prompt:
-        """A prompt of the task. Raises DataError naming the position for whatever the task raises."""
+        """Returns a prompt of the task. Raises DataError naming the position when the task raises anything."""
         try:
             return self.task.prompt(rng)
         except OnedialError:

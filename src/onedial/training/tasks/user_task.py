@@ -53,7 +53,7 @@ class TaskVerifier:
         return (self.task,) if isinstance(self.task, str) else ()
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> object:
-        """Whatever the task's `verify` returns."""
+        """Returns what the task's `verify` returns."""
         return build(self.task, self.options).verify(prompt, completion)
 
 

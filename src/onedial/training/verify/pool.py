@@ -83,7 +83,7 @@ class VerifierPool:
         refuse_unsafe(verifier, self.sandbox)
         try:
             self._pickled = cloudpickle.dumps(verifier)
-        except Exception as error:  # whatever the verifier holds on to
+        except Exception as error:  # the verifier may refer to anything
             raise ConfigError(f"verifier {verifier.name} cannot be sent to a worker process: {error}") from error
         self._threads = [threading.Thread(target=self._serve_items, daemon=True) for _ in range(workers)]
         for thread in self._threads:
@@ -288,5 +288,5 @@ def _pack_item(prompt: Prompt, completion: str, token_ids: Sequence[int]) -> byt
     }
     try:
         return pickle.dumps((view, completion, tuple(token_ids)))
-    except Exception as error:  # whatever the meta holds
+    except Exception as error:  # meta may contain anything
         raise DataError(f"prompt {prompt.id}: its answer or meta cannot be sent to a worker: {error}") from error

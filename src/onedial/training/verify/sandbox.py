@@ -1,11 +1,11 @@
-"""Which sandbox verifiers run in: the levels, what each is made of, and which one this machine really gives.
+"""The sandbox that verifiers run in: its levels, what each consists of, and which one works on this machine.
 
     namespace  bubblewrap: own processes, own file tree, no network, another user where the trainer is root
     landlock   the kernel's Landlock and seccomp: no other files, no network; the processes of the machine stay visible
     process    reduced environment, seccomp where there is one, and resource limits; files can be read
     none       nothing at all; only where it was asked for (`unsafe_verifiers`)
 
-Levels are found by trying: a probe runs in the sandbox and attempts what it must not be able to do.
+Levels are found by trying: a probe runs in the sandbox and attempts what must be impossible there.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def _bubblewrap(readable: Sequence[str], change_user: bool) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _bubblewrap_version() -> tuple[int, ...]:
     try:
-        told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-        return tuple(int(part) for part in told.split()[-1].split(".")[:2])
+        done = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=10, check=False)
+        return tuple(int(part) for part in done.stdout.split()[-1].split(".")[:2])
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return (0, 0)
 
