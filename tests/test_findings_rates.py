@@ -147,13 +147,15 @@ def test_the_findings_of_a_rate_table_cover_what_is_true() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("truth", TRUTHS)
-@pytest.mark.parametrize(("prompts", "tries", "group_size"), [(200, 8, 8), (1000, 4, 8), (1000, 8, 32), (300, 64, 16)])
-def test_the_findings_cover_at_their_level(truth: str, prompts: int, tries: int, group_size: int) -> None:
-    """Simulation of the nominal 95 %; bounds of what the tries do not determine cover more."""
-    found = finding_coverage(TRUTHS[truth], prompts, tries, 200, group_size=group_size)
-    assert min(found.values()) >= 0.915, found
-    assert found["mean"] <= 0.985, found
+@pytest.mark.parametrize(("prompts", "tries", "group_size"), [(200, 8, 8), (1000, 4, 8), (300, 64, 16)])
+def test_the_findings_cover_at_their_level(prompts: int, tries: int, group_size: int) -> None:
+    """Simulation of the nominal 95 %, 80 draws of each truth; ranges of what the tries do not determine cover more."""
+    found = [finding_coverage(truth, prompts, tries, 80, group_size=group_size) for truth in TRUTHS.values()]
+    for name in found[0]:
+        each = [hits[name] for hits in found]
+        assert min(each) >= 0.86 and np.mean(each) >= 0.91, (name, found)
+        if name == "mean":
+            assert np.mean(each) <= 0.99, found
 
 
 def test_what_the_tries_do_not_determine_is_a_range() -> None:

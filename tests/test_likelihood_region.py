@@ -132,15 +132,15 @@ def test_coverage_where_a_bootstrap_of_one_fit_failed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tries", [4, 8, 16])
-@pytest.mark.parametrize("prompts", [200, 1000])
-@pytest.mark.parametrize("truth", TRUTHS)
-def test_coverage(truth: str, prompts: int, tries: int) -> None:
-    """Simulation of the nominal 95 %: determined figures 92 to 98 %, bounds of the others at least 92 %.
+@pytest.mark.parametrize(("prompts", "tries"), [(200, 16), (1000, 4), (1000, 8)])
+def test_coverage(prompts: int, tries: int) -> None:
+    """Simulation of the nominal 95 %: 92 to 98 % over all truths where the tries determine the figure, more elsewhere.
 
-    Prompts that are all alike put the truth at the edge of what is possible, where the interval covers more.
+    200 draws of each truth have a standard error of 1.5 points, all 800 of them 0.8.
     """
-    found = coverage(TRUTHS[truth], prompts, tries, 300, seed=prompts + tries)
-    assert min(found.values()) >= 0.92, found
-    if truth != "alike":
-        assert found["G=4"] <= 0.985 and found["mean"] <= 0.985, found
+    found = [coverage(truth, prompts, tries, 200, seed=tries) for truth in TRUTHS.values()]
+    for name in found[0]:
+        each = [hits[name] for hits in found]
+        assert min(each) >= 0.89 and np.mean(each) >= 0.92, (name, found)
+        if name in ("G=4", "mean"):
+            assert np.mean(each) <= 0.98, (name, found)

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
+from onedial.analysis.findings import collect
 from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
 from onedial.analysis.planning.backtest import held_out
 from onedial.analysis.planning.by_rate import tries_by_rate
@@ -235,11 +236,13 @@ def test_the_plan_of_half_the_tries_agrees_with_the_other_half(n: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("a", "b"), [(0.5, 0.8), (0.4, 0.4), (1.0, 1.0), (0.3, 2.0)])
-@pytest.mark.parametrize("n", [8, 12, 16])
-def test_the_intervals_of_the_check_cover(a: float, b: float, n: int) -> None:
-    kept = shares_kept(a, b, 400, n, 400, 100)
-    assert min(kept.values()) >= 0.9, kept  # 95 % wanted of 100 draws
+@pytest.mark.parametrize("n", [8, 12])
+def test_the_intervals_of_the_check_cover(n: int) -> None:
+    """Simulation of three kinds of prompts; 95 % wanted of the draws of all, at least 85 % of those of each."""
+    found = [shares_kept(a, b, 400, n, 400, 40) for a, b in ((0.5, 0.8), (0.4, 0.4), (1.0, 1.0))]
+    for name in ("uniform", "planned", "again"):
+        assert min(kept[name] for kept in found) >= 0.85, found
+        assert np.mean([kept[name] for kept in found]) >= 0.9, found
 
 
 def test_a_check_that_chose_nearly_every_prompt_says_so() -> None:
@@ -390,6 +393,23 @@ def test_single_tries_and_bad_counts_are_refused() -> None:
 def test_absurd_counts_are_refused_at_once(tries: int) -> None:
     with pytest.raises(DataError, match=r"at most 1e\+08 are believed.*--map n=COLUMN"):
         counts_of([4, tries // 2, 3], [8, tries, 8])
+    with pytest.raises(DataError, match=r"'p1': 1e\+\d+ tries; at most 1e\+08 are believed"):
+        collect(rate_log([4, tries // 2, 3], [8, tries, 8]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--tries -3", "--tries 0", "--fixed-size 1", "--budget inf", "--budget nan", "--budget -5", "--budget 1e300",
+     "--rho nan", "--rho 0", "--audit 1.5", "--audit nan", "--group-size 0", "--group-size -8", "--fixed-size 9999999"],
+)  # fmt: skip
+def test_senseless_options_are_one_message(options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "rates.jsonl"
+    table.write_text(
+        "".join(json.dumps({"prompt": f"q{i}", "n_correct": i % 9, "n_total": 8}) + "\n" for i in range(40))
+    )
+    assert main(["plan", str(table), "--budget", "100", *options.split()]) == 2
+    name = options.split()[0]
+    assert capsys.readouterr().err.startswith(f"onedial: {name} ")
 
 
 def test_large_counts_are_planned_in_bounded_time() -> None:

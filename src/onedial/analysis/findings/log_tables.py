@@ -25,6 +25,7 @@ from onedial.analysis.logs.grouping import (
     usable_reward,
 )
 from onedial.analysis.logs.schema import Log
+from onedial.analysis.planning.counts import check_tries
 from onedial.core.errors import DataError
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
 from onedial.core.maths.mixing import Cells, Mixing, cells_of, npmle
@@ -265,6 +266,7 @@ def _of_rates(log: Log) -> LogTables:
     table = log.frame.collect(engine="streaming").with_columns(pl.col("prompt_id").cast(pl.String))
     if table.is_empty():
         raise DataError("the table holds no prompt; check the path")
+    check_tries(table.get_column("prompt_id").to_list(), table.get_column("n").cast(pl.Float64).to_numpy())
     prompts = (
         table.group_by("prompt_id")
         .agg(

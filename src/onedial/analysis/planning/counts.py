@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from onedial.core.errors import DataError
 
@@ -44,9 +45,15 @@ class PromptCounts:
                 f"prompt {self.ids[bad]!r}: {self.k[bad]:g} right of {self.n[bad]:g} tries; needs 0 ≤ right ≤ tries "
                 "and at least one try"
             )
-        if self.n.max() > MOST_TRIES:
-            bad = int(np.argmax(self.n))
-            raise DataError(
-                f"prompt {self.ids[bad]!r}: {self.n[bad]:g} tries; at most {MOST_TRIES:g} are believed. Is the column "
-                "with the number of tries the right one? Name it with --map n=COLUMN"
-            )
+        check_tries(self.ids, self.n)
+
+
+def check_tries(ids: Sequence[str], tries: ArrayLike) -> None:
+    """Raises DataError, naming the prompt, for a number of tries that no log can hold. NaN is unknown and passes."""
+    n = np.asarray(tries, dtype=np.float64)
+    if (n > MOST_TRIES).any():
+        bad = int(np.nanargmax(n))
+        raise DataError(
+            f"prompt {ids[bad]!r}: {n[bad]:g} tries; at most {MOST_TRIES:g} are believed. Is the column with the "
+            "number of tries the right one? Name it with --map n=COLUMN"
+        )
