@@ -93,31 +93,6 @@ def test_weight_tends_to_its_limit(alpha: float) -> None:
     assert dispersion.weight(p, 4000, alpha=alpha) == pytest.approx(dispersion.limit_weight(p, alpha=alpha), rel=2e-3)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
-def test_limit_objective_has_the_limit_weight_as_slope(alpha: float) -> None:
-    # oracle: numerical differentiation
-    p, h = np.array([0.03, 0.3, 0.5, 0.8]), 1e-6
-    slope = (dispersion.objective(p + h, alpha=alpha) - dispersion.objective(p - h, alpha=alpha)) / (2 * h)
-    assert slope == pytest.approx(dispersion.limit_weight(p, alpha=alpha), rel=1e-5)
-
-
-def test_limit_objectives_in_closed_form() -> None:
-    p = np.array([0.0, 0.1, 0.5, 1.0])
-    assert dispersion.objective(p, alpha=0.0) == pytest.approx(p, abs=1e-14)
-    assert dispersion.objective(p, alpha=1.0) == pytest.approx(2 * np.arcsin(np.sqrt(p)), abs=1e-12)
-    assert dispersion.objective(0.2, alpha=2.0) == pytest.approx(math.log(0.25), rel=1e-12)
-    # ∫ (pq)^(−3/2) = (4p − 2)/√(pq), a hand integral
-    assert dispersion.objective(0.2, alpha=3.0) == pytest.approx((0.8 - 2) / math.sqrt(0.16), rel=1e-9)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("size", [2, 3, 8, 20])
-def test_finite_objective_has_the_finite_weight_as_slope(alpha: float, size: int) -> None:
-    p, h = np.array([0.05, 0.4, 0.9]), 1e-6
-    high, low = (dispersion.objective(p + s * h, alpha=alpha, size=size) for s in (1, -1))
-    assert (high - low) / (2 * h) == pytest.approx(dispersion.weight(p, size, alpha=alpha), rel=1e-6)
-
-
 def test_gradient_weight_by_simulation() -> None:
     # oracle: Monte Carlo of the whole estimator on a Bernoulli policy, score of p itself; 5 standard errors
     rng, p, size, draws = np.random.default_rng(5), 0.15, 6, 200_000

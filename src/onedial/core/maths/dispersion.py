@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betaln, gammaln, xlogy
+from scipy.special import betaln, gammaln, xlogy
 
 Array = NDArray[np.float64]
 
@@ -74,28 +74,6 @@ def limit_weight(p: ArrayLike, *, alpha: float) -> Array:
     p = _rate(p)
     with np.errstate(divide="ignore"):
         return np.asarray((p * (1.0 - p)) ** (-alpha / 2))
-
-
-def objective(p: ArrayLike, *, alpha: float, size: int | None = None) -> Array:
-    """What gradient ascent with this dial climbs, as a function of one prompt's p: ∫ W dp. Shape of p.
-
-    `size=None` is the limit G → ∞: p for α = 0, 2·arcsin√p for α = 1, log(p/q) for α = 2 (arXiv:2607.00152);
-    any α < 2 is the incomplete beta function ∫₀ᵖ (xy)^(−α/2) dx with y = 1 − x, any α > 2 the integral from ½.
-    At finite G it is the polynomial (1/G) Σ_k σ̂_k^(−α) I_p(k, G−k), exact, with value 0 at p = 0.
-    """
-    p = _rate(p)
-    if size is not None:
-        _check_size(size)
-        k = np.arange(1, size, dtype=np.float64)
-        terms = group_sigma(k, size) ** (-alpha) * betainc(k, size - k, p[..., None])
-        return np.asarray(terms.sum(axis=-1) / size)
-    with np.errstate(divide="ignore"):
-        if alpha == 2.0:
-            return np.asarray(np.log(p) - np.log1p(-p))
-    shape = 1.0 - alpha / 2
-    if alpha < 2.0:
-        return np.asarray(betainc(shape, shape, p) * np.exp(betaln(shape, shape)))
-    return _integral_from_half(p, alpha)
 
 
 def fidelity(p: ArrayLike, size: int) -> Array:
@@ -179,18 +157,6 @@ def optimal_weight(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
     """w = m/(1 + ρmσ²): the weight of a prompt's mean gradient that maximises the squared cosine with the truth."""
     m = np.asarray(m, dtype=np.float64)
     return np.asarray(m / (1.0 + rho * m * np.asarray(variance, dtype=np.float64)))
-
-
-def _integral_from_half(p: Array, alpha: float) -> Array:
-    """∫ from ½ to p of (xy)^(−α/2) dx, on the logit scale where the integrand is smooth. ±∞ at p = 0 and 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    with np.errstate(divide="ignore"):
-        end = np.log(p) - np.log1p(-p)
-    reach = np.where(np.isfinite(end), end, 0.0)[..., None] / 2
-    logit = reach * (nodes + 1.0)
-    log_pq = -np.logaddexp(0.0, logit) - np.logaddexp(0.0, -logit)
-    value = (reach * weights * np.exp((1.0 - alpha / 2) * log_pq)).sum(axis=-1)
-    return np.asarray(np.where(np.isfinite(end), value, end))
 
 
 def _log_choose(n: float, k: Array) -> Array:
