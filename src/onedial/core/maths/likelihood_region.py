@@ -5,7 +5,8 @@ share of groups of G ≤ n. Nothing else: many distributions give the same count
 other shares of prompts between two rates. A bootstrap of one fitted distribution is blind to that. Here the interval
 is the profile-likelihood one: every value that some distribution attains whose log-likelihood is within χ²₁(0.95)/2 of
 the maximum. It narrows with the number of prompts where the tries determine the figure and stops at the bounds of what
-is possible where they do not.
+is possible where they do not. Simulated coverage is 92 to 98 % where they determine it and more where they do not; with
+prompts that are all equally hard it fell to 87 % for the rare silent groups of 200 prompts.
 
 The maximizations are convex; each step solves the quadratic approximation of the log-likelihood by nonnegative
 least squares (Wang 2007, the constrained Newton method) with the constraint as a heavy row.
