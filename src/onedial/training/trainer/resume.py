@@ -48,7 +48,8 @@ def restore(trainer: Trainer) -> None:
 
 def _was_recorded(trainer: Trainer, stored: Path | None) -> bool:
     """Whether the run's files have recorded hashes; says so where a run of an earlier version has none."""
-    recorded = (trainer.run.directory / RUN_MANIFEST).exists() or (stored is not None and has_manifest(stored))
+    # a checkpoint tells of itself: a run of an earlier version has a manifest as soon as it was resumed once
+    recorded = (trainer.run.directory / RUN_MANIFEST).exists() if stored is None else has_manifest(stored)
     if not recorded:
         trainer.view.note("this run was written without hashes of its files: they are used unchecked")
     return recorded
