@@ -79,7 +79,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing onedial into $(VENV) (a few minutes the first time)"
-	@$(PIP) install -qq -c constraints.txt -e .
+	@$(PIP) install -qq -c constraints.txt -e '.[train]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed

@@ -123,7 +123,7 @@ def closure(requirements: list[Requirement]) -> Iterator[str]:
 
 def test_every_package_that_an_install_brings_is_pinned() -> None:
     # an accelerator build of torch pins its own companions exactly
-    brought = {name for name in closure(wanted("test")) if not name.startswith(("nvidia-", "cuda-", "triton"))}
+    brought = {name for name in closure(wanted("train", "test")) if not name.startswith(("nvidia-", "cuda-", "triton"))}
     assert brought - set(PINS) == set()
 
 
@@ -131,7 +131,7 @@ def test_torch_stays_where_the_cpu_build_is() -> None:
     assert PINS["torch"] == "2.13.0"
 
 
-@pytest.mark.parametrize("requirement", wanted("test", "dev"), ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", wanted("train", "test", "dev"), ids=lambda requirement: requirement.name)
 def test_pins_satisfy_what_the_project_asks_for(requirement: Requirement) -> None:
     if requirement.name != "onedial":
         assert PINS[canonicalize_name(requirement.name)] in requirement.specifier

@@ -25,8 +25,8 @@ ORDER = (
     "core.algorithm_table", "core.settings", "core.manifest", "core.settings_file", "core.plan_file", "core.run_dir",
     "core.run_log",
     "analysis.logs", "analysis.planning", "analysis.findings", "analysis.result", "analysis.page",
-    "training.verify", "training.tasks", "training.budget", "training.lm", "training.models", "training.rollout",
-    "training.evaluation", "training.trainer",
+    "training.verify", "training.tasks", "training.budget", "training.lm", "training.hub", "training.models",
+    "training.rollout", "training.evaluation", "training.trainer",
     "evidence", "bench", "cli", "__main__",
 )  # fmt: skip
 WINGS = {"analysis", "training"}

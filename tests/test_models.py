@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +19,7 @@ import torch
 
 from onedial.core.errors import DataError
 from onedial.training import models
-from onedial.training.models import SMOLLM2, fetch, load_causal_lm, load_tokenizer, resolve, stop_ids
+from onedial.training.models import SMOLLM2, fetch, load_causal_lm, load_config, load_tokenizer, resolve, stop_ids
 
 
 @pytest.fixture
@@ -224,3 +228,118 @@ def test_smollm2_from_its_wheel_answers(tmp_path: Path, monkeypatch: pytest.Monk
     # float32 keeps what bfloat16 would round away
     weight = model.model.layers[0].mlp.up_proj.weight
     assert (weight.to(torch.bfloat16).float() != weight).float().mean() > 0.5
+
+
+CODE = "from pathlib import Path\nPath({mark!r}).touch()\nfrom transformers import PretrainedConfig, PreTrainedModel\n"
+
+
+@pytest.fixture
+def with_code(tiny_model: Path, tmp_path: Path) -> Path:
+    """A folder whose `auto_map` names code of its own; the code leaves a mark when it is run."""
+    folder = tmp_path / "with_code"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(CODE.format(mark=str(tmp_path / "ran")))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--model"], ["eval"], ["bench", "generate", "--model"]], ids=lambda words: words[0]
+)
+def test_no_command_runs_or_offers_to_run_the_code_of_a_model(
+    words: list[str], with_code: Path, tmp_path: Path
+) -> None:
+    """On a terminal, where transformers would ask "run the custom code? [y/N]"; a `y` is waiting."""
+    master, slave = os.openpty()
+    os.write(master, b"y\n" * 9)
+    command = [sys.executable, "-m", "onedial", *words, str(with_code)]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=tmp_path, close_fds=True)
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while chunk := os.read(master, 65536):
+            said += chunk
+    os.close(master)
+    text = said.decode()
+    assert process.wait(60) == 2, text
+    assert " cannot be loaded (it comes with code of its own, which is not run)" in text, text
+    assert "[y/N]" not in text and "Traceback" not in text
+    assert "--trust-remote-code" in text, text
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_a_model_runs_only_where_it_was_asked_for(with_code: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--trust-remote-code"):
+        load_config(with_code)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(DataError):  # the code has no class Config, but it was read
+        load_config(with_code, trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
+
+
+BROKEN_CONFIGS = {
+    "empty": "",
+    "no JSON": "{",
+    "a list": "[]",
+    "null": "null",
+    "a number": "5",
+    "no keys": "{}",
+    "unknown type": {"model_type": "no_such_model"},
+    "type is a number": {"model_type": 7},
+    "negative size": {"hidden_size": -64},
+    "zero heads": {"num_attention_heads": 0},
+    "text size": {"hidden_size": "large"},
+    "null size": {"vocab_size": None},
+    "fractional layers": {"num_hidden_layers": 1.5},
+    "endless layers": {"num_hidden_layers": 10**12},
+    "huge vocabulary": {"vocab_size": 10**15},
+    "negative layers": {"num_hidden_layers": -1},
+    "heads do not divide": {"num_attention_heads": 7},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CONFIGS)
+def test_a_broken_configuration_is_one_message(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    from onedial.training.trainer.memory_plan import shape_of
+
+    folder, change = tmp_path / "model", BROKEN_CONFIGS[name]
+    shutil.copytree(tiny_model, folder)
+    path = folder / "config.json"
+    path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match="cannot be loaded") as caught:
+        shape_of(folder)
+        load_causal_lm(folder, torch.float32)
+    assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template", ["{% if %}", "{{ messages[99].content }}{{ raise_exception('no') }}", "{{ 1 / 0 }}"]
+)
+def test_a_broken_chat_template_is_one_message(template: str, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(DataError, match="its chat template cannot be loaded"):
+        load_tokenizer(folder)
+
+
+def test_a_hub_name_without_a_network_is_one_message_within_seconds(tmp_path: Path) -> None:
+    """The hub's address is one of the range that nothing answers (RFC 5737)."""
+    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    environment |= {"HF_ENDPOINT": "https://192.0.2.1", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    code = (
+        "import time, transformers\n"
+        "from onedial.training.models import load_config, load_tokenizer\n"
+        "started = time.monotonic()\n"
+        "for load in (load_config, load_tokenizer):\n"
+        "    try:\n        load('Qwen/Qwen9-nope')\n"
+        "    except Exception as error:\n        print(type(error).__name__, error)\n"
+        "print(time.monotonic() - started)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    *messages, seconds = done.stdout.strip().splitlines()
+    assert len(messages) == 2, done.stderr
+    assert all("DataError" in line and "hub cannot be reached" in line and "--model PATH" in line for line in messages)
+    assert float(seconds) < 5

@@ -54,7 +54,12 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use and keep it."""
     if name not in _HOMES:
         raise AttributeError(f"module 'onedial' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from onedial.core.errors import missing_extra
+
+        raise missing_extra(error) or error from error
     globals()[name] = value
     return value
 

@@ -92,12 +92,11 @@ def _kept(items: Iterable[T], into: list[T]) -> Iterator[T]:
 def _settings(args: argparse.Namespace) -> Conditions:
     """The checked conditions; the model is fetched if need be, so that no download is ever timed."""
     import torch
-    from transformers import AutoConfig
 
     from onedial.bench.workload import Conditions
     from onedial.core.errors import ConfigError
     from onedial.core.system import available_cores
-    from onedial.training.models import resolve
+    from onedial.training.models import load_config, resolve
     from onedial.training.trainer.policy import pick_device, pick_dtype
 
     for name, least in (("repeats", 1), ("threads", 0), ("peer_rows", 1)):
@@ -108,7 +107,7 @@ def _settings(args: argparse.Namespace) -> Conditions:
     torch.set_num_threads(threads)
     device = pick_device(args.device)
     path = str(resolve(args.model))
-    context = getattr(AutoConfig.from_pretrained(path), "max_position_embeddings", None)
+    context = getattr(load_config(path), "max_position_embeddings", None)
     return Conditions(
         model=path,
         device=str(device),

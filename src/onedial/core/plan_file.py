@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from onedial.core.errors import ConfigError
+from onedial.core.paths import read_small_text
 
 PLAN_VERSION = 1
+LARGEST_PLAN = 1 << 30
 REMEDY = "write one with: onedial plan LOG --budget N --export onedial:plan.json"
 
 
@@ -37,22 +39,22 @@ class PlanFile:
 def read_plan(path: Path) -> PlanFile:
     """The plan in a file. Raises ConfigError, with the remedy, when there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"plan={str(path)!r}: cannot be read ({error.strerror}); {REMEDY}") from error
-    except ValueError as error:
+        value = json.loads(read_small_text(path, largest=LARGEST_PLAN))
+    except ConfigError as error:
+        raise ConfigError(f"plan={str(path)!r}: cannot be read ({error}); {REMEDY}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"plan={str(path)!r}: not a plan file; {REMEDY}") from error
     if not isinstance(value, dict) or value.get("onedial_plan") != PLAN_VERSION:
         raise ConfigError(f"plan={str(path)!r}: not a plan file of version {PLAN_VERSION}; {REMEDY}")
     try:
-        rows = [(str(row["prompt_id"]), _whole(row["tries"], 2), row.get("prompt")) for row in value["prompts"]]
-        revisit = [(str(row["prompt_id"]), row.get("prompt")) for row in value["revisit"]]
+        prompts = [(str(each["prompt_id"]), _whole(each["tries"], 2), each.get("prompt")) for each in value["prompts"]]
+        revisit = [(str(each["prompt_id"]), each.get("prompt")) for each in value["revisit"]]
         audits, size = _whole(value["audit_prompts"], 0), _whole(value["group_size"], 2)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"plan={str(path)!r}: a plan without {error}; {REMEDY}") from error
-    texts = [(name, text) for name, _, text in rows] + revisit
+    texts = [(name, text) for name, _, text in prompts] + revisit
     return PlanFile(
-        tries={name: tries for name, tries, _ in rows},
+        tries={name: tries for name, tries, _ in prompts},
         texts={name: text for name, text in texts if isinstance(text, str) and text},
         revisit=tuple(name for name, _ in revisit),
         audit_prompts=audits,

@@ -2,7 +2,8 @@
 
 Three kinds of name are understood: `smollm2`, fetched once from the package index into the user's cache; a local
 folder in Hugging Face format; and a hub name, passed on as it is. Weights are read from safetensors only, since a
-pickle runs code when it is read, and code that comes with a model is never run.
+pickle runs code when it is read. Code that comes with a model is not run unless `trust_remote_code` says so, which only
+a command line or a program can. Every configuration, tokenizer and model is loaded by the functions of this module.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from onedial.core.errors import DataError, nearest
+from onedial.core.errors import DataError, OnedialError, nearest
+from onedial.core.paths import expand_path
 from onedial.core.safe_console import SafeConsole
+from onedial.training.hub import hub_options
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +59,11 @@ SMOLLM2 = Wheel(
 )
 WHEELS = {"smollm2": SMOLLM2}
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+LARGEST_SIZES = {
+    "hidden_size": 1 << 20, "intermediate_size": 1 << 22, "num_attention_heads": 1 << 14, "num_hidden_layers": 1 << 12,
+    "num_key_value_heads": 1 << 14, "vocab_size": 1 << 26, "max_position_embeddings": 1 << 40,
+}  # fmt: skip
+"""Sizes in a configuration beyond which it is not that of a model."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -67,7 +75,7 @@ def resolve(name: str | Path) -> Path | str:
     text = str(name)
     if text in WHEELS:
         return fetch(WHEELS[text])
-    path = Path(text).expanduser()
+    path = expand_path(text, "model")
     if path.exists():
         return checked_folder(path)
     is_path = text.startswith(("/", ".", "~")) or not _HUB_NAME.fullmatch(text)
@@ -251,16 +259,44 @@ def _quiet_transformers() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub name. Raises DataError when there is none that can be read."""
+def load_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """The configuration of a folder or hub name. Raises DataError when it cannot be read or describes no model."""
+    from transformers import AutoConfig
+
+    with _quiet_transformers(), load_errors(path, "configuration"):
+        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub_options(path))
+        _check_sizes(config.get_text_config())
+    return config
+
+
+def _check_sizes(config: Any) -> None:
+    """Raises ValueError for sizes that no model has; transformers would fail far from the cause, or not end."""
+    for name, largest in LARGEST_SIZES.items():
+        value = getattr(config, name, None)
+        if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
+            raise ValueError(f"config.json: {name}={value!r} must be a whole number from 1 to {largest}")
+
+
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name.
+
+    Raises DataError when there is none that can be read, or when its chat template fails.
+    """
     from transformers import AutoTokenizer
 
-    with _quiet_transformers(), _load_errors(path, "tokenizer"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    with _quiet_transformers(), load_errors(path, "tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=trust_remote_code, **hub_options(path)
+        )
+    if tokenizer.chat_template:
+        with load_errors(path, "chat template"):
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
+            )
     return tokenizer
 
 
-def load_causal_lm(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+def load_causal_lm(path: str | Path, dtype: torch.dtype, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The causal language model of a folder or hub name, in evaluation mode, on the CPU, in `dtype`.
 
     Raises DataError when it cannot be read, or when weights are missing: transformers would fill them with
@@ -268,9 +304,14 @@ def load_causal_lm(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     """
     from transformers import AutoModelForCausalLM
 
-    with _quiet_transformers(), _load_errors(path, "model"):
+    with _quiet_transformers(), load_errors(path, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **hub_options(path),
         )
     model: PreTrainedModel
     model, info = loaded
@@ -284,18 +325,23 @@ def load_causal_lm(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def _load_errors(path: str | Path, what: str) -> Iterator[None]:
-    """Turn what a broken or unknown model raises into one DataError."""
-    from safetensors import SafetensorError
-
+def load_errors(path: str | Path, what: str) -> Iterator[None]:
+    """Turns whatever a broken, unknown or unreachable model raises into one DataError."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"model {str(path)!r}: its {what} cannot be loaded ({reason}); check the name, or give a folder "
-            "written by save_pretrained (weights as *.safetensors, no code of its own)"
-        ) from error
+    except OnedialError:
+        raise
+    except Exception as error:  # transformers lets through whatever a broken file leads to
+        text = " ".join(str(error).split())
+        reason = text[:300] or type(error).__name__
+        if "trust_remote_code" in text:
+            reason = "it comes with code of its own, which is not run"
+            remedy = "look at that code, then add --trust-remote-code, or use a model that transformers knows"
+        else:
+            remedy = (
+                "check the name, or give a folder written by save_pretrained (config.json, *.safetensors, tokenizer)"
+            )
+        raise DataError(f"model {str(path)!r}: its {what} cannot be loaded ({reason}); {remedy}") from error
 
 
 def stop_ids(model_config: Any, generation_config: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from onedial.core.user_code import Trust
 from onedial.training.evaluation import Evaluation, evaluate_groups, generate_groups
 from onedial.training.lm.attention import use_packed_attention
 from onedial.training.lm.text import Text
-from onedial.training.models import load_causal_lm, load_tokenizer, resolve
+from onedial.training.models import load_causal_lm, load_errors, load_tokenizer, resolve
 from onedial.training.rollout.collector import Progress
 from onedial.training.rollout.engine import Sampling, seed_of
 from onedial.training.tasks import open_task
@@ -181,11 +181,13 @@ def _load(spec: EvalSpec) -> tuple[Any, Any]:
     if (Path(spec.weights) / FOLDER_MANIFEST).is_file():
         check_folder(Path(spec.weights))
     place = resolve(spec.base or spec.weights)
-    tokenizer = load_tokenizer(spec.weights if spec.base else place)
-    model: Any = load_causal_lm(place, dtype=dtype)
+    trusted = spec.run.trust_remote_code
+    tokenizer = load_tokenizer(spec.weights if spec.base else place, trust_remote_code=trusted)
+    model: Any = load_causal_lm(place, dtype=dtype, trust_remote_code=trusted)
     use_packed_attention(model)
     if spec.base:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, spec.weights)
+        with load_errors(spec.weights, "LoRA adapter"):
+            model = PeftModel.from_pretrained(model, spec.weights)
     return model.to(device).eval(), tokenizer

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from onedial.core.settings import Run
 from onedial.training.lm.cpu_attention import KEPT_KEYS
 from onedial.training.lm.decoder import head_size_of
 from onedial.training.lm.head import CHUNK_BYTES, KEPT_BYTES
+from onedial.training.models import load_config, load_errors
 from onedial.training.trainer.policy import pick_device, pick_dtype
 
 BASE_BYTES = int(0.45e9)  # Python, torch and transformers themselves
@@ -41,11 +42,16 @@ class Shape:
     linear_width: int  # Σ (inputs + outputs) of all linear layers but the output projection
 
 
-def shape_of(path: str | Path) -> Shape:
-    """The shape of a causal LM from its configuration; no weight is read."""
-    config: Any = AutoConfig.from_pretrained(path)
+def shape_of(path: str | Path, *, trust_remote_code: bool = False) -> Shape:
+    """The shape of a causal LM from its configuration; no weight is read. Raises DataError where that is no model's."""
+    config = load_config(path, trust_remote_code=trust_remote_code)
+    with load_errors(path, "configuration"):
+        return _shape_from(config, trust_remote_code=trust_remote_code)
+
+
+def _shape_from(config: Any, *, trust_remote_code: bool) -> Shape:
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
     head = model.get_output_embeddings()
     linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
@@ -116,7 +122,7 @@ class MemoryPlan:
 def plan_memory(run: Run, path: str | Path, *, micro_batch_tokens: int | None = None) -> MemoryPlan:
     """Plans `micro_batch_tokens`, unless the run sets them or `micro_batch_tokens` says what a resumed run had."""
     device = pick_device(run.device)
-    shape = shape_of(path)
+    shape = shape_of(path, trust_remote_code=run.trust_remote_code)
     element = pick_dtype(run.dtype, device).itemsize
     budget = run.memory_gb * 1e9 or SHARE * machine_bytes(device)
     resident = resident_bytes(run, shape, element)

@@ -127,7 +127,7 @@ def _write_settings(asked: Run, run: Run) -> None:
 
 
 def _open_models(run: Run, path: Path | str) -> Models:
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, trust_remote_code=run.trust_remote_code)
     policy = Policy(run, path)
     reference = policy.frozen_copy() if run.algorithm.needs_reference else None
     critic = Critic(run, policy, path) if run.algorithm.needs_critic else None

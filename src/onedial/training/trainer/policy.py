@@ -27,8 +27,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # fails on a device that is not there, or that holds no numbers (meta)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         raise ConfigError(f"device={name!r}: {str(error).splitlines()[0]}; use auto, cpu or cuda") from error
     return device
 
@@ -107,7 +107,7 @@ def load_trainable(
     run: Run, path: str | Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[Any, dict[str, Tensor]]:
     """A causal LM as the run trains it, and its weights by name at the precision of the file (none with LoRA)."""
-    exact: Any = load_causal_lm(path, dtype=torch.float32)
+    exact: Any = load_causal_lm(path, dtype=torch.float32, trust_remote_code=run.trust_remote_code)
     masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
     model = _prepared(exact.to(dtype), run).to(device)
     lay_together(model)
