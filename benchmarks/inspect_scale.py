@@ -34,8 +34,8 @@ SCHEMA = {"step": pl.Int64, "prompt_id": pl.String, "reward": pl.Float64, "compl
 
 START = """
 import polars as pl, sys, time
-from onedial.analysis.findings.key_figures import key_figures
 from onedial.analysis.logs import read
+from onedial.analysis.result import analyze
 path, kind = sys.argv[1], sys.argv[1].rpartition(".")[2]
 schema = {"step": pl.Int64, "prompt_id": pl.String, "reward": pl.Float64, "completion_tokens": pl.Int64}
 options = {"parquet": {}, "jsonl": {"schema": schema}, "csv": {"schema_overrides": schema}}[kind]
@@ -57,7 +57,7 @@ grouped = theirs.group_by("step", "prompt_id").agg(pl.len(), pl.col("reward", "c
 grouped.collect(engine="streaming")
 """,
     "inspect": """
-key_figures(read(path, text=False))
+analyze(read(path, text=False)).figures
 """,
 }
 END = """
