@@ -110,7 +110,7 @@ def _print_figures(terminal: Terminal, figures: Figures) -> None:
         name = "mean solve rate" if rates else "mean reward"
         terminal.write(f"{name} {mean:.3f}{span}; reward: {figures['coverage']['reward_is']}")
     shaped = (figures.get("on_shaped_reward") or {}).get("silent_share")
-    if shaped is not None and shaped != figures["silent_share"]:
+    if shaped is not None and abs(shaped - figures["silent_share"]) > 1e-9:
         terminal.write(f"by the reward that trained (shaped), {100 * shaped:.1f} % of groups are silent")
     if tokens := figures.get("tokens_generated"):
         silent = figures["tokens_silent"]
