@@ -14,6 +14,7 @@ import pytest
 from onedial.analysis.findings.finding import Plot
 from onedial.analysis.page.accuracy import heldout_plots, share_of
 from onedial.analysis.page.curves import CURVES, GROUPS, generation_seconds, run_curves, smooth
+from onedial.analysis.page.group_intervals import mean_reach
 from onedial.cli.main import main
 from onedial.core.maths.estimators import Estimate, wilson_interval
 from onedial.core.run_log import append_json, read_json_lines, scan_json_lines
@@ -221,3 +222,37 @@ def test_share_of_refuses_what_is_none() -> None:
 
 def test_groups_count_is_the_metric_of_that_name() -> None:
     assert GROUPS in METRICS
+
+
+def test_reach_of_a_mean_by_hand() -> None:
+    """Groups of equal size: the interval of the mean of group means, t s / √m with three degrees of freedom."""
+    means = np.array([0.0, 0.25, 0.5, 1.0])
+    point, n = np.array([0, 0, 0, 0, 1]), np.full(5, 8.0)
+    reach = mean_reach(point, n, np.append(8 * means, 4.0), window=0.0, points=3)
+    assert reach[0] == pytest.approx(3.182446 * np.std(means, ddof=1) / 2, rel=1e-6)
+    assert np.isnan(reach[1:]).all()  # one group, and none
+
+
+def test_bands_of_reward_and_correctness_cover(tmp_path: Path) -> None:
+    """Simulation: over many runs of one rate per group, the band holds the true mean in about 95 of 100 points."""
+    rng = np.random.default_rng(11)
+    hits = []
+    for _ in range(300):
+        rate = rng.beta(2, 2, 40)
+        n = rng.integers(2, 9, 40).astype(float)
+        total = rng.binomial(n.astype(int), rate).astype(float)
+        reach = mean_reach(np.zeros(40, dtype=np.int64), n, total, window=0.0, points=1)[0]
+        hits.append(abs(total.sum() / n.sum() - 0.5) <= reach)
+    assert 0.91 <= np.mean(hits) <= 0.985
+
+
+def test_report_of_a_run_has_bands_on_reward_and_correctness(trained_run: Path, tmp_path: Path) -> None:
+    assert main(["report", str(trained_run), "-o", str(tmp_path / "a.html")]) == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    for title in ("Correct completions", "Mean outcome reward"):
+        plot = next(plot for plot in data["curves"] if plot["title"] == title)
+        (series,) = plot["series"]
+        assert "95 %" in plot["note"] and len(series["low"]) == 16
+        for value, low, high in zip(plot["extra"]["smooth"][0], series["low"], series["high"], strict=True):
+            assert 0 <= low <= value <= high <= 1 and high - low < 0.6

@@ -123,7 +123,7 @@ def expected_silence(tables: LogTables) -> Measurement | str:
                 "share of groups that are silent",
                 tuple(float(g) for g in sizes),
                 (
-                    Series("expected", _floats(expected), "wrong", _floats(low), _floats(high)),
+                    Series("expected", _floats(expected), "plain", _floats(low), _floats(high)),
                     Series("at the mean solve rate", _floats(naive), "ghost"),
                     *_observed_series(tables, sizes),
                 ),
@@ -255,7 +255,7 @@ def _observed_series(tables: LogTables, sizes: NDArray[np.int64]) -> tuple[Serie
         return ()
     table = tables.shared.group_by("n").agg((pl.col("kind") != "mixed").mean().alias("silent"))
     seen = dict(table.iter_rows())
-    return (Series("observed", tuple(seen.get(int(g)) for g in sizes), "mixed"),)
+    return (Series("observed", tuple(seen.get(int(g)) for g in sizes), "alt"),)
 
 
 def _gap_advice(observed: float | None, interval: tuple[float, float]) -> str:

@@ -2,7 +2,8 @@
 
 page.py          what the page shows (`write_html` for a log, `write_curves` for a run without rollouts)
 samples.py       groups to read
-curves.py        metrics.jsonl and, in heldout.py, eval.jsonl as plots; run_records.py reads both
+curves.py        metrics.jsonl and, in accuracy.py, eval.jsonl as plots; run_records.py reads both, and
+                 group_intervals.py adds the intervals that need the rollouts
 render.py        the HTML text: style/*.css and script/*.js put inside
 """
 

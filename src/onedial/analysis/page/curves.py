@@ -22,7 +22,7 @@ from onedial.core.maths.estimators import wilson_interval
 
 Array = NDArray[np.float64]
 
-MOST_POINTS = 400  # longer runs are averaged over neighbouring iterations
+MOST_POINTS = 400  # longer runs are averaged over neighboring iterations
 SMOOTHED_FROM = 12  # iterations from which a smoothed line is drawn over the raw points
 GROUPS = "groups_generated"
 
@@ -31,13 +31,15 @@ GROUPS = "groups_generated"
 class Line:
     """One line of a plot: the key of `metrics.jsonl`, its name for people and its colour role.
 
-    `count` is the key of the number of independent trials behind a share; the line then has a 95 % interval.
+    `count` is the key of the number of independent trials behind a share; the line then has a 95 % interval. `sums` is
+    the column of the log's groups that a mean per rollout is made of (see group_intervals.py).
     """
 
     key: str
     name: str
     role: str
     count: str = ""
+    sums: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,13 @@ CURVES = (
             Line("silent_other_share", "other (all equal)", "other", GROUPS),
         ),
     ),
-    Curve("Correct completions", "share of judged rollouts", "share", (Line("correct_share", "correct", "right"),)),
-    Curve("Mean outcome reward", "reward", "number", (Line("reward_mean", "outcome reward", "plain"),)),
+    Curve(
+        "Correct completions",
+        "share of judged rollouts",
+        "share",
+        (Line("correct_share", "correct", "right", sums="c"),),
+    ),
+    Curve("Mean outcome reward", "reward", "number", (Line("reward_mean", "outcome reward", "plain", sums="total"),)),
     Curve("Group standard deviation σ̂", "mean over groups, reward", "number", (Line("sigma_mean", "σ̂", "mixed"),)),
     Curve(
         "Tokens with a gradient",
@@ -159,7 +166,7 @@ def generation_seconds(folder: Path) -> float | None:
 
 
 def smooth(values: Array, counts: Array, width: float) -> tuple[Array, Array]:
-    """Mean of neighbouring values under a Gaussian window, and the number of trials behind each mean.
+    """Mean of neighboring values under a Gaussian window, and the number of trials behind each mean.
 
     At point i: m = Σ w n v / Σ w n with w = exp(−½ ((j − i)/width)²) and n = `counts`; the number of trials is Kish's
     (Σ w n)² / Σ w² n. Values that are NaN weigh nothing. All arrays (T,); width 0 changes nothing.
@@ -193,7 +200,9 @@ def _plot(curve: Curve, steps: Array, columns: Mapping[str, Array]) -> Plot | No
         lines.append(smoothed)
     x = tuple(float(steps[part][0]) for part in points)
     note = _note(pooled, width, bool(any(line.count for line in shown)))
-    extra = {"smooth": lines} if width else {}
+    extra: dict[str, Any] = {"smooth": lines, "width": width} if width else {}
+    if shown[0].sums:
+        extra["sums"] = shown[0].sums
     return Plot(
         "line", curve.title, "iteration", curve.y_label, x, tuple(series), unit=curve.unit, note=note, extra=extra
     )

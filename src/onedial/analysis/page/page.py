@@ -12,6 +12,7 @@ from onedial.analysis.findings import Finding, LogTables, Plot
 from onedial.analysis.findings.finding import percent, plain
 from onedial.analysis.findings.log_tables import texts_of
 from onedial.analysis.page.curves import with_smooth
+from onedial.analysis.page.group_intervals import with_group_intervals
 from onedial.analysis.page.render import render
 from onedial.analysis.page.samples import sample_groups
 from onedial.analysis.result import Analysis
@@ -86,7 +87,7 @@ def page_data(
         "facts": [plain(fact) for fact in [*heldout_facts(curves), *facts_of(tables, findings)]],
         "notes": [*notes, *_notes(tables)],
         "findings": [_finding_data(finding, bool(curves)) for finding in findings],
-        **_curve_sections(curves),
+        **_curve_sections([with_group_intervals(plot, tables) for plot in curves]),
         "groups": groups,
         "groups_note": groups_note,
         "prompts": _prompt_texts(tables, findings),

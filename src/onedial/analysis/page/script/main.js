@@ -41,7 +41,7 @@ function cards(plots) {
 
 function smoothingNote() {
   const smoothed = DATA.curves.some((plot) => plot.extra.smooth);
-  return smoothed ? make("p", { class: "soft small intro" }, "Points are iterations; lines are smoothed over neighbouring iterations. Bands are 95 % intervals.") : null;
+  return smoothed ? make("p", { class: "soft small intro" }, "Points are iterations; lines are smoothed over neighboring iterations. Bands are 95 % intervals.") : null;
 }
 
 function sections() {
