@@ -193,7 +193,7 @@ def test_extrapolation_is_said_where_the_axis_reaches_it(tmp_path: Path) -> None
     for tries, said in ((16, True), (200, False)):
         data = page_of(write_html(tmp_path / "a.html", analyze(rate_log([tries // 2, 1, 3], [tries] * 3))))
         (plot,) = finding(data, "expected_silence")["plots"]
-        assert ("extrapolation" in plot["note"]) is said and max(plot["x"]) == 64
+        assert ("beyond G = 16" in plot["note"], "beyond" in plot["note"]) == (said, said) and max(plot["x"]) == 64
 
 
 def test_interval_of_the_dial_agrees_with_the_bootstrap(tmp_path: Path) -> None:
