@@ -1,7 +1,8 @@
 // The frame of a plot: vertical axis with grid lines, title of the horizontal axis, and labels along it.
 
 const LETTER = 6.4; // width of a character of a label, pixels: a little more than the average
-const PLOT_HEIGHT = 200; // between the axes, pixels
+const PLOT_HEIGHT = { screen: 200, paper: 120 }; // between the axes, pixels
+let onPaper = false; // whether the plots are drawn for printing
 
 // Round numbers from low to high, about `wanted` of them.
 function niceTicks(low, high, wanted) {
@@ -20,8 +21,8 @@ function frame(plot, width, low, high, labels) {
   const text = (t) => (plot.unit === "share" ? plain(Math.round(t * 1e4) / 100) + " %" : plain(Number(t.toPrecision(6))));
   const left = 12 + LETTER * Math.max(...ticks.map((t) => text(t).length)), right = width - 8, above = 8;
   const title = wrapped(plot.x_label, right - left + 40);
-  const height = above + PLOT_HEIGHT + labels + 7 + 15 * title.length;
-  const y = (value) => above + (1 - (value - bottom) / (top - bottom || 1)) * PLOT_HEIGHT;
+  const tall = onPaper ? PLOT_HEIGHT.paper : PLOT_HEIGHT.screen, height = above + tall + labels + 7 + 15 * title.length;
+  const y = (value) => above + (1 - (value - bottom) / (top - bottom || 1)) * tall;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": plot.title });
   for (const t of ticks) {
     svg.append(draw("line", { class: "axis", x1: left, x2: right, y1: y(t), y2: y(t) }),
@@ -30,7 +31,7 @@ function frame(plot, width, low, high, labels) {
   title.forEach((line, i) => svg.append(draw("text", {
     class: "axis-title", x: Math.max((left + right) / 2, (line.length * LETTER) / 2), y: height - 4 - 15 * (title.length - 1 - i), "text-anchor": "middle",
   }, line)));
-  return { svg, y, left, right, bottom: above + PLOT_HEIGHT };
+  return { svg, y, left, right, bottom: above + tall };
 }
 
 // A text in lines that fit into a width.

@@ -5,11 +5,11 @@ function quiet(finding) { return !finding.what_to_do || finding.what_to_do.start
 function findingNode(finding) {
   const wide = finding.plots.length > 1 || finding.plots.some((plot) => plot.kind === "dial") || finding.tables.some((table) => table.columns.length > 6);
   return make("article", { class: "card" + (wide ? " wide" : ""), id: "f-" + finding.name },
-    make("h3", {}, finding.title), figure(finding), make("p", {}, prose(finding.headline)),
-    quiet(finding) ? null : make("p", { class: "todo" }, make("b", {}, "Do: "), prose(finding.what_to_do)),
-    finding.elsewhere ? make("p", { class: "small" }, make("a", { href: "#curves" }, "drawn under Curves of the run")) : null,
+    make("div", { class: "words" }, make("h3", {}, finding.title), figure(finding), make("p", {}, prose(finding.headline)),
+      quiet(finding) ? null : make("p", { class: "todo" }, make("b", {}, "Do: "), prose(finding.what_to_do)),
+      finding.elsewhere ? make("p", { class: "small" }, make("a", { href: "#curves" }, "drawn under Curves of the run")) : null),
     finding.plots.length ? make("div", { class: "plots" }, finding.plots.map(plotNode)) : null,
-    finding.tables.filter((table) => table.rows.length).map(findingTable), definition(finding));
+    make("div", { class: "more" }, finding.tables.filter((table) => table.rows.length).map(findingTable), definition(finding)));
 }
 
 // Value, interval, unit: "0.108 (95 %: 0.097 to 0.122) reward".

@@ -57,6 +57,7 @@ function sections() {
 }
 
 const CARD_ROW = 4, CARD_GAP = 16; // pixels, as in the style sheet
+const UNEVEN = 240; // pixels by which the two columns may differ
 
 // Cards stand in two columns, each directly under the one above it: a card spans as many thin rows as it is high.
 function stackCards() {
@@ -67,8 +68,28 @@ function stackCards() {
 }
 
 
+// Heights of two columns when each card goes under the shorter one.
+function columnHeights(heights) {
+  const columns = [0, 0];
+  for (const height of heights) columns[columns[0] <= columns[1] ? 0 : 1] += height + CARD_GAP;
+  return columns;
+}
+
+// Where the two columns of findings would end far apart, one of the last cards takes both columns, with its text on the
+// left and its plot on the right.
+function evenOut() {
+  const cards = [...document.querySelectorAll("#findings .grid > .card:not(.wide)")];
+  cards.forEach((card) => card.classList.remove("split"));
+  if (innerWidth <= 860 || !cards.length) return;
+  const heights = cards.map((card) => card.getBoundingClientRect().height);
+  const gap = (without) => { const [a, b] = columnHeights(heights.filter((_, i) => i !== without)); return Math.abs(a - b); };
+  const able = cards.map((_, i) => i).filter((i) => i >= cards.length - 4 && cards[i].querySelector(".plots"));
+  const best = able.reduce((kept, i) => (gap(i) < gap(kept) - UNEVEN / 2 ? i : kept), -1);
+  if (gap(-1) > UNEVEN && best >= 0 && gap(best) < gap(-1) - UNEVEN / 2) cards[best].classList.add("split");
+}
+
 // Draws every plot again, for the width it has or for that of a column of paper.
-function repaintAll(onPaper = false) { redraws.forEach((redraw) => redraw(onPaper)); }
+function repaintAll() { redraws.forEach((redraw) => redraw()); }
 
 function build() {
   const parts = sections();
@@ -76,6 +97,14 @@ function build() {
   const main = make("main", {}, make("div", { class: "facts" }, DATA.facts.map(factNode)), DATA.notes.length ? notesNode() : null, parts);
   document.body.append(header(), make("nav", { "aria-label": "sections" }, make("div", {}, links)), main, make("footer", {}, DATA.footer), tip);
   if (DATA.groups.length) paintReader();
+  arrange();
+}
+
+// Draws the plots and places the cards for the present width.
+function arrange() {
+  document.querySelectorAll(".card.split").forEach((card) => card.classList.remove("split"));
+  repaintAll();
+  evenOut();
   repaintAll();
   stackCards();
 }
@@ -84,13 +113,13 @@ build();
 // a card that grows (a table opened, prompts listed) moves the cards below it
 const growth = new ResizeObserver(stackCards);
 document.querySelectorAll(".grid > .card").forEach((card) => growth.observe(card));
-addEventListener("beforeprint", () => repaintAll(true));
-addEventListener("afterprint", () => repaintAll());
+addEventListener("beforeprint", () => { onPaper = true; repaintAll(); });
+addEventListener("afterprint", () => { onPaper = false; repaintAll(); });
 let waiting = 0, knownWidth = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === knownWidth) return;
   knownWidth = innerWidth;
   clearTimeout(waiting);
-  waiting = setTimeout(() => { repaintAll(); stackCards(); }, 120);
+  waiting = setTimeout(arrange, 120);
 });
 document.documentElement.dataset.ready = "yes";

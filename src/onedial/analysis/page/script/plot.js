@@ -7,7 +7,7 @@ function plotNode(plot) {
   const holder = make("div"), hidden = new Set(), listed = make("div"), keys = make("div");
   const state = { alpha: 1, picked: -1 };
   const root = make("div", { class: "plot", "data-kind": plot.kind }, make("h4", {}, plot.title), make("div", { class: "small soft" }, "↑ " + plot.y_label));
-  const repaint = (onPaper = false) => {
+  const repaint = () => {
     const paper = plot.kind === "dial" ? PAPER.wide : PAPER.column;
     const width = onPaper ? paper : Math.max(240, Math.round(root.clientWidth || 520));
     holder.replaceChildren(plot.kind === "line" ? lines(plot, width, hidden) : bars(plot, width, hidden, state, pick));
