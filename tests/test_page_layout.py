@@ -219,13 +219,13 @@ def test_logs_of_other_trainers_and_hostile_text(browser: Any, name: str, tmp_pa
 def test_a_small_rate_table(browser: Any, shared_data: Path, tmp_path: Path) -> None:
     with (shared_data / TABLES[0]).open(encoding="utf-8") as lines:
         (tmp_path / "rates.jsonl").write_text("".join(islice(lines, 400)), encoding="utf-8")
-    check_everywhere(browser, report(tmp_path / "rates.jsonl", tmp_path / "page.html"))
+    check_values(check_everywhere(browser, report(tmp_path / "rates.jsonl", tmp_path / "page.html")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_rate_tables(browser: Any, name: str, shared_data: Path, tmp_path: Path) -> None:
-    check_everywhere(browser, report(shared_data / name, tmp_path / "page.html"))
+    check_values(check_everywhere(browser, report(shared_data / name, tmp_path / "page.html")))
 
 
 def test_the_curves_are_under_their_titles(browser: Any, trained_run: Path, tmp_path: Path) -> None:
