@@ -163,3 +163,26 @@ def test_by_level_splits_prompts() -> None:
 def test_shares_outside_0_to_1_are_refused() -> None:
     with pytest.raises(DataError, match="mean_interval"):
         share_interval([0.5, 1.5])
+
+
+@pytest.mark.parametrize("judged", [8, 4])
+def test_pass_at_k_over_fewer_prompts_is_said(judged: int) -> None:
+    """Hand-made groups of 8 and of `judged` usable completions; prompts of 4 have no pass@8."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from onedial.cli.eval import print_evaluation
+    from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
+    from onedial.training.evaluation import evaluate_groups
+
+    done = Completion((5,), (-0.1,), "stop")
+    good, lost = Verdict(1.0, correct=True), Verdict(None, outcome="timeout")
+    groups = []
+    for number, usable in enumerate((8, judged)):
+        verdicts = [good] * usable + [lost] * (8 - usable)
+        rollouts = tuple(Rollout(i, done, verdict) for i, verdict in enumerate(verdicts))
+        groups.append(Group(Prompt(f"p{number}", "text"), rollouts, 0, number))
+    out = StringIO()
+    print_evaluation(Console(file=out, width=80), "model on task", evaluate_groups(groups, 1.0))
+    assert ("at least k judged completions" in out.getvalue()) == (judged == 4)

@@ -126,6 +126,8 @@ def print_evaluation(console: Console, title: str, found: Evaluation) -> None:
         for level, estimate in found.levels.items():
             table.add_row(Text(f"  {level}"), *_cells(estimate))
     console.print(table)
+    if len({estimate.num_prompts for estimate in found.pass_at.values()}) > 1:
+        console.print("\nEach k is over the prompts with at least k judged completions, so the prompts differ.")
     facts: dict[str, Any] = {
         "mean reward": f"{found.reward_mean:.3f}",
         "mean length": f"{found.length_mean:.1f} tokens",
