@@ -19,7 +19,7 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import ConfigError
 from onedial.core.field_rules import default_of
 from onedial.core.settings import PLAIN_FIELDS, RUN_RULES, Run
-from onedial.core.settings_file import make_run, merge, read_settings, to_toml, write_run
+from onedial.core.settings_file import make_run, merge, read_resolved, read_settings, to_toml, write_run
 
 
 def round_trip(run: Run, folder: Path) -> Run:
@@ -215,3 +215,33 @@ def test_a_cell_under_its_old_name_is_refused_with_the_new_one(old: str, value: 
     """A run.toml written before the renaming must not lose a cell in silence."""
     with pytest.raises(ConfigError, match=f"old.toml: unknown cell algorithm.{old}; it is called '{new}' now"):
         make_run({"algorithm": {"row": "grpo", old: value}}, where="old.toml: ")
+
+
+def test_resolved_values_are_not_taken_for_chosen_ones(tmp_path: Path) -> None:
+    """A rerun of run.toml with another limit has that limit's length budget, and plans its own micro-batches."""
+    run = replace(Run(algorithm=ALGORITHMS["dr_grpo"], max_new_tokens=256), out=str(tmp_path))
+    write_run(run, run.resolved(micro_batch_tokens=896))
+    stored = read_settings(tmp_path / "run.toml")
+    again = make_run(merge(stored, {"max_new_tokens": "1024"})).resolved()
+    assert again.algorithm.length_budget == 1024 and again.micro_batch_tokens == 0
+    assert replace(run, max_new_tokens=1024).resolved().algorithm.length_budget == 1024
+    assert read_resolved(tmp_path) == {"group_size": 8, "length_budget": 256, "micro_batch_tokens": 896}
+    two = Run(algorithm=ALGORITHMS["two_grpo"])
+    assert two.resolved().group_size == 2 and replace(two, algorithm=ALGORITHMS["dapo"]).resolved().group_size == 8
+
+
+def test_a_function_as_baseline_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file can name it, the same function comes back; where none can, the message names the remedy."""
+    from onedial.core.user_code import load_object
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def median(rewards):\n    return rewards.median(dim=1, keepdim=True).values\n")
+    median = load_object("mine.py:median")
+    run = Run(algorithm=replace(ALGORITHMS["dr_grpo"], name="median", baseline=median))
+    (tmp_path / "run").mkdir()
+    assert round_trip(run, tmp_path / "run").algorithm.baseline is median
+    local = replace(run, algorithm=replace(run.algorithm, baseline=lambda rewards: rewards))
+    with pytest.raises(
+        ConfigError, match=r"resume from that program with the same row, onedial.train\(run, resume=True\)"
+    ):
+        round_trip(local, tmp_path / "run")
