@@ -178,6 +178,7 @@ def test_map_and_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_parse_map_keeps_names_with_commas_and_equals_signs() -> None:
     assert parse_map(["prompt=a,correct=b"]) == {"prompt": "a", "correct": "b"}
+    assert parse_map(["reward=mark"]) == {"outcome_reward": "mark"}
     assert parse_map(["prompt=question, in words"]) == {"prompt": "question, in words"}
     assert parse_map(["prompt=a=b"]) == {"prompt": "a=b"}
     for word in ("prompt", "=a", "prompt="):

@@ -39,8 +39,14 @@ def add_price_options(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, metavar="S", help="seconds spent generating [a run's own, where it logged them]")
 
 
+SHORT_NAMES = {"reward": "outcome_reward"}
+
+
 def parse_map(words: Sequence[str]) -> dict[str, str]:
-    """`--map a=b,c=d` (repeatable) as a dict. Raises ConfigError for a pair without `=`."""
+    """`--map a=b,c=d` (repeatable) as a dict; `reward` is short for `outcome_reward`.
+
+    Raises ConfigError for a pair without `=`.
+    """
     pairs: dict[str, str] = {}
     for word in words:
         parts = word.split(",") if all("=" in part for part in word.split(",")) else [word]
@@ -48,7 +54,7 @@ def parse_map(words: Sequence[str]) -> dict[str, str]:
             ours, equals, theirs = part.partition("=")
             if not equals or not ours.strip() or not theirs.strip():
                 raise ConfigError(f"--map {word}: write OURS=THEIRS, for example --map prompt=question,correct=is_ok")
-            pairs[ours.strip()] = theirs.strip()
+            pairs[SHORT_NAMES.get(ours.strip(), ours.strip())] = theirs.strip()
     return pairs
 
 

@@ -98,6 +98,6 @@ def _check_pair(ours: str, theirs: str, form: Format, columns: Collection[str]) 
 
 def list_names(names: Iterable[str]) -> str:
     """Names in order, as many as a message can hold."""
-    ordered = sorted(names)
+    ordered = sorted({f"{name}NAME" if name == REWARD_PART else name for name in names})
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return ", ".join(ordered[:SHOWN]) + more
