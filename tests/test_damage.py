@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from onedial.analysis.logs.detect import read
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import CheckpointError, UserError
 from onedial.core.manifest import check_folder
@@ -218,3 +219,8 @@ def test_a_damaged_checkpoint_is_not_evaluated_or_started_from(copy: Path) -> No
         evaluate(copy, "arithmetic", prompts=1, trust_config=True)
     with pytest.raises(CheckpointError, match="model.safetensors: damaged"):
         newest_model(copy)
+
+
+def test_no_file_of_a_run_is_taken_for_a_stranger(finished: Run) -> None:
+    """Oracle: the product's own run directory: its reader knows every file that the trainer writes."""
+    assert not [note for note in read(finished.directory).coverage.notes if "not of this log" in note]

@@ -79,7 +79,7 @@ NO_LOG = {
 }
 
 MIN_GROUPS_TO_TELL = 20
-COMPANIONS = re.compile(r"^(metrics|eval|manifest)\.jsonl$|^(metadata|config|plan)\.json$|_metadata\.jsonl$")
+COMPANIONS = re.compile(r"^(metrics|eval|manifest)\.jsonl$|^(metadata|config|plan|sandbox)\.json$|_metadata\.jsonl$")
 """Files that stand beside a log as a rule; nobody misses their rows."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 """What lies beside these (a tokenizer, a configuration, a trainer's state) describes a model."""
