@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from onedial.analysis.logs.formats import Sample
-from onedial.analysis.logs.lines import WORDS, frame_of, frames, gathered, scanned
-from onedial.analysis.logs.store import CHUNK_ROWS, Store
+from onedial.analysis.logs.lines import WORDS, frame_records, gather_batches, parse_frames, scan_frames
+from onedial.analysis.logs.store import CHUNK_ROWS, FrameStore
 from onedial.core.tables.arrow_parts import is_arrow_file, read_sound_parts, read_stream_batches
 from onedial.core.tables.csv_records import read_csv_rows
 from onedial.core.tables.file_bytes import plain_copy
@@ -34,7 +34,7 @@ def raw_table(
     is one, else into text; parquet and arrow keep their own types. `hashed` columns come as 64-bit hashes of their
     text: enough to group by, and nothing to store.
     """
-    store, lazies, any_lines = Store(), [], False
+    store, lazies, any_lines = FrameStore(), [], False
     inner = {name: name.split(".", 1) for name in wanted if "." in name}
     for sample in samples:
         if sample.kind in ("jsonl", "json"):
@@ -45,15 +45,15 @@ def raw_table(
                 dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
             )
             then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.name)
-            clean = Store()
-            if sample.kind == "jsonl" and scanned(sample.file, asked, needed, then=then, add=clean.add):
+            clean = FrameStore()
+            if sample.kind == "jsonl" and scan_frames(sample.file, asked, needed, then=then, add=clean.add):
                 store.extend(clean)
                 continue
             if sample.kind == "jsonl":
-                parts = frames(sample.file, asked, needed, errors, then=then)
+                parts = parse_frames(sample.file, asked, needed, errors, then=then)
             else:
                 document = sample.document if isinstance(sample.document, list) else []
-                parts = iter([then(frame_of(sample.file, enumerate(document, start=1), asked, needed, errors))])
+                parts = iter([then(frame_records(sample.file, enumerate(document, start=1), asked, needed, errors))])
             for frame in parts:
                 store.add(frame)
         else:
@@ -120,7 +120,7 @@ def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErrors)
 
 
 def _stored(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
-    store = Store()
+    store = FrameStore()
     for frame in frames:
         store.add(frame)
     return store.scan()
@@ -146,10 +146,10 @@ def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErr
     return _csv_rows(file, separator, errors)
 
 
-def _unless_ragged(table: pl.LazyFrame) -> Store | None:
+def _unless_ragged(table: pl.LazyFrame) -> FrameStore | None:
     """All rows, or None once the last field of a row is empty: it may have been left out."""
-    store = Store()
-    for batch in gathered(table):
+    store = FrameStore()
+    for batch in gather_batches(table):
         if batch.get_column(batch.columns[-1]).null_count():
             return None
         store.add(batch)
@@ -157,7 +157,7 @@ def _unless_ragged(table: pl.LazyFrame) -> Store | None:
 
 
 def _csv_rows(file: Path, separator: str, errors: ReadErrors) -> pl.LazyFrame:
-    store, names, rows = Store(), list[str](), list[list[str]]()
+    store, names, rows = FrameStore(), list[str](), list[list[str]]()
     for _, row in read_csv_rows(file, separator, errors):
         if not names:
             names = row

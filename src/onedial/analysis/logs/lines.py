@@ -1,9 +1,9 @@
 """JSON lines: fast where a file is clean, line by line where it is not, nothing dropped in silence.
 
-A plain file goes through polars' own scan with the needed columns only (`scanned`). Where that refuses (a broken line,
-a NaN literal, a value of another type), and in compressed files, blocks of whole lines go through polars' parser one by
-one, and a block that it refuses is read line by line; what cannot be read is noted with its file and line number, and
-everything else of the block is kept (`frames`).
+A plain file goes through polars' own scan with the needed columns only (`scan_frames`). Where that refuses (a broken
+line, a NaN literal, a value of another type), and in compressed files, blocks of whole lines go through polars' parser
+one by one, and a block that it refuses is read line by line; what cannot be read is noted with file and line, and
+everything else of the block is kept (`parse_frames`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def frames(
+def parse_frames(
     path: Path,
     schema: Mapping[str, pl.DataType],
     essential: Sequence[str],
@@ -48,7 +48,7 @@ def frames(
 
     for first, block, frame in side_by_side(parse, read_blocks(path, errors)):
         if frame is None:
-            frame = then(frame_of(path, parse_lines(path, first, block, errors), schema, essential, errors))
+            frame = then(frame_records(path, parse_lines(path, first, block, errors), schema, essential, errors))
         yield frame
 
 
@@ -63,7 +63,7 @@ def side_by_side(work: Callable[[A], B], items: Iterable[A], *, workers: int = 2
         yield from (future.result() for future in waiting)
 
 
-def scanned(
+def scan_frames(
     path: Path,
     schema: Mapping[str, pl.DataType],
     essential: Sequence[str],
@@ -71,7 +71,7 @@ def scanned(
     then: Callable[[pl.DataFrame], pl.DataFrame],
     add: Callable[[pl.DataFrame], None],
 ) -> bool:
-    """Gives `add` the frames that `frames` would give, by polars' own scan of a plain file.
+    """Gives `add` the frames that `parse_frames` would give, by polars' own scan of a plain file.
 
     False where some line needs a closer look; what was added is then of no use: polars may give rows that come after
     the one it refuses.
@@ -80,7 +80,7 @@ def scanned(
         return False
     add(then(pl.DataFrame(schema=dict(schema))))
     try:
-        for frame in gathered(pl.scan_ndjson(path.absolute(), schema=dict(schema))):
+        for frame in gather_batches(pl.scan_ndjson(path.absolute(), schema=dict(schema))):
             if _foreign(frame, essential):
                 return False
             add(then(frame))
@@ -89,7 +89,7 @@ def scanned(
     return True
 
 
-def gathered(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def gather_batches(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """The rows in order, in frames of about `BLOCK_BYTES`: polars' own batches may hold a few hundred rows."""
     size, waiting = 0, list[pl.DataFrame]()
     for batch in table.collect_batches(maintain_order=True, engine="streaming"):
@@ -120,7 +120,7 @@ def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[s
     return None if _foreign(frame, essential) else frame
 
 
-def frame_of(
+def frame_records(
     path: Path,
     rows: Iterable[tuple[int, Any]],
     schema: Mapping[str, pl.DataType],
@@ -142,7 +142,7 @@ def frame_of(
             continue
         odd = []
         for name, dtype in schema.items():
-            value, fits = coerce(row.get(name), dtype)
+            value, fits = coerce_value(row.get(name), dtype)
             columns[name].append(value)
             if not fits:
                 odd.append(f"{name} is {short(row[name])}, not {expected(dtype)}")
@@ -151,7 +151,7 @@ def frame_of(
     return pl.DataFrame(columns, schema=dict(schema), strict=False)
 
 
-def coerce(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
+def coerce_value(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
     """(value as `dtype`, whether it could be had): null stays null, numbers may come as text or true/false."""
     if value is None:
         return None, True
@@ -166,7 +166,7 @@ def coerce(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
             return None, False
         return int(value if isinstance(value, int) else number), True  # not through a float, which rounds beyond 2⁵³
     if isinstance(dtype, pl.List):
-        items = [coerce(item, dtype.inner) for item in value] if isinstance(value, list) else [(None, False)]  # type: ignore[arg-type]
+        items = [coerce_value(item, dtype.inner) for item in value] if isinstance(value, list) else [(None, False)]  # type: ignore[arg-type]
         fits = all(fit for _, fit in items)
         return ([item for item, _ in items] if fits else None), fits
     raise TypeError(f"no column of a log is read as {dtype}")

@@ -20,7 +20,7 @@ CHUNK_ROWS = 20_000
 MAX_PARTS = 64
 
 
-class Store:
+class FrameStore:
     """Takes data frames, gives one lazy frame; memory is bounded by `MEMORY_BYTES` and one block."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Store:
         if self._bytes > MEMORY_BYTES:
             self._flush()
 
-    def extend(self, other: Store) -> None:
+    def extend(self, other: FrameStore) -> None:
         """Append the rows of another store, which is not to be used any more."""
         if other._parts and self._waiting:
             self._flush()
@@ -62,7 +62,7 @@ class Store:
         return lazies[0] if len(lazies) == 1 else pl.concat(lazies, how="diagonal_relaxed")
 
 
-def rows_to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+def records_to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Rows with the names of ROLLOUT_COLUMNS and reward_<component> → typed frame; only names that occur get a column.
 
     Values of the wrong type become null: mappers give numbers, texts and booleans, or None.
@@ -99,14 +99,14 @@ def _bounded(row: Mapping[str, Any], parts: set[str]) -> Mapping[str, Any]:
     return row
 
 
-def store_rows(rows: Iterable[Mapping[str, Any]]) -> pl.LazyFrame:
+def store_records(rows: Iterable[Mapping[str, Any]]) -> pl.LazyFrame:
     """A lazy frame of mapped rows, parsed `CHUNK_ROWS` at a time."""
-    store, waiting, parts = Store(), list[Mapping[str, Any]](), set[str]()
+    store, waiting, parts = FrameStore(), list[Mapping[str, Any]](), set[str]()
     for row in rows:
         waiting.append(_bounded(row, parts))
         if len(waiting) == CHUNK_ROWS:
-            store.add(rows_to_frame(waiting))
+            store.add(records_to_frame(waiting))
             waiting = []
     if waiting:
-        store.add(rows_to_frame(waiting))
+        store.add(records_to_frame(waiting))
     return store.scan()

@@ -14,12 +14,12 @@ from typing import Any
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, finish
-from onedial.analysis.logs.readers.messages import plain
+from onedial.analysis.logs.readers.common import count_of, make_log
+from onedial.analysis.logs.readers.messages import flatten_text
 from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
-from onedial.analysis.logs.readers.rows import as_float, as_list, objects
+from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
 
 PASS = ("pass", "passed", "success")
@@ -32,10 +32,10 @@ def _verdict(passed: bool) -> dict[str, Any]:
 def _finish(
     name: str, title: str, rows: Iterator[dict[str, Any]], samples: Sequence[Sample], *, is_: str, notes: list[str]
 ) -> Log:
-    frame = store_rows(rows)  # fills `notes` as it goes
+    frame = store_records(rows)  # fills `notes` as it goes
     if len(samples) > 1:
         notes.append(f"{len(samples)} files were read; each is its own set of groups.")
-    return finish(
+    return make_log(
         name,
         title,
         frame,
@@ -62,20 +62,20 @@ def _humaneval(
     samples: Sequence[Sample], options: Options, errors: ReadErrors, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     slow = 0
-    for sample, line, record in objects(samples, errors):
+    for sample, line, record in iterate_objects(samples, errors):
         passed = to_float(record.get("passed"))
         if record.get("task_id") is None or passed not in (0.0, 1.0):
             errors.add(sample.file, line, "task_id is missing, or passed is not true or false")
             continue
         slow += str(record.get("result", "")).strip().lower() in ("timed out", "timeout")
-        text = plain(record.get("completion", record.get("solution")))
+        text = flatten_text(record.get("completion", record.get("solution")))
         yield {
             "split": "eval",
             "prompt_id": str(record["task_id"]),
             "group_id": f"{sample.name}/{record['task_id']}",
             "completion_chars": None if text is None else len(text),
             **_verdict(passed == 1.0),
-            **({"completion": text, "prompt": plain(record.get("prompt"))} if options.text else {}),
+            **({"completion": text, "prompt": flatten_text(record.get("prompt"))} if options.text else {}),
         }
     if slow:
         notes.append(f"{count_of(slow, 'program')} ran out of time: wrong answers, as the benchmark counts them.")
@@ -130,7 +130,7 @@ def _results(results: Any) -> Iterator[tuple[int, dict[str, bool], str | None]]:
     if isinstance(results, dict) and isinstance(results.get("graded_list"), list):  # LiveCodeBench by task
         codes = as_list(results.get("code_list"))
         for i, mark in enumerate(results["graded_list"]):
-            yield i, {"all": to_float(mark) == 1.0}, plain(codes[i]) if i < len(codes) else None
+            yield i, {"all": to_float(mark) == 1.0}, flatten_text(codes[i]) if i < len(codes) else None
     elif isinstance(results, dict) and isinstance(results.get("base"), list):  # EvalPlus before 0.2
         plus = as_list(results.get("plus"))
         for i, status in enumerate(results["base"]):
@@ -140,7 +140,7 @@ def _results(results: Any) -> Iterator[tuple[int, dict[str, bool], str | None]]:
             yield i, verdicts, None
     elif isinstance(results, list):
         for i, result in enumerate(results):
-            yield i, _statuses(result), plain(result.get("solution")) if isinstance(result, dict) else None
+            yield i, _statuses(result), flatten_text(result.get("solution")) if isinstance(result, dict) else None
     else:
         yield 0, _statuses(results), None
 
@@ -197,7 +197,7 @@ def _lm_eval(
 ) -> Iterator[dict[str, Any]]:
     filters: dict[str, str] = {}
     seen: Counter[str] = Counter()
-    for sample, line, record in objects(samples, errors):
+    for sample, line, record in iterate_objects(samples, errors):
         named = record.get("metrics") if isinstance(record.get("metrics"), list) else []
         known = (*METRICS, *(name for name in as_list(named) if isinstance(name, str)))
         metric = next((m for m in known if as_float(record.get(m)) is not None), None)
@@ -211,13 +211,13 @@ def _lm_eval(
             seen[rule] += 1
             continue
         answers = record.get("filtered_resps")
-        text = plain(answers[0] if isinstance(answers, list) and len(answers) == 1 else answers)
+        text = flatten_text(answers[0] if isinstance(answers, list) and len(answers) == 1 else answers)
         yield {
             "split": "eval",
             "prompt_id": str(record["doc_id"]),
             "group_id": f"{sample.name}/{record['doc_id']}",
             "outcome_reward": as_float(record[metric]),
-            "answer": plain(record.get("target"))
+            "answer": flatten_text(record.get("target"))
             if not isinstance(record.get("target"), int)
             else str(record["target"]),
             "completion_chars": None if text is None else len(text),

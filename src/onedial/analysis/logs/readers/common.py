@@ -29,7 +29,7 @@ OUTCOME_NAME = re.compile(
 )
 
 
-def finish(
+def make_log(
     name: str,
     title: str,
     frame: pl.LazyFrame,

@@ -8,13 +8,13 @@ from typing import Any
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, finish
-from onedial.analysis.logs.readers.messages import key, plain
+from onedial.analysis.logs.readers.common import count_of, make_log
+from onedial.analysis.logs.readers.messages import content_key, flatten_text
 from onedial.analysis.logs.readers.names import LENGTH_LISTS, MARK_LISTS, TEXT_LISTS, find, mapping, norm
 from onedial.analysis.logs.readers.plain_table import identity
-from onedial.analysis.logs.readers.rows import objects
+from onedial.analysis.logs.readers.rows import iterate_objects
 from onedial.analysis.logs.schema import Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.errors import DataError
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -81,8 +81,8 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     if len(given) == 2:
         raise DataError("--map correct= and --map outcome_reward= both name the list of verdicts; give one of them")
     columns = sorted({options.columns[given[0]]} if given else {name for name in map(mark_column, samples) if name})
-    frame = store_rows(_rows(samples, options, errors, notes))
-    return finish(
+    frame = store_records(_rows(samples, options, errors, notes))
+    return make_log(
         "sample-lists",
         "the table",
         frame,
@@ -115,7 +115,7 @@ def _rows(
             errors.add(sample.file, 0, "no column with a list of verdicts")
             continue
         short = 0
-        for _, line, record in objects([sample], errors):
+        for _, line, record in iterate_objects([sample], errors):
             marks = marks_of(record.get(column))
             if marks is None:
                 if record.get(column) in (None, []):
@@ -143,8 +143,10 @@ def _explode(
     given = {ours: theirs for ours, theirs in options.columns.items() if theirs in columns}
     found = mapping(columns, given)
     own = options.columns.get("prompt_id") or identity(columns)
-    prompt = plain(record.get(found["prompt"])) if "prompt" in found else None
-    name = str(record[own]) if own and record.get(own) is not None else key(prompt) if prompt is not None else str(line)
+    prompt = flatten_text(record.get(found["prompt"])) if "prompt" in found else None
+    name = str(line) if prompt is None else content_key(prompt)
+    if own and record.get(own) is not None:
+        name = str(record[own])
     text_column = given.get("completion", find(columns, TEXT_LISTS))
     length_column = given.get("completion_tokens", find(columns, LENGTH_LISTS))
     texts = record.get(text_column) if text_column else None
@@ -152,11 +154,11 @@ def _explode(
     shared = {
         "prompt_id": name,
         "group_id": f"{sample.name}/{name}",
-        "source": plain(record.get(found["source"])) if "source" in found else None,
-        "level": plain(record.get(found["level"])) if "level" in found else None,
+        "source": flatten_text(record.get(found["source"])) if "source" in found else None,
+        "level": flatten_text(record.get(found["level"])) if "level" in found else None,
     }
     if "answer" in found and not isinstance(record.get(found["answer"]), list):
-        shared["answer"] = plain(record.get(found["answer"]))
+        shared["answer"] = flatten_text(record.get(found["answer"]))
     if options.text and prompt is not None:
         shared["prompt"] = prompt
     for index, mark in enumerate(marks):

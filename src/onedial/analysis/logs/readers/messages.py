@@ -6,18 +6,18 @@ import json
 from typing import Any
 
 
-def plain(value: Any) -> str | None:
+def flatten_text(value: Any) -> str | None:
     """A prompt or completion as text: a string as it is, messages as their contents, one per line."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return content_of(value)
+        return message_text(value)
     if isinstance(value, list):
-        return "\n".join(content_of(item) if isinstance(item, dict) else str(item) for item in value)
+        return "\n".join(message_text(item) if isinstance(item, dict) else str(item) for item in value)
     return str(value)
 
 
-def content_of(message: dict[str, Any]) -> str:
+def message_text(message: dict[str, Any]) -> str:
     """The text of one message; parts of a multi-part content joined, a call of a tool as JSON."""
     content = message.get("content", message.get("value"))
     if isinstance(content, list):
@@ -29,15 +29,15 @@ def content_of(message: dict[str, Any]) -> str:
     return "" if content is None else str(content)
 
 
-def written(completion: Any) -> str | None:
+def assistant_text(completion: Any) -> str | None:
     """What the policy wrote: of messages, those of the assistant."""
     if isinstance(completion, list) and any(
         isinstance(item, dict) and item.get("role") == "assistant" for item in completion
     ):
-        return plain([item for item in completion if isinstance(item, dict) and item.get("role") == "assistant"])
-    return plain(completion)
+        return flatten_text([item for item in completion if isinstance(item, dict) and item.get("role") == "assistant"])
+    return flatten_text(completion)
 
 
-def key(value: Any) -> str:
+def content_key(value: Any) -> str:
     """A text to compare prompts by: equal for equal content, whatever the order of keys."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -14,11 +14,11 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import finish
-from onedial.analysis.logs.readers.messages import key, plain
-from onedial.analysis.logs.readers.rows import as_float, numbers, objects
+from onedial.analysis.logs.readers.common import make_log
+from onedial.analysis.logs.readers.messages import content_key, flatten_text
+from onedial.analysis.logs.readers.rows import as_float, iterate_objects, numbers
 from onedial.analysis.logs.schema import Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
 
 
@@ -30,7 +30,7 @@ def detect(sample: Sample) -> bool:
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     counts = {"filtered": 0, "nameless": 0}
-    frame = store_rows(_rows(samples, options, errors, counts))
+    frame = store_records(_rows(samples, options, errors, counts))
     notes = ["Groups are inferred: rows of one step with the same prompt are taken as one group."]
     if counts["filtered"]:
         notes.insert(
@@ -40,7 +40,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         )
     if counts["nameless"]:
         notes.append(f"{counts['nameless']:,} rows have neither tokens nor messages to tell the prompt by.")
-    return finish(
+    return make_log(
         "nemo-rl",
         "NeMo-RL",
         frame,
@@ -63,7 +63,7 @@ def _one(value: Any) -> Any:
 def _rows(
     samples: Sequence[Sample], options: Options, errors: ReadErrors, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    for sample, line, record in objects(samples, errors):
+    for sample, line, record in iterate_objects(samples, errors):
         if "content" not in record and "rewards" not in record:
             errors.add(sample.file, line, "none of the fields content, rewards")
             continue
@@ -115,9 +115,9 @@ def _messages(content: Any, row: dict[str, Any], options: Options) -> str | None
     said = [item for item in content[first:] if item.get("role") == "assistant"]
     prompt = [{"role": item.get("role"), "content": item.get("content")} for item in content[:first]]
     if options.text:
-        row |= {"prompt": plain(prompt), "completion": plain(said)}
-    row["completion_chars"] = len(plain(said) or "")
-    return hashlib.sha256(key(prompt).encode()).hexdigest()[:16]
+        row |= {"prompt": flatten_text(prompt), "completion": flatten_text(said)}
+    row["completion_chars"] = len(flatten_text(said) or "")
+    return hashlib.sha256(content_key(prompt).encode()).hexdigest()[:16]
 
 
 FORMAT = Format(

@@ -13,7 +13,7 @@ import polars as pl
 from onedial.analysis.logs.columns import raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import finish, require
+from onedial.analysis.logs.readers.common import make_log, require
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.core.tables.file_bytes import check_regular
@@ -67,7 +67,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     notes = []
     if "fate" in have:
         notes.append("Every generated rollout is here, silent groups and unused ones included.")
-    log = finish(
+    log = make_log(
         "onedial",
         "an onedial run",
         raw.select(exprs),

@@ -10,7 +10,7 @@ import polars as pl
 from onedial.analysis.logs.columns import key_of, number_of, raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import finish, per_file, require
+from onedial.analysis.logs.readers.common import make_log, per_file, require
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -70,7 +70,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         columns["mean_logp"] = pl.col("logprobs").list.mean()
     frame = raw.select(**columns)
     top = frame.select(pl.col("outcome_reward").max()).collect(engine="streaming").item()
-    return finish(
+    return make_log(
         "open-instruct",
         "open-instruct",
         frame,

@@ -10,7 +10,7 @@ import polars as pl
 from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, truth_of, whole_of
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import finish, per_file, split_of_path, step_of_path
+from onedial.analysis.logs.readers.common import make_log, per_file, split_of_path, step_of_path
 from onedial.analysis.logs.readers.names import STRONG_IDS, WEAK_IDS, find, mapping
 from onedial.analysis.logs.readers.reward_choice import find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
@@ -70,7 +70,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     _note_unreadable(raw, found, errors)
     notes: list[str] = []
     frame, group_identity = _frame(raw, found, samples, options, notes)
-    return finish(
+    return make_log(
         "table",
         "the table",
         frame,

@@ -17,7 +17,7 @@ from onedial.core.tables.read_errors import ReadErrors
 BATCH = 5_000
 
 
-def objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+def iterate_objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
     """(file, line, object) of every row of every file; a line that is no object is noted in `errors`."""
     for sample in samples:
         if sample.kind == "jsonl":

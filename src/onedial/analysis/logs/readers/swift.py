@@ -12,14 +12,14 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, finish, split_of_path
+from onedial.analysis.logs.readers.common import count_of, make_log, split_of_path
 from onedial.analysis.logs.readers.group_order import BY_ORDER, BY_TEXT, number_blocks
-from onedial.analysis.logs.readers.messages import key, plain
+from onedial.analysis.logs.readers.messages import content_key, flatten_text
 from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.readers.rows import as_float, whole_number
 from onedial.analysis.logs.readers.trl import overlap_of
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.tables.file_kinds import kind_of_name
 from onedial.core.tables.json_records import read_json_lines
 from onedial.core.tables.read_errors import ReadErrors
@@ -43,7 +43,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     parts = _components(samples)
     outcome, reward_is = choose_component(parts, options) if parts or options.outcome else (None, "")
     counts = {"repeated": 0, "cut": 0, "split": 0}
-    frame = store_rows(_rows(samples, options, errors, parts, outcome, counts))
+    frame = store_records(_rows(samples, options, errors, parts, outcome, counts))
     notes = [
         "Only the last generation batch before each flush is in the log: shares describe that sample of the run, and "
         "totals such as tokens are not the run's.",
@@ -62,7 +62,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         notes.append(f"{count_of(counts['repeated'], 'row')} repeated the flush before, and were counted once.")
     if counts["cut"]:
         notes.append(f"{count_of(counts['cut'], 'row')} had been cut off in some column, and were left out.")
-    return finish(
+    return make_log(
         "ms-swift",
         "ms-swift",
         frame,
@@ -122,8 +122,8 @@ def _rows(
             used = [name for name in ("prompt", "completion", *parts) if name in table]
             size = min(len(table[name]) for name in used)
             counts["cut"] += max(len(table[name]) for name in used) - size
-            hashes = [hash(key([table[name][i] for name in used])) for i in range(size)]
-            prompts = [key(prompt) for prompt in table["prompt"][:size]]
+            hashes = [hash(content_key([table[name][i] for name in used])) for i in range(size)]
+            prompts = [content_key(prompt) for prompt in table["prompt"][:size]]
             blocks = number_blocks(prompts)
             repeated = overlap_of(before, hashes, prompts)
             named = set(zip(prompts[repeated:], blocks[repeated:], strict=True))
@@ -148,7 +148,7 @@ def _row(
         values = table.get(name, [])
         return values[i] if i < len(values) else None
 
-    prompt, completion = plain(at("prompt")) or "", plain(at("completion"))
+    prompt, completion = flatten_text(at("prompt")) or "", flatten_text(at("completion"))
     rewards = {name: as_float(at(name)) for name in parts}
     known = [value for value in rewards.values() if value is not None]
     step = at("step") if at("step") is not None else at("gen_step")

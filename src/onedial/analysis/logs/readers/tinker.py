@@ -7,11 +7,11 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import finish
+from onedial.analysis.logs.readers.common import make_log
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
-from onedial.analysis.logs.readers.rows import as_float, as_list, number, objects
+from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects, number
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
 
 
@@ -20,10 +20,10 @@ def detect(sample: Sample) -> bool:
 
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
-    log = finish(
+    log = make_log(
         "tinker",
         "tinker's rollout summary",
-        store_rows(_rows(samples, errors)),
+        store_records(_rows(samples, errors)),
         samples=samples,
         coverage=Coverage(
             survivors_only=None,
@@ -43,7 +43,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def _rows(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[dict[str, Any]]:
-    for sample, line, record in objects(samples, errors):
+    for sample, line, record in iterate_objects(samples, errors):
         if "group_idx" not in record or "total_reward" not in record:
             errors.add(sample.file, line, "none of the fields group_idx, total_reward")
             continue

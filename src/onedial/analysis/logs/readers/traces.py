@@ -12,12 +12,12 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, finish, split_of_path, step_of_path
-from onedial.analysis.logs.readers.messages import content_of, key, plain
+from onedial.analysis.logs.readers.common import count_of, make_log, split_of_path, step_of_path
+from onedial.analysis.logs.readers.messages import content_key, flatten_text, message_text
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
-from onedial.analysis.logs.readers.rows import as_float, as_list, number, numbers, objects
+from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects, number, numbers
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
 
 LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens", "context_length")
@@ -30,7 +30,7 @@ def detect(sample: Sample) -> bool:
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     chosen, notes, only_effective = choose(samples)
     counts = {"helpers": 0, "errors": 0}
-    frame = store_rows(_rows(chosen, options, errors, counts))
+    frame = store_records(_rows(chosen, options, errors, counts))
     if counts["helpers"]:
         notes.append(f"{count_of(counts['helpers'], 'trace')} of agents that do not train were left out.")
     if counts["errors"]:
@@ -39,7 +39,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
             "share and mean, since its reward judges nothing."
         )
     prime = any("rollouts" in sample.place.parts for sample in chosen)
-    log = finish(
+    log = make_log(
         "prime-rl" if prime else "verifiers-v1",
         "the trace",
         frame,
@@ -77,7 +77,7 @@ def choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
 def _rows(
     samples: Sequence[Sample], options: Options, errors: ReadErrors, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    for sample, line, record in objects(samples, errors):
+    for sample, line, record in iterate_objects(samples, errors):
         if not isinstance(record.get("task"), dict) or not isinstance(record.get("traces", record.get("nodes")), list):
             errors.add(sample.file, line, "no episode: the fields task and traces (or nodes) are missing")
             continue
@@ -89,7 +89,7 @@ def _rows(
         if not traces:  # the episode failed before an agent began
             counts["errors"] += 1
             yield {**place, "group_id": place["group_id"], "outcome": _failure(record)}
-        names = {key(_agent(trace).get("name")) for trace in mine}
+        names = {content_key(_agent(trace).get("name")) for trace in mine}
         for trace in mine:
             row = _row(trace, options)
             if row.get("outcome") in ("error", "timeout"):
@@ -112,7 +112,7 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
     name = (env or {}).get("name") or (env or {}).get("id") or record.get("env_name")
     identity = task.get("key") or task.get("hash") or data.get("idx")
     prompt = data.get("prompt", data.get("question"))
-    identity = key(prompt if identity is None else identity)
+    identity = content_key(prompt if identity is None else identity)
     split = (work or {}).get("type") or record.get("kind") or (run or {}).get("type") or split_of_path(sample.place)
     step = (work or {}).get("step", record.get("eval_step", step_of_path(sample.place)))
     group = record.get("group")
@@ -132,7 +132,7 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else plain(value) if isinstance(value, str | list | dict) else str(value)
+    return None if value is None else flatten_text(value) if isinstance(value, str | list | dict) else str(value)
 
 
 def _failure(record: dict[str, Any]) -> str:
@@ -206,8 +206,8 @@ def _lengths(trace: dict[str, Any]) -> dict[str, Any]:
 def _texts(trace: dict[str, Any]) -> dict[str, Any]:
     nodes = _nodes(trace)
     first = next((i for i, node in enumerate(nodes) if node.get("sampled")), len(nodes))
-    prompt = [content_of(node["message"]) for node in nodes[:first] if isinstance(node.get("message"), dict)]
-    said = [content_of(n["message"]) for n in nodes if n.get("sampled") and isinstance(n.get("message"), dict)]
+    prompt = [message_text(node["message"]) for node in nodes[:first] if isinstance(node.get("message"), dict)]
+    said = [message_text(n["message"]) for n in nodes if n.get("sampled") and isinstance(n.get("message"), dict)]
     completion = "\n".join(said)
     return {"prompt": "\n".join(prompt), "completion": completion, "completion_chars": len(completion)}
 

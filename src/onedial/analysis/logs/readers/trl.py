@@ -15,7 +15,7 @@ import polars as pl
 from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, finish, listed, require, split_of_path
+from onedial.analysis.logs.readers.common import count_of, listed, make_log, require, split_of_path
 from onedial.analysis.logs.readers.group_order import OrderedGroups, order_groups
 from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
@@ -67,7 +67,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         **({"prompt": pl.col("prompt"), "completion": pl.col("completion")} if options.text else {}),
         **({REWARD_PART + n: number_of(n, have[n]) for n in parts} if len(parts) > 1 else {}),
     )
-    return finish(
+    return make_log(
         "trl",
         "TRL",
         frame,

@@ -13,12 +13,12 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, finish, split_of_path, step_of_path
-from onedial.analysis.logs.readers.messages import key, plain, written
+from onedial.analysis.logs.readers.common import count_of, make_log, split_of_path, step_of_path
+from onedial.analysis.logs.readers.messages import assistant_text, content_key, flatten_text
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
-from onedial.analysis.logs.readers.rows import as_float, number, objects
+from onedial.analysis.logs.readers.rows import as_float, iterate_objects, number
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
-from onedial.analysis.logs.store import store_rows
+from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
 
 KNOWN = {
@@ -39,7 +39,7 @@ def detect(sample: Sample) -> bool:
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     counts = {"errors": 0, "rows": 0, "inferred": 0}
-    frame = store_rows(_rows(samples, options, errors, counts))
+    frame = store_records(_rows(samples, options, errors, counts))
     notes = _promises(samples, counts["rows"])
     if counts["errors"]:
         notes.append(
@@ -48,7 +48,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         )
     if len(samples) > 1:
         notes.append(f"{len(samples)} result files were read; groups never span two files.")
-    log = finish(
+    log = make_log(
         "verifiers",
         "verifiers' results file",
         frame,
@@ -67,7 +67,7 @@ def _rows(
     samples: Sequence[Sample], options: Options, errors: ReadErrors, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     numbered = {sample.file for sample in samples if _ids_repeat(sample)}
-    for sample, line, record in objects(samples, errors):
+    for sample, line, record in iterate_objects(samples, errors):
         if "reward" not in record and "example_id" not in record:
             errors.add(sample.file, line, "none of the fields reward, example_id")
             continue
@@ -78,7 +78,7 @@ def _rows(
             example = record.get("id")
         if example is None:
             counts["inferred"] += 1
-            example = key([prompt, record.get("answer")])
+            example = content_key([prompt, record.get("answer")])
         env = record.get("env_name") or record.get("task") or ""
         reward = as_float(record.get("reward"))
         if reward is None and record.get("reward") is not None:
@@ -88,7 +88,7 @@ def _rows(
             "iteration": step_of_path(sample.place.parent),
             "prompt_id": f"{env}/{example}",
             "group_id": f"{sample.name}/{env}/{example}",
-            "answer": plain(record.get("answer")) if record.get("answer") not in (None, "") else None,
+            "answer": flatten_text(record.get("answer")) if record.get("answer") not in (None, "") else None,
             "source": env or None,
             "outcome_reward": reward,
             "finish_reason": record.get("stop_condition"),
@@ -102,10 +102,10 @@ def _rows(
             counts["errors"] += 1
             text = json.dumps(record["error"], default=str).lower()
             row |= {"outcome": "timeout" if "timeout" in text else "error", "outcome_reward": None}
-        completion = written(record.get("completion"))
+        completion = assistant_text(record.get("completion"))
         row["completion_chars"] = None if completion is None else len(completion)
         if options.text:
-            row |= {"prompt": plain(prompt), "completion": completion}
+            row |= {"prompt": flatten_text(prompt), "completion": completion}
         yield row
 
 
@@ -114,8 +114,8 @@ def _ids_repeat(sample: Sample) -> bool:
     if sample.has("example_id") or not sample.has("id"):
         return False
     seen: set[str] = set()
-    for _, _, record in objects([sample], ReadErrors()):
-        own = key(record.get("id"))
+    for _, _, record in iterate_objects([sample], ReadErrors()):
+        own = content_key(record.get("id"))
         if own in seen:
             return True
         seen.add(own)

@@ -14,7 +14,7 @@ import polars as pl
 from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import finish, per_file, require, split_of_path, step_of_path
+from onedial.analysis.logs.readers.common import make_log, per_file, require, split_of_path, step_of_path
 from onedial.analysis.logs.readers.group_order import order_groups
 from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
@@ -70,7 +70,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)
     renamed = {"answer": "gts", "parsed_answer": "pred", "source": "data_source", "finish_reason": "finish_reason"}
     columns |= {ours: pl.col(theirs).cast(pl.String) for ours, theirs in renamed.items() if theirs in have}
-    log = finish(
+    log = make_log(
         "verl",
         "verl",
         raw.select(**columns),
