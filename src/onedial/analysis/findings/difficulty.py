@@ -72,8 +72,10 @@ def solve_rates(tables: LogTables) -> Measurement | str:
         headline=f"The mean solve rate of {len(rates):,} prompts is {percent(value)}; the rates have a "
         f"standard deviation of {100 * spread:.0f} points ({100 * float(rates.std()):.0f} in k/n, which adds the luck "
         f"of {tries:g} tries).",
-        advice="Read the filled bars, not the outlined ones, and each bar with its range: near 0 and 1 a few tries "
-        "cannot tell 'rarely' from 'never', more tries on a sample of those prompts would.",
+        advice="Near 0 and 1 a few tries cannot tell 'rarely' from 'never': more tries on a sample of those prompts "
+        "would."
+        if tries < 32
+        else "",
         method="mean: score interval over prompts; bars: NPMLE by EM on a grid with 0 and 1 as points, each with the "
         "range of values that the counts allow (profile likelihood, 95 %)",
         importance=0.42,

@@ -42,6 +42,8 @@ def sigma(tables: LogTables) -> Measurement | str:
         return _of_rates(tables)
     if reason := why_no_group_shares(tables) or ("" if tables.judged else UNJUDGED):
         return reason
+    if tables.graded:
+        return "rewards are graded, and σ̂ of the verdicts is not σ̂ of the rewards"
     k, n = (pl.col(name).cast(pl.Float64) for name in ("c", "n"))
     table = tables.shared.select("prompt_id", sigma=(k * (n - k)).sqrt() / n)
     per = table.group_by("prompt_id").agg(pl.col("sigma").sum(), pl.len().alias("count"))
