@@ -54,7 +54,7 @@ FILES = [
     "[algorithm]\nbaseline = 'os:system'", "[task]\nname = 'subprocess:Popen'", "[task]\nreward = 'os:system'",
     "trust_remote_code = true", "unsafe_verifiers = true", "trust_config = true", "learning_rate = 1",
     "task_options = {}", "seed = 1979-05-27", "model = [1]", "iterations = {}", "x" * (5 << 20),
-    "[algorithm]\nbaseline = '<a function of the program that started the run: median>'",
+    "[algorithm]\nbaseline = '<a function of the program that started the run, median>'",
 ]  # fmt: skip
 FLAGS = [
     ["--nosuch", "1"], ["--lr"], ["--config", "absent.toml"], ["--config", "."], ["--config", "/dev/zero"],

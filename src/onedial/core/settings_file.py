@@ -49,7 +49,7 @@ RESOLVED = "resolved"
 NO_TRUST = Trust()
 HEADS = {"task": "name", "algorithm": "row"}
 """The key of a table that names what its other keys belong to."""
-UNNAMED = "<a {kind} of the program that started the run: {name}>"
+UNNAMED = "<a {kind} of the program that started the run, {name}>"
 """What stands in run.toml for a live object that no file can name."""
 
 
