@@ -31,7 +31,7 @@ from onedial.training.trainer.step import update
 ROW = replace(ALGORITHMS["dapo"], refill=False)
 
 
-def make_run(conditions: Conditions, workload: Workload) -> Run:
+def make_bench_run(conditions: Conditions, workload: Workload) -> Run:
     """The run whose iterations have this workload."""
     return Run(
         model=conditions.model,
@@ -49,7 +49,7 @@ def make_run(conditions: Conditions, workload: Workload) -> Run:
 
 def open_policy(conditions: Conditions, workload: Workload) -> Policy:
     """The model with its optimizer, as a run holds it."""
-    return Policy(plan_memory(make_run(conditions, workload), conditions.model).run, conditions.model)
+    return Policy(plan_memory(make_bench_run(conditions, workload), conditions.model).run, conditions.model)
 
 
 class Generation:

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     given = merge({name: getattr(args, flag) for flag, name in FLAGS.items() if flag in args}, args.dotted)
     plan = eval_spec(args.model, given, trust=Trust(everything=args.trust_config, named=given))
-    with Bar() as bar:
+    with ProgressBar() as bar:
         evaluation = run_evaluation(plan, save=args.save, progress=bar.show, note=bar.note)
     if args.json:
         record = {"model": args.model, "weights": plan.weights, "task": plan.run.task_name, "seed": plan.run.seed}
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on a terminal, on stderr; nothing anywhere else."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Bar:
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("loading", total=None)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 

@@ -82,11 +82,11 @@ class Text:
             added = len(self.encode(prompt)) if added is None else added
             if added + len(prompt.plain.encode()) > room and (length := len(self.encode(prompt))) > room:
                 raise DataError(
-                    f"{place_of(prompt)}: the prompt has {length} tokens, and the model's context leaves room for "
+                    f"{locate_prompt(prompt)}: the prompt has {length} tokens, and the model's context leaves room for "
                     f"{max(0, room)} beside max_new_tokens; shorten or drop it, or lower max_new_tokens"
                 )
 
 
-def place_of(prompt: Prompt) -> str:
+def locate_prompt(prompt: Prompt) -> str:
     """Where a person finds the prompt: file and row where it came from one, else how it begins."""
     return str(prompt.meta.get("place") or f"{prompt.source} {prompt.plain[:60]!r}")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from onedial.core.errors import DataError
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.training.budget.allocators import Allocation, Allocator, RolloutRequest
-from onedial.training.lm.text import Text, place_of
+from onedial.training.lm.text import Text, locate_prompt
 from onedial.training.rollout.engine import Engine, Request, Sampling, seed_of
 
 
@@ -98,7 +98,7 @@ class Collector:
             try:
                 self.engine.submit(Request(request.position, blank.prompt_tokens, seeds, self.sampling))
             except DataError as error:
-                raise DataError(f"{place_of(prompt)}: {error}") from error
+                raise DataError(f"{locate_prompt(prompt)}: {error}") from error
         rollouts = self._run(blanks)
         for position, blank in blanks.items():
             in_order = sorted(rollouts[position], key=lambda rollout: rollout.index)

@@ -31,7 +31,7 @@ class TensorBoard:
         self._writer.add_text("config", "\n".join(f"    {key} = {value!r}" for key, value in config.items()), 0)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        for name, value in numbers(metrics).items():
+        for name, value in numeric_metrics(metrics).items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class Experiment:
         self._module = module
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        self._module.log(numbers(metrics), step=step)
+        self._module.log(numeric_metrics(metrics), step=step)
 
     def close(self) -> None:
         self._module.finish()
@@ -79,7 +79,7 @@ def open_trackers(names: Sequence[str], run_dir: Path, config: Mapping[str, Any]
     return opened
 
 
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+def numeric_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics that are numbers; a truth value, a list or None is no number."""
     return {
         name: float(value)
