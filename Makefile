@@ -45,6 +45,7 @@ docs: $(VENV)/.documented ## the reference pages from the code, then the site, i
 	@$(PY) tools/diagram.py
 	@$(PY) tools/outputs.py
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@! grep -rlE 'src="https?://|href="https?://[^"]*[.](css|js|woff2?)"' site --include='*.html'  # nothing is fetched
 
 mutants: $(VENV)/.tested ## change the source at 200 random places and count what the tests notice (hours)
 	@$(PIP) install -qq -c constraints.txt -e '.[mutants]'

@@ -5,7 +5,7 @@
 
 cosmic-ray finds and makes the changes, in a copy of the checkout. Each is judged by the tests nearest to the changed
 module: those whose imports reach it in the fewest steps. Places are drawn first, then one change of each place, so that
-a `+` with six replacements does not count six times. The result goes to docs/mutants.md.
+a `+` with six replacements does not count six times. The result goes to mutants.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-REPORT = ROOT / "docs" / "mutants.md"
+REPORT = ROOT / "mutants.md"  # not part of the repository
 TARGETS = (
     "core.maths", "training.trainer", "training.rollout", "training.budget", "training.verify", "analysis.planning",
     "analysis.logs.readers",
