@@ -8,6 +8,8 @@ and those expected at their size agree exactly. No distribution of solve rates i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
@@ -30,16 +32,20 @@ def visits_of(tables: LogTables, least: int) -> Visits | None:
     return visits if len(visits.cell) and len(visits.cell) >= ENOUGH * len(tables.visits) else None
 
 
-def expected_kinds(tables: LogTables, size: int) -> dict[str, KindShare]:
+KINDS = ("mixed", "right", "wrong", "silent")
+
+
+def expected_kinds(tables: LogTables, size: int, kinds: Sequence[str] = KINDS) -> dict[str, KindShare]:
     """Expected shares of mixed, right, wrong and silent groups of `size`, with intervals over prompts; {} where fewer
     than half of the visits have that many tries. `count` is the number of visits behind a share."""
     visits = visits_of(tables, size)
     if visits is None:
         return {}
     right, wrong = dispersion.unbiased_powers(visits.k, visits.n, size)
+    chances = {"mixed": 1 - right - wrong, "right": right, "wrong": wrong, "silent": right + wrong}
     found = {}
-    for kind, values in {"mixed": 1 - right - wrong, "right": right, "wrong": wrong, "silent": right + wrong}.items():
-        top, bottom = visits.per_prompt(np.clip(values, 0.0, 1.0))
+    for kind in kinds:
+        top, bottom = visits.per_prompt(np.clip(chances[kind], 0.0, 1.0))
         found[kind] = KindShare(len(visits.cell), float(top.sum() / bottom.sum()), bootstrap_ratio(top, bottom))
     return found
 
@@ -52,7 +58,8 @@ def expected_silent_shares(tables: LogTables) -> dict[int, KindShare]:
     tries = tables.visits.get_column("n")
     same = {int(tries[0])} if len(tries) and tries.min() == tries.max() and tries[0] > 1 else set()
     sizes = sorted({*GROUP_SIZES, tables.group_size, *same})
-    return {size: kinds["silent"] for size in sizes if (kinds := expected_kinds(tables, size))}
+    found = {size: expected_kinds(tables, size, ("silent",)) for size in sizes}
+    return {size: kinds["silent"] for size, kinds in found.items() if kinds}
 
 
 def group_pmf(k: Array, n: Array, size: int) -> Array:
