@@ -14,7 +14,7 @@ from findings_logs import all_findings, rate_log, rollout_log, simulated
 from onedial.analysis import analyze
 from onedial.analysis.findings import Finding, collect, silent_row
 from onedial.analysis.findings.intervals import discoveries
-from onedial.analysis.findings.replay import Cells, coefficient, replay_rows
+from onedial.analysis.findings.replay import CoefficientCells, coefficient, replay_rows
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.core.errors import DataError
 
@@ -268,8 +268,8 @@ def test_weights_sum_to_one_and_the_dial_data_reproduce_the_shown_bars(found: di
 
 
 def test_coefficient_hand_values() -> None:
-    assert float(coefficient(np.array(2.0), np.array(4.0), Cells(0.0))) == pytest.approx(0.25)
-    assert float(coefficient(np.array(1.0), np.array(4.0), Cells(2.0))) == 1.0
+    assert float(coefficient(np.array(2.0), np.array(4.0), CoefficientCells(0.0))) == pytest.approx(0.25)
+    assert float(coefficient(np.array(1.0), np.array(4.0), CoefficientCells(2.0))) == 1.0
 
 
 def test_silent_row_on_real_rates_is_plain_python() -> None:

@@ -10,18 +10,20 @@ from scipy import stats
 
 from onedial.analysis.findings.intervals import (
     bootstrap,
-    bootstrap_ratio,
     clustered_wilson,
     design_effect,
     discoveries,
-    wilson,
+    ratio_interval,
 )
+from onedial.core.maths.estimators import wilson_interval
 
 
 def test_wilson_by_hand_and_at_the_ends() -> None:
-    low, high = wilson(8, 10)  # published example values .4902, .9433
+    low, high = wilson_interval(8, 10)  # published example values .4902, .9433
     assert (low, high) == (pytest.approx(0.4902, abs=2e-4), pytest.approx(0.9433, abs=2e-4))
-    assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == 1.0 and wilson(0, 0) == (0.0, 1.0)
+    assert (
+        wilson_interval(0, 10)[0] == 0.0 and wilson_interval(10, 10)[1] == 1.0 and wilson_interval(0, 0) == (0.0, 1.0)
+    )
 
 
 def test_design_effect_counts_identical_groups_once() -> None:
@@ -29,7 +31,7 @@ def test_design_effect_counts_identical_groups_once() -> None:
     verdict = np.random.default_rng(0).random(100) < 0.3
     assert design_effect(10.0 * verdict, np.full(100, 10.0)) == pytest.approx(10.0, rel=0.02)
     low, high = clustered_wilson(10.0 * verdict, np.full(100, 10.0)) or (0, 0)
-    assert (low, high) == pytest.approx(wilson(float(verdict.sum()), 100.0), rel=0.02)
+    assert (low, high) == pytest.approx(wilson_interval(float(verdict.sum()), 100.0), rel=0.02)
 
 
 def test_ratio_interval_by_hand() -> None:
@@ -38,11 +40,11 @@ def test_ratio_interval_by_hand() -> None:
     ratio = 14 / 20
     error = np.sqrt(((top - ratio * bottom) ** 2).sum() * 5 / 4) / 20
     reach = stats.t.ppf(0.975, 4) * error
-    assert bootstrap_ratio(top, bottom, share=False) == pytest.approx((ratio - reach, ratio + reach), rel=1e-12)
+    assert ratio_interval(top, bottom, share=False) == pytest.approx((ratio - reach, ratio + reach), rel=1e-12)
     plain = stats.ttest_1samp(top, 0.0).confidence_interval(0.95)
-    assert bootstrap_ratio(top, np.ones(5), share=False) == pytest.approx((plain.low, plain.high), rel=1e-12)
-    assert bootstrap_ratio([1.0], [2.0]) is None and bootstrap_ratio([0.0, 0.0], [0.0, 0.0]) is None
-    low, high = bootstrap_ratio([0.0] * 6, [3.0] * 6) or (1.0, 0.0)
+    assert ratio_interval(top, np.ones(5), share=False) == pytest.approx((plain.low, plain.high), rel=1e-12)
+    assert ratio_interval([1.0], [2.0]) is None and ratio_interval([0.0, 0.0], [0.0, 0.0]) is None
+    low, high = ratio_interval([0.0] * 6, [3.0] * 6) or (1.0, 0.0)
     assert low == 0.0 and 0.3 < high < 0.6, "six prompts that agree do not prove that all do"
 
 
@@ -53,7 +55,7 @@ def ratio_coverage(clusters: int, a: float, b: float, draws: int, *, tokens: boo
         each = rng.integers(2, 9, clusters).astype(float)
         right = rng.binomial(each.astype(int), rng.beta(a, b, clusters))
         weight = rng.gamma(4, 100, clusters) if tokens else 1.0
-        interval: Any = bootstrap_ratio(right * weight, each * weight)
+        interval: Any = ratio_interval(right * weight, each * weight)
         hits += interval[0] <= a / (a + b) <= interval[1]
     return hits / draws
 

@@ -93,7 +93,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 def _measure(analysis: Analysis, args: argparse.Namespace) -> tuple[Analysis, Path | None]:
     """The analysis with everything computed that will be shown, and the page."""
-    check_options(analysis, args)
+    check_inspect_options(analysis, args)
     if args.findings or not args.json:
         _ = analysis.findings
     _ = analysis.figures
@@ -104,7 +104,7 @@ def _measure(analysis: Analysis, args: argparse.Namespace) -> tuple[Analysis, Pa
     return analysis, write_html(args.output, analysis, title=Path(args.log).resolve().name)
 
 
-def check_options(analysis: Analysis, args: argparse.Namespace) -> None:
+def check_inspect_options(analysis: Analysis, args: argparse.Namespace) -> None:
     """Raises ConfigError for a group size or a k beyond the tries that the log holds."""
     if analysis.is_empty or analysis.tables.visits.is_empty():
         return

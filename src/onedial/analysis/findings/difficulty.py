@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.expected import GRADED, expected_kinds
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import Interval, bootstrap_ratio
+from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.silence import SHOWN
 from onedial.core.maths import dispersion
@@ -68,7 +68,7 @@ def solve_rates(tables: LogTables) -> Measurement | str:
     tries = float(np.median(cells.n[number]))
     return Measurement(
         value=value,
-        interval=bootstrap_ratio(rates, np.ones(len(rates))),
+        interval=ratio_interval(rates, np.ones(len(rates))),
         headline=f"The mean solve rate of {len(rates):,} prompts is {percent(value)}; the rates have a "
         f"standard deviation of {100 * spread:.0f} points ({100 * float(rates.std()):.0f} in k/n, which adds the luck "
         f"of {tries:g} tries).",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from onedial.analysis.findings.finding import Measurement, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import bootstrap_ratio
+from onedial.analysis.findings.intervals import ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.logs.grouping import KINDS
 from onedial.core.palette import GROUP_KINDS
@@ -45,7 +45,7 @@ def duplicates(tables: LogTables) -> Measurement | str:
     much = int(unsolved.get_column("repeats").sum()) > 0.2 * max(1, int(unsolved.get_column("n").sum()))
     return Measurement(
         value=share,
-        interval=bootstrap_ratio(per.get_column("repeats"), per.get_column("n")),
+        interval=ratio_interval(per.get_column("repeats"), per.get_column("n")),
         headline=f"{percent(share, 1)} of rollouts repeat another of their group word for word.",
         advice="Raise the temperature, or deduplicate before spending tries."
         if much and not tables.log.is_evaluation

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from onedial.analysis.findings.intervals import bootstrap_ratio
+from onedial.analysis.findings.intervals import ratio_interval
 from onedial.analysis.findings.log_tables import KindShare, LogTables
 from onedial.analysis.findings.visits import Visits
 from onedial.core.maths import dispersion
@@ -46,7 +46,7 @@ def expected_kinds(tables: LogTables, size: int, kinds: Sequence[str] = KINDS) -
     found = {}
     for kind in kinds:
         top, bottom = visits.per_prompt(np.clip(chances[kind], 0.0, 1.0))
-        found[kind] = KindShare(len(visits.cell), float(top.sum() / bottom.sum()), bootstrap_ratio(top, bottom))
+        found[kind] = KindShare(len(visits.cell), float(top.sum() / bottom.sum()), ratio_interval(top, bottom))
     return found
 
 

@@ -18,14 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 
 from onedial.core.maths.estimators import normal_quantile, score_interval, t_quantile
-from onedial.core.maths.estimators import wilson_interval as wilson
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
 BLOCKS = 4096
 
-__all__ = ["Interval", "bootstrap", "bootstrap_ratio", "clustered_wilson", "design_effect", "discoveries", "wilson"]
+__all__ = ["Interval", "bootstrap", "clustered_wilson", "design_effect", "discoveries", "ratio_interval"]
 
 
 def design_effect(hits: ArrayLike, n: ArrayLike) -> float:
@@ -60,7 +59,7 @@ def clustered_wilson(
     return score_interval(share / of, of / effect, quantile)
 
 
-def bootstrap_ratio(top: ArrayLike, bottom: ArrayLike, *, share: bool = True) -> Interval | None:
+def ratio_interval(top: ArrayLike, bottom: ArrayLike, *, share: bool = True) -> Interval | None:
     """Interval of Σtop/Σbottom over clusters (C,); None for fewer than two, or where Σbottom is 0.
 
     The residuals top − ratio·bottom give the variance. With `share` the ratio lies in [0, 1] by nature: the score

@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from onedial.analysis.findings.expected import GRADED, expected_kinds, expected_silent_shares, no_visits
-from onedial.analysis.findings.intervals import Interval, bootstrap_ratio, clustered_wilson
+from onedial.analysis.findings.intervals import Interval, clustered_wilson, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.pass_rates import pass_rates
 from onedial.analysis.findings.silence import why_no_group_shares
@@ -129,7 +129,7 @@ def _mean_interval(tables: LogTables) -> Interval | None:
     total, n, right = (per.get_column(name).to_numpy().astype(float) for name in ("total", "n", "c"))
     high, low = tables.marks.right, tables.marks.wrong
     if high is None or low is None or high <= low or abs(total - low * n - (high - low) * right).max(initial=0) > 1e-9:
-        found = bootstrap_ratio(total, n, share=False)
+        found = ratio_interval(total, n, share=False)
         return found if found is not None and found[0] < found[1] else None
     share = clustered_wilson(right, n)  # two rewards: a share, whose interval stays between them
     return None if share is None else (low + (high - low) * share[0], low + (high - low) * share[1])
@@ -207,7 +207,7 @@ def _of_rates(tables: LogTables, withheld: Reasons) -> Figures:
         "silent_other_share": None,
         "share_intervals": {n: _listed(clustered_wilson(per.get_column(kind), rows)) for n, kind in names.items()},
         "mean_reward": float(mean.sum()) / len(mean),
-        "mean_reward_interval": _listed(bootstrap_ratio(mean, [1] * len(mean))),
+        "mean_reward_interval": _listed(ratio_interval(mean, [1] * len(mean))),
         "right_means": "the table says how often each prompt was solved",
         "tokens_generated": None,
         "tokens_silent": None,

@@ -7,7 +7,7 @@ import polars as pl
 
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import bootstrap_ratio
+from onedial.analysis.findings.intervals import ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.logs.grouping import reward_of, right_of
 
@@ -56,7 +56,7 @@ def length_bias(tables: LogTables) -> Measurement | str:
     quantiles, right_share = _by_length(tables)
     return Measurement(
         value=ratio,
-        interval=bootstrap_ratio(per.get_column("wrong"), per.get_column("right"), share=False),
+        interval=ratio_interval(per.get_column("wrong"), per.get_column("right"), share=False),
         headline=f"Within mixed groups wrong answers are {ratio:.2f}× as long as right ones "
         f"({wrong / len(mixed):,.0f} against {right / len(mixed):,.0f} {unit}).",
         advice="" if ratio <= 1.1 or tables.log.is_evaluation else _length_advice(tables),
@@ -96,7 +96,7 @@ def truncation(tables: LogTables) -> Measurement | str:
         words.append(f"{len(blamed):,} groups are all wrong with every answer cut.")
     return Measurement(
         value=cut / total,
-        interval=bootstrap_ratio(per.get_column("cut"), per.get_column("n")),
+        interval=ratio_interval(per.get_column("cut"), per.get_column("n")),
         headline=" ".join(words),
         advice=_cut_advice(tables) if (cut / total if last is None else last) > OFTEN_CUT else "",
         method="bootstrap over prompts",
@@ -154,7 +154,7 @@ def _by_length(tables: LogTables) -> tuple[list[float] | None, list[tuple[float,
         part = per.filter(pl.col("bin") == i)
         right, n = part.get_column("right").to_numpy(), part.get_column("n").to_numpy()
         share = float(right.sum() / n.sum()) if len(n) else float("nan")
-        low, high = bootstrap_ratio(right, n) or (float("nan"), float("nan"))
+        low, high = ratio_interval(right, n) or (float("nan"), float("nan"))
         shares.append((share, low, high))
     return [float(cuts[0]), *inner, float(cuts[-1])], shares
 

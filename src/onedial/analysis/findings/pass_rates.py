@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onedial.analysis.findings.intervals import Interval, bootstrap_ratio
+from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.visits import Visits
 from onedial.core.maths import dispersion
@@ -46,4 +46,4 @@ def _usual(n: np.ndarray) -> set[int]:
 def _over_prompts(visits: Visits, k: int) -> PassRate:
     total, number = visits.per_prompt(1.0 - dispersion.unbiased_powers(visits.k, visits.n, k)[1])
     each = np.sort(np.clip(total / number, 0.0, 1.0).round(14))  # the same to the last digit, in any order of the rows
-    return PassRate(float(each.mean()), bootstrap_ratio(each, np.ones(len(each))), len(each))
+    return PassRate(float(each.mean()), ratio_interval(each, np.ones(len(each))), len(each))

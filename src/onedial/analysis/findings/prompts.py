@@ -7,8 +7,8 @@ import polars as pl
 
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.finding import Measurement, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import wilson
 from onedial.analysis.findings.log_tables import LogTables, texts_of
+from onedial.core.maths.estimators import wilson_interval
 from onedial.core.maths.mixing import posterior
 
 LISTED = 60  # prompts in a table
@@ -61,7 +61,7 @@ def _extreme(tables: LogTables, *, word: str, right: bool, advice: str) -> Measu
     columns = ("prompt", "tries", "source", f"P(mixed at G = {tables.group_size})", "text")
     return Measurement(
         value=share,
-        interval=wilson(len(extreme), len(table)),
+        interval=wilson_interval(len(extreme), len(table)),
         headline=f"{len(extreme):,} of {len(table):,} prompts ({percent(share)}) were {word} solved{tries}.",
         advice="" if extreme.is_empty() else advice,
         method="Wilson; prompts are the units",

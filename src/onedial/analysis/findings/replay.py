@@ -43,7 +43,7 @@ WEIGHTS = Spec(
 )
 
 
-class Cells(NamedTuple):
+class CoefficientCells(NamedTuple):
     """The cells of an algorithm row that decide a group's coefficient."""
 
     dial: float
@@ -65,7 +65,7 @@ class Groups(NamedTuple):
         return np.bincount(self.bin, weights=weight * self.times, minlength=BINS).astype(np.float64)
 
 
-def coefficient(k: Array, n: Array, row: Cells) -> Array:
+def coefficient(k: Array, n: Array, row: CoefficientCells) -> Array:
     """The factor before (mean score of right − mean score of wrong) in a group's gradient: σ̂^(2−α), 0 if silent.
 
     `leave_one_out` multiplies by n/(n−1); `ddof` 1 divides by the sample σ̂ instead, a factor ((n−1)/n)^(α/2).
@@ -83,8 +83,8 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
         return reason
     groups, members = _drawn(tables) if tables.log.kind == "rates" else _own(tables)
     weights = {label: groups.by_bin(coefficient(groups.k, groups.n, cells)) for label, cells in replay_rows().items()}
-    each = coefficient(groups.k, groups.n, Cells(1.0))
-    grpo, plain = groups.by_bin(each), groups.by_bin(coefficient(groups.k, groups.n, Cells(0.0)))
+    each = coefficient(groups.k, groups.n, CoefficientCells(1.0))
+    grpo, plain = groups.by_bin(each), groups.by_bin(coefficient(groups.k, groups.n, CoefficientCells(0.0)))
     if not grpo.any():  # rewards differ within groups, verdicts do not
         return "no group holds both right and wrong answers: its rewards differ in degree only"
     shares = {label: weight / weight.sum() for label, weight in weights.items()}
@@ -146,17 +146,17 @@ def _dial_plot(groups: Groups, grpo: Array, members: tuple[tuple[str, ...], ...]
     )
 
 
-def replay_rows() -> dict[str, Cells]:
+def replay_rows() -> dict[str, CoefficientCells]:
     """Distinct group coefficients in the algorithm table: label (names of the rows) → cells.
 
     Rows whose baseline is not the group's (none, or a function) have no such coefficient and are left out.
     """
-    names: dict[Cells, list[str]] = {}
+    names: dict[CoefficientCells, list[str]] = {}
     for row in ALGORITHMS.values():
         if row.baseline in ("group_mean", "leave_one_out") and row.scale_over == "group":
-            key = Cells(row.dial, row.baseline == "leave_one_out", row.ddof if row.dial else 0)
+            key = CoefficientCells(row.dial, row.baseline == "leave_one_out", row.ddof if row.dial else 0)
             names.setdefault(key, []).append(row.name)
-    names.setdefault(Cells(2.0), []).append("α = 2 (classes weigh the same)")
+    names.setdefault(CoefficientCells(2.0), []).append("α = 2 (classes weigh the same)")
     return {", ".join(labels): cells for cells, labels in sorted(names.items())}
 
 
@@ -218,7 +218,7 @@ def _spread(groups: Groups) -> dict[str, list[object]]:
     bin_of_prompt[groups.prompt] = groups.bin
     squares: list[object] = []
     for alpha in alphas:
-        weight = coefficient(groups.k, groups.n, Cells(alpha)) * groups.times
+        weight = coefficient(groups.k, groups.n, CoefficientCells(alpha)) * groups.times
         each = np.bincount(groups.prompt, weights=weight)
         squares.append([float(f"{s:.6g}") for s in np.bincount(bin_of_prompt, weights=each**2, minlength=BINS)])
     return {"alphas": [*alphas], "spread": squares}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.expected import group_pmf, no_visits, visits_of
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, measures
-from onedial.analysis.findings.intervals import Interval, bootstrap_ratio
+from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.silence import SHOWN, why_no_group_shares
 from onedial.core.maths import dispersion
@@ -54,7 +54,7 @@ def sigma(tables: LogTables) -> Measurement | str:
         tuple(table.filter(pl.Series(number == i)).get_column("prompt_id").unique(maintain_order=True).head(SHOWN))
         for i in range(BINS + 1)
     )
-    interval = bootstrap_ratio(per.get_column("sigma"), per.get_column("count"))
+    interval = ratio_interval(per.get_column("sigma"), per.get_column("count"))
     mixed = values[values > 0]
     shares = (counts / len(values)).astype(np.float64)
     of_mixed = float(mixed.mean()) if len(mixed) else 0.0
@@ -74,7 +74,7 @@ def _of_rates(tables: LogTables) -> Measurement | str:
     mean, mixed = float(share @ values), float(1 - share[0] - share[-1])
     bins = np.bincount(_bin_of(values), weights=share, minlength=BINS + 1)
     of_mixed = mean / mixed if mixed > 0 else 0.0
-    return _measured(mean, of_mixed, bootstrap_ratio(sums, number), bins.astype(np.float64), (), f" of {size}")
+    return _measured(mean, of_mixed, ratio_interval(sums, number), bins.astype(np.float64), (), f" of {size}")
 
 
 def _bin_of(sigma: Array) -> NDArray[np.int64]:

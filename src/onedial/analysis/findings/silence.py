@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent, percent_parts
-from onedial.analysis.findings.intervals import bootstrap_ratio, clustered_wilson
+from onedial.analysis.findings.intervals import clustered_wilson, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.logs.grouping import SHARED_KINDS
 from onedial.core.palette import GROUP_KINDS
@@ -144,7 +144,7 @@ def silent_tokens(tables: LogTables, *, price: float | None = None, seconds: flo
     money = f", {silent * price / 1e6:,.2f} in money" if price is not None else ""
     return Measurement(
         value=share,
-        interval=bootstrap_ratio(prompts.get_column("silent_tokens"), prompts.get_column("tokens")),
+        interval=ratio_interval(prompts.get_column("silent_tokens"), prompts.get_column("tokens")),
         headline=f"{percent(share)} of the completion tokens ({silent:,} of {total:,}{money}) were in silent groups.",
         advice=_token_advice(tables) if share > 0.2 else "",
         method="bootstrap over prompts" + (", time split by tokens" if seconds is not None else ""),
@@ -213,7 +213,7 @@ def unusable_share(tables: LogTables) -> Measurement | str:
         value=lost / total,
         interval=None
         if tables.totals.ungrouped
-        else bootstrap_ratio(per.get_column("unusable"), per.get_column("size")),
+        else ratio_interval(per.get_column("unusable"), per.get_column("size")),
         headline=f"{lost:,} of {total:,} rollouts ({percent(lost / total, 1)}) have no usable verdict.",
         advice="Look at the verifier's time limit and errors." if lost else "",
         method="bootstrap over prompts",

@@ -12,7 +12,7 @@ from onedial.analysis.logs.file_samples import take_sample
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.grouping import SILENT_KINDS, group_frame
 from onedial.analysis.logs.log_files import find_data_files
-from onedial.analysis.logs.reader_options import Options, check_options
+from onedial.analysis.logs.reader_options import Options, check_reader_options
 from onedial.analysis.logs.readers import (
     code,
     lists,
@@ -108,8 +108,8 @@ def read(
     if why := without_rollouts(path):
         raise DataError(f"{why} (onedial report {path} draws its curves)")
     files = find_data_files(path, errors)
-    form, samples, unread = choose(path, files, format, options, errors)
-    check_options(options, form, set().union(*(sample.columns for sample in samples)))
+    form, samples, unread = choose_format(path, files, format, options, errors)
+    check_reader_options(options, form, set().union(*(sample.columns for sample in samples)))
     log = form.read([replace(sample, repair=repair) for sample in samples], options, errors)
     notes = log.coverage.notes
     models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
@@ -142,7 +142,7 @@ def with_log(then: Callable[[Log], T], path: str | Path, format: str | None = No
             raise DataError(f"{path}: cannot be read: {reason_of(problem)}") from problem
 
 
-def choose(
+def choose_format(
     path: Path, files: Sequence[Path], format: str | None, options: Options, errors: ReadErrors
 ) -> tuple[Format, list[Sample], list[Path]]:
     """(format, samples of its files, files left unread)."""

@@ -17,7 +17,7 @@ from onedial.core.tables.arrow_parts import DAMAGE, check_expansion, is_arrow_fi
 from onedial.core.tables.csv_records import find_separator
 from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
 from onedial.core.tables.file_kinds import FileKind, kind_of_content, kind_of_name
-from onedial.core.tables.json_records import read_json_document, read_json_lines
+from onedial.core.tables.json_records import read_json_document, read_json_values
 from onedial.core.tables.read_errors import ReadErrors
 
 
@@ -48,7 +48,7 @@ def place_of(file: Path, root: Path) -> Path:
 
 def _sample_lines(file: Path, kind: FileKind, errors: ReadErrors) -> Sample | None:
     """A sample of lines; broken ones are not noted here, the reader that follows notes them."""
-    rows = tuple(row for _, row in islice(read_json_lines(file, ReadErrors()), SAMPLE_ROWS))
+    rows = tuple(row for _, row in islice(read_json_values(file, ReadErrors()), SAMPLE_ROWS))
     if not rows:
         errors.add(file, 0, "not one line of it is JSON")
         return None

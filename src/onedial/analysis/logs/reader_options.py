@@ -48,7 +48,7 @@ class Options:
             raise ConfigError(f"--tries {tries}: must be a whole number from 1 to {MAX_TRIES:,}")
 
 
-def check_options(options: Options, form: Format, columns: Collection[str]) -> None:
+def check_reader_options(options: Options, form: Format, columns: Collection[str]) -> None:
     """Raises DataError for an option that `form` does not take, or a `--map` of names that do not exist.
 
     `columns` are the column names of the log's files. Names of reward components are checked where a reader finds

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onedial.analysis.findings.finding import Plot, Series
-from onedial.analysis.page.run_records import number_of, read_records
+from onedial.analysis.page.run_records import read_run_records, to_finite_number
 
 MOST_LEVELS = 6
 LEVEL_ROLES = ("plain", "alt", "third", "fourth", "fifth", "sixth")
@@ -29,13 +29,13 @@ class Share(NamedTuple):
 
 def heldout_plots(folder: Path) -> tuple[list[Plot], list[str]]:
     """The plots of a run's evaluations, and notes on records that could not be used. Both empty without any."""
-    records, notes = read_records(folder / "eval.jsonl")
+    records, notes = read_run_records(folder / "eval.jsonl")
     usable = [record for record in records if share_of(record.get("avg")) is not None]
     if lost := len(records) - len(usable):
         notes.append(f"eval.jsonl: {lost:,} record{'s' * (lost > 1)} left out that hold no accuracy (avg).")
     if not usable:
         return [], notes
-    unjudged = sum(int(number_of(record.get("unusable")) or 0) for record in usable)
+    unjudged = sum(int(to_finite_number(record.get("unusable")) or 0) for record in usable)
     if unjudged:
         notes.append(f"{unjudged:,} held-out completions got no verdict; they are in no accuracy.")
     plots = [_over_iterations(usable), _over_k(usable), _by_level(usable)]
@@ -46,7 +46,7 @@ def share_of(value: Any) -> Share | None:
     """The accuracy in {value, low, high}; None where it is none, lies outside [0, 1] or outside its own interval."""
     if not isinstance(value, Mapping):
         return None
-    numbers = [number_of(value.get(name)) for name in ("value", "low", "high")]
+    numbers = [to_finite_number(value.get(name)) for name in ("value", "low", "high")]
     if any(number is None or not 0 <= number <= 1 for number in numbers):
         return None
     mean, low, high = (float(number) for number in numbers if number is not None)
@@ -56,7 +56,7 @@ def share_of(value: Any) -> Share | None:
 
 def _over_iterations(records: Sequence[Mapping[str, Any]]) -> Plot:
     """avg@k over the iterations, with pass@k and maj@k at the largest k that every evaluation has."""
-    samples = {int(number_of(record.get("samples")) or 0) for record in records}
+    samples = {int(to_finite_number(record.get("samples")) or 0) for record in records}
     name = f"avg@{samples.pop()}" if len(samples) == 1 else "avg"
     series = [_series(name, "plain", [share_of(record.get("avg")) for record in records])]
     for field, word, role in (("pass_at", "pass", "alt"), ("maj_at", "maj", "third")):

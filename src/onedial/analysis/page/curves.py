@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.finding import Plot, Series
 from onedial.analysis.page.accuracy import heldout_plots
-from onedial.analysis.page.run_records import numbers_of, read_records
+from onedial.analysis.page.run_records import numbers_of, read_run_records
 from onedial.core.maths.estimators import wilson_interval
 
 Array = NDArray[np.float64]
@@ -149,7 +149,7 @@ def run_curves(folder: Path) -> tuple[list[Plot], list[str]]:
 
     Both are empty for a folder without these files. Raises DataError when a file is there and cannot be opened.
     """
-    records, notes = read_records(folder / "metrics.jsonl")
+    records, notes = read_run_records(folder / "metrics.jsonl")
     keys = sorted({key for curve in CURVES for line in curve.lines for key in (line.key, line.count) if key})
     columns, more = numbers_of(records, keys, "metrics.jsonl")
     steps = np.array([record["iteration"] for record in records], dtype=np.float64)
@@ -160,7 +160,7 @@ def run_curves(folder: Path) -> tuple[list[Plot], list[str]]:
 
 def generation_seconds(folder: Path) -> float | None:
     """Seconds spent generating in the whole run; None where the metrics do not tell."""
-    records, _ = read_records(folder / "metrics.jsonl")
+    records, _ = read_run_records(folder / "metrics.jsonl")
     seconds = numbers_of(records, ["generate_s"], "metrics.jsonl")[0]["generate_s"]
     return float(np.nansum(seconds)) if np.isfinite(seconds).any() else None
 

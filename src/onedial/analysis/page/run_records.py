@@ -15,7 +15,7 @@ from onedial.core.run_log import scan_json_lines
 Array = NDArray[np.float64]
 
 
-def read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def read_run_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of a JSON-lines file by rising iteration, and a note on the lines that are none.
 
     A run that was resumed after a crash may have written an iteration twice: the later record counts. `iteration` is
@@ -24,7 +24,7 @@ def read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     lines, broken = scan_json_lines(path)
     records: dict[float, dict[str, Any]] = {}
     for line in lines:
-        iteration = number_of(line.get("iteration"))
+        iteration = to_finite_number(line.get("iteration"))
         if iteration is None:
             broken += 1
         else:
@@ -40,7 +40,7 @@ def numbers_of(
     columns: dict[str, Array] = {}
     odd: list[str] = []
     for key in keys:
-        found = [(record.get(key), number_of(record.get(key))) for record in records]
+        found = [(record.get(key), to_finite_number(record.get(key))) for record in records]
         odd += [key for value, number in found if value is not None and number is None]
         columns[key] = np.array([math.nan if number is None else number for _, number in found], dtype=np.float64)
     if not odd:
@@ -48,7 +48,7 @@ def numbers_of(
     return columns, [f"{name}: {len(odd):,} value{'s' * (len(odd) > 1)} left out that are no number (first: {odd[0]})."]
 
 
-def number_of(value: Any) -> float | None:
+def to_finite_number(value: Any) -> float | None:
     """A finite number as a float; None for anything else (booleans, text, NaN, integers beyond a float's range)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -18,7 +18,9 @@ MOST_PASSES = 1000
 UNEVEN = 0.2  # correlation of tries with extreme rates from which on they are taken to follow difficulty
 
 
-def check_options(budget: float, unit: Unit, group_size: int, fixed_size: int | None, rho: float, audit: float) -> None:
+def check_plan_options(
+    budget: float, unit: Unit, group_size: int, fixed_size: int | None, rho: float, audit: float
+) -> None:
     """Raises DataError for an option that makes no sense, with what is allowed."""
     if not (budget > 0 and math.isfinite(budget)):
         raise DataError(f"--budget {budget:g}: must be a positive, finite number of {unit}")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onedial.analysis.planning.assumption import UnderRho, vary_rho
 from onedial.analysis.planning.choices import Choice, choose_fixed, choose_own, choose_uniform
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.analysis.planning.limits import Unit, cautions, check_counts, check_options, split_passes
+from onedial.analysis.planning.limits import Unit, cautions, check_counts, check_plan_options, split_passes
 from onedial.analysis.planning.posterior import Beliefs, believe
 from onedial.analysis.planning.strata import Strata, build_menu, build_strata, rank_within
 from onedial.core.errors import DataError
@@ -103,7 +103,7 @@ def plan(
     `group_size` is what uniform sampling would use, the comparison; `fixed_size` forces the size of the fixed plan.
     A budget beyond one uniform group per prompt is spread over equal passes. Raises DataError where it cannot know.
     """
-    check_options(budget, unit, group_size, fixed_size, rho, audit)
+    check_plan_options(budget, unit, group_size, fixed_size, rho, audit)
     check_counts(counts, unit)
     beliefs = believe(counts)
     strata = build_strata(beliefs, counts.tokens if unit == "tokens" else None)

@@ -58,7 +58,7 @@ def _count_lines(block: bytes) -> int:
     return sum(int(np.count_nonzero(data[at : at + 65536] == NEWLINE)) for at in range(0, len(data), 65536))
 
 
-def read_json_lines(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Any]]:
+def read_json_values(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Any]]:
     """(line number, value) of every line that is JSON; blank lines are no lines, others are noted in `errors`."""
     for first, block in read_blocks(path, errors):
         yield from parse_lines(path, first, block, errors)

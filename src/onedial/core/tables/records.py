@@ -12,7 +12,7 @@ from onedial.core.tables.arrow_parts import DAMAGE, check_expansion, is_arrow_fi
 from onedial.core.tables.csv_records import find_separator, read_csv_rows
 from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
 from onedial.core.tables.file_kinds import FileKind, kind_of_content
-from onedial.core.tables.json_records import read_json_document, read_json_lines
+from onedial.core.tables.json_records import read_json_document, read_json_values
 from onedial.core.tables.read_errors import ReadErrors
 
 Record = dict[str, Any]
@@ -33,7 +33,7 @@ def read_records(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Record]]
         errors.add(path, 0, reason_of(problem))
         return
     if kind == "jsonl":
-        yield from _check_objects(path, read_json_lines(path, errors), errors)
+        yield from _check_objects(path, read_json_values(path, errors), errors)
     elif kind == "json":
         yield from _document_records(path, errors)
     elif kind is None:

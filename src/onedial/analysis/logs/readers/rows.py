@@ -11,7 +11,7 @@ import polars as pl
 from onedial.analysis.logs.columns import FILE, raw_table
 from onedial.analysis.logs.formats import Sample
 from onedial.analysis.logs.lines import to_float
-from onedial.core.tables.json_records import read_json_lines
+from onedial.core.tables.json_records import read_json_values
 from onedial.core.tables.read_errors import ReadErrors
 
 BATCH = 5_000
@@ -34,7 +34,7 @@ def iterate_objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[t
 
 
 def _of_lines(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
-    for line, row in read_json_lines(sample.file, errors):
+    for line, row in read_json_values(sample.file, errors):
         if isinstance(row, dict):
             yield sample, line, row
         else:

@@ -21,7 +21,7 @@ from onedial.analysis.logs.readers.trl import overlap_of
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_records
 from onedial.core.tables.file_kinds import kind_of_name
-from onedial.core.tables.json_records import read_json_lines
+from onedial.core.tables.json_records import read_json_values
 from onedial.core.tables.read_errors import ReadErrors
 
 KNOWN = ("step", "gen_step", "prompt", "completion", "advantages", "advantage", "entropy", "image", "images")
@@ -113,7 +113,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         before: list[int] = []
-        for line, value in read_json_lines(sample.file, errors):
+        for line, value in read_json_values(sample.file, errors):
             tables = _tables(value)
             if not tables:
                 errors.add(sample.file, line, "no flush of completions: prompt is not a list")

@@ -28,7 +28,7 @@ def detect(sample: Sample) -> bool:
 
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
-    chosen, notes, only_effective = choose(samples)
+    chosen, notes, only_effective = choose_samples(samples)
     counts = {"helpers": 0, "errors": 0}
     frame = store_records(_rows(chosen, options, errors, counts))
     if counts["helpers"]:
@@ -55,7 +55,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     return apply_outcome(log, options)
 
 
-def choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
+def choose_samples(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
     """prime-rl's `all` files where there are any for that split, else `effective`; notes; whether only survivors."""
     has_all = {split_of_path(s.place.parent.parent) for s in samples if s.place.parent.name == "all"}
     dropped = [
