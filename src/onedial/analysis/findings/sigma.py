@@ -17,7 +17,7 @@ from onedial.core.maths import dispersion
 Array = NDArray[np.float64]
 
 BINS = 10
-LABELS = ("0", *(f"{0.05 * i:.2f}–{0.05 * i + 0.05:.2f}" for i in range(BINS)))
+MOST_BARS = 12  # as many values of σ̂ get a bar each; beyond that they are put into bins of 0.05
 
 SIGMA = Spec(
     name="sigma",
@@ -48,17 +48,17 @@ def sigma(tables: LogTables) -> Measurement | str:
     table = tables.shared.select("prompt_id", sigma=(k * (n - k)).sqrt() / n)
     per = table.group_by("prompt_id").agg(pl.col("sigma").sum(), pl.len().alias("count"))
     values = table.get_column("sigma").to_numpy()
-    number = _bin_of(values)
-    counts = np.bincount(number, minlength=BINS + 1)
+    labels, number = _bars_of(values)
+    counts = np.bincount(number, minlength=len(labels))
     members = tuple(
         tuple(table.filter(pl.Series(number == i)).get_column("prompt_id").unique(maintain_order=True).head(SHOWN))
-        for i in range(BINS + 1)
+        for i in range(len(labels))
     )
     interval = ratio_interval(per.get_column("sigma"), per.get_column("count"))
     mixed = values[values > 0]
     shares = (counts / len(values)).astype(np.float64)
     of_mixed = float(mixed.mean()) if len(mixed) else 0.0
-    return _measured(float(values.mean()), of_mixed, interval, shares, members)
+    return _measured(float(values.mean()), of_mixed, interval, labels, shares, members)
 
 
 def _of_rates(tables: LogTables) -> Measurement | str:
@@ -72,20 +72,27 @@ def _of_rates(tables: LogTables) -> Measurement | str:
     share = visits.counts() @ pmf / len(visits.cell)
     sums, number = visits.per_prompt(pmf @ values)
     mean, mixed = float(share @ values), float(1 - share[0] - share[-1])
-    bins = np.bincount(_bin_of(values), weights=share, minlength=BINS + 1)
+    labels, number_of_bar = _bars_of(values)
+    bins = np.bincount(number_of_bar, weights=share, minlength=len(labels))
     of_mixed = mean / mixed if mixed > 0 else 0.0
-    return _measured(mean, of_mixed, ratio_interval(sums, number), bins.astype(np.float64), (), f" of {size}")
+    return _measured(mean, of_mixed, ratio_interval(sums, number), labels, bins.astype(np.float64), (), f" of {size}")
 
 
-def _bin_of(sigma: Array) -> NDArray[np.int64]:
-    """A bin of its own for 0, then (0, .05], …, (.45, .5]."""
-    return np.ceil(np.round(sigma / 0.05, 9)).astype(np.int64)
+def _bars_of(sigma: Array) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The labels of the bars, and the bar of each value: one bar a value where few are possible (groups of one size),
+    else one for 0 and one for each of (0, .05], …, (.45, .5]."""
+    distinct, number = np.unique(np.round(sigma, 9), return_inverse=True)
+    if len(distinct) <= MOST_BARS:
+        return tuple(f"{value:.3f}" if value else "0" for value in distinct), number.reshape(-1)
+    bins = (f"{0.05 * i:.2f}–{0.05 * i + 0.05:.2f}" for i in range(BINS))
+    return ("0", *bins), np.ceil(np.round(sigma / 0.05, 9)).astype(np.int64)
 
 
 def _measured(
     mean: float,
     of_mixed: float,
     interval: Interval | None,
+    labels: tuple[str, ...],
     shares: Array,
     members: tuple[tuple[str, ...], ...],
     of_size: str = "",
@@ -105,7 +112,7 @@ def _measured(
                 "Distribution of σ̂ over groups",
                 f"σ̂ of the group{of_size} (0 = silent)",
                 "share of groups",
-                LABELS,
+                labels,
                 (Series("groups", tuple(map(float, shares)), "plain"),),
                 members=members,
             ),
