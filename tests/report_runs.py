@@ -15,7 +15,7 @@ import torch
 from onedial.core.run_log import TrainingSignal, append_json, write_rollouts
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.training.evaluation import evaluate_groups
-from onedial.training.trainer.metrics import group_figures, rollout_figures
+from onedial.training.trainer.metrics import measure_groups, measure_rollouts
 
 HOSTILE = (
     "<script>document.documentElement.dataset.broken = 'yes'</script><img src=x onerror=\"document.documentElement"
@@ -78,5 +78,5 @@ def _signals(groups: list[Group]) -> dict[tuple[str, int], TrainingSignal]:
 
 
 def _metrics(step: int, groups: list[Group]) -> dict[str, Any]:
-    figures = {**group_figures(groups), **rollout_figures(groups)}
+    figures = {**measure_groups(groups), **measure_rollouts(groups)}
     return {"iteration": step, **figures, "groups_generated": len(groups), "generate_s": 2.5, "update_s": 1.0}

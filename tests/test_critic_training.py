@@ -123,7 +123,7 @@ def test_the_reward_rises_with_a_critic(run: Run) -> None:
     assert result.after.avg.value > result.before.avg.low + 0.25
     records = read_json_lines(result.directory / "metrics.jsonl")
     assert all(record["value_loss"] > 0 and record["value_calibration"] >= 0 for record in records)
-    assert [record["tokens_taught"] > 0 for record in records[:3]] == [False, False, True]
+    assert [record["tokens_trained"] > 0 for record in records[:3]] == [False, False, True]
 
 
 def test_only_the_critic_learns_while_it_warms_up(run: Run) -> None:
@@ -139,7 +139,7 @@ def test_only_the_critic_learns_while_it_warms_up(run: Run) -> None:
         assert critic["head.weight"].any()
     records = read_json_lines(Path(run.out) / "metrics.jsonl")
     assert [record["step"] for record in records] == [0, 0, 1]
-    assert [record["tokens_taught"] > 0 for record in records] == [False, False, True]
+    assert [record["tokens_trained"] > 0 for record in records] == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from onedial.analysis.findings.finding import Plot
 from onedial.analysis.page.accuracy import heldout_plots, share_of
 from onedial.analysis.page.curves import CURVES, GROUPS, generation_seconds, run_curves, smooth
 from onedial.analysis.page.group_intervals import mean_reach
+from onedial.analysis.page.run_records import RENAMED_METRICS, read_run_records
 from onedial.cli.main import main
 from onedial.core.maths.estimators import Estimate, wilson_interval
 from onedial.core.run_log import append_json, read_json_lines, scan_json_lines
@@ -90,6 +91,19 @@ def test_raw_points_of_a_trained_run_are_its_metrics(trained_run: Path) -> None:
     mixed = plots["Kinds of groups"].series[0]
     assert mixed.y == pytest.approx([record["mixed_share"] for record in records])
     assert len(plots["Kinds of groups"].extra["smooth"][0]) == 16
+
+
+def test_a_run_of_an_earlier_version_draws_the_same_curves(trained_run: Path, tmp_path: Path) -> None:
+    """Half of the records with the names of before: the same columns as with those of now."""
+    before = {new: old for old, new in RENAMED_METRICS.items()}
+    assert set(before) <= set(METRICS)
+    for number, record in enumerate(read_json_lines(trained_run / "metrics.jsonl")):
+        old = {before.get(key, key): value for key, value in record.items()}
+        append_json(tmp_path / "metrics.jsonl", old if number % 2 else record)
+    assert '"taught_share"' in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    records, notes = read_run_records(tmp_path / "metrics.jsonl")
+    assert (records, notes) == read_run_records(trained_run / "metrics.jsonl")
+    assert all(record["trained_share"] is not None for record in records)
 
 
 def test_titles_and_lines_are_for_people() -> None:

@@ -273,7 +273,7 @@ def test_sft_learns_its_demonstrations(run: Run, tmp_path: Path) -> None:
     data = file(tmp_path, {"prompt": "x:", "completion": "abc"}, {"prompt": "y:", "completion": "de"})
     train(replace(run, data=data, iterations=40, prompts_per_iteration=2, lr=5e-3))
     records = untimed(run.out)
-    assert {record["tokens_taught"] for record in records} == {7}  # abc, de and an end each
+    assert {record["tokens_trained"] for record in records} == {7}  # abc, de and an end each
     assert records[0]["nll"] > 3 and records[-1]["nll"] < 0.2
 
 

@@ -23,7 +23,7 @@ METRICS: dict[str, Any] = {
     "silent_right_share": 0.125,
     "silent_wrong_share": 0.25,
     "silent_other_share": 0.0,
-    "taught_share": 0.55,
+    "trained_share": 0.55,
     "entropy": 0.412,
     "clip_low_share": 0.003,
     "clip_high_share": 0.008,
@@ -39,7 +39,7 @@ METRICS: dict[str, Any] = {
 
 OFFLINE: dict[str, Any] = {
     "iteration": 3, "rollouts_generated": 0, "loss": 0.31, "nll": 1.25, "pair_right_share": 0.75, "pair_margin": 0.4,
-    "grad_norm": 0.8, "tokens_taught": 240, "time_s": 1.5, "reward_mean": None,
+    "grad_norm": 0.8, "tokens_trained": 240, "time_s": 1.5, "reward_mean": None,
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_not_a_terminal_means_one_plain_line_per_iteration() -> None:
     assert len(lines) == 27 + 2  # the heading comes again after 25 lines
     assert all(len(line) < 80 and line.isascii() for line in lines)
     assert lines[0].split() == [
-        "iteration", "reward", "correct", "mixed", "right", "wrong", "entropy", "length", "taught", "s",
+        "iteration", "reward", "correct", "mixed", "all-corr", "all-wrong", "entropy", "length", "trained", "s",
     ]  # fmt: skip
     assert lines[3].split() == ["3/30", "0.438", "44%", "62%", "12%", "25%", "0.41", "8.1", "55%", "6.2"]
 

@@ -76,7 +76,7 @@ CURVES = (
         "Tokens with a gradient",
         "share of the tokens generated",
         "share",
-        (Line("taught_share", "tokens trained on", "mixed"),),
+        (Line("trained_share", "tokens trained on", "mixed"),),
     ),
     Curve("Entropy of the policy", "nats per token", "number", (Line("entropy", "entropy", "plain"),)),
     Curve(

@@ -13,13 +13,20 @@ from numpy.typing import NDArray
 from onedial.core.run_log import scan_json_lines
 
 Array = NDArray[np.float64]
+# Metrics that earlier versions wrote under another name, and their names now.
+RENAMED_METRICS = {
+    "tokens_taught": "tokens_trained",
+    "taught_share": "trained_share",
+    "groups_carried": "groups_surplus_used",
+}
 
 
 def read_run_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of a JSON-lines file by rising iteration, and a note on the lines that are none.
 
     A run that was resumed after a crash may have written an iteration twice: the later record counts. `iteration` is
-    a float in every record. Raises DataError when the file cannot be opened.
+    a float in every record. Metrics of `RENAMED_METRICS` come under their present names.
+    Raises DataError when the file cannot be opened.
     """
     lines, broken = scan_json_lines(path)
     records: dict[float, dict[str, Any]] = {}
@@ -28,7 +35,8 @@ def read_run_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if iteration is None:
             broken += 1
         else:
-            records[iteration] = {**line, "iteration": iteration}
+            renamed = {RENAMED_METRICS.get(key, key): value for key, value in line.items()}
+            records[iteration] = {**renamed, "iteration": iteration}
     ordered = [records[iteration] for iteration in sorted(records)]
     return ordered, [f"{path.name}: {broken:,} broken line{'s' * (broken > 1)} left out."] if broken else []
 

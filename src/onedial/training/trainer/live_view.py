@@ -1,6 +1,6 @@
 """The display of a running training: a live page on a terminal, one plain line per iteration anywhere else.
 
-The page is drawn only from the caller's `update` and `progress` (no thread of its own), at most four times a second.
+The page is redrawn only when the caller calls `update` or `progress` (there is no thread), at most four times a second.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ SHARES = tuple(
         strict=True,
     )
 )
-# Plain columns: heading, metric, format, width.
+# Plain columns: heading, metric, format, width; 79 characters with the iteration. "all-corr" is short for all correct.
 COLUMNS = (
-    ("reward", "reward_mean", "{:.3f}", 8),
-    ("correct", "correct_share", "{:.0%}", 9),
-    ("mixed", "mixed_share", "{:.0%}", 7),
-    ("right", "silent_right_share", "{:.0%}", 7),
-    ("wrong", "silent_wrong_share", "{:.0%}", 7),
-    ("entropy", "entropy", "{:.2f}", 9),
-    ("length", "length_mean", "{:.1f}", 8),
-    ("taught", "taught_share", "{:.0%}", 8),
+    ("reward", "reward_mean", "{:.3f}", 7),
+    ("correct", "correct_share", "{:.0%}", 8),
+    ("mixed", "mixed_share", "{:.0%}", 6),
+    ("all-corr", "silent_right_share", "{:.0%}", 9),
+    ("all-wrong", "silent_wrong_share", "{:.0%}", 10),
+    ("entropy", "entropy", "{:.2f}", 8),
+    ("length", "length_mean", "{:.1f}", 7),
+    ("trained", "trained_share", "{:.0%}", 8),
     ("s", "time_s", "{:.1f}", 6),
 )
 # The same for rows that train on a data set, where nothing is generated.
@@ -56,7 +56,7 @@ OFFLINE_COLUMNS = (
     ("pairs right", "pair_right_share", "{:.0%}", 13),
     ("margin", "pair_margin", "{:.3f}", 9),
     ("gradient", "grad_norm", "{:.2f}", 10),
-    ("tokens", "tokens_taught", "{:.0f}", 8),
+    ("tokens", "tokens_trained", "{:.0f}", 8),
     ("s", "time_s", "{:.1f}", 6),
 )
 
@@ -136,18 +136,18 @@ class View:
         width = min(self.console.width, 140)
         inner = width - 4
         wide = width >= WIDE and self.columns is COLUMNS
-        story_width = inner - FIGURES_WIDTH - 3 if wide else inner
-        story = Group(self._reward(story_width), Text(), self._groups(story_width))
+        left_width = inner - FIGURES_WIDTH - 3 if wide else inner
+        left = Group(self._reward(left_width), Text(), self._groups(left_width))
         if self.columns is OFFLINE_COLUMNS:
-            story = Group(self._likelihood(inner))
+            left = Group(self._likelihood(inner))
         if wide:
             columns = Table.grid(padding=(0, 3, 0, 0))
-            columns.add_column(width=story_width)
+            columns.add_column(width=left_width)
             columns.add_column(no_wrap=True)
-            columns.add_row(story, self._figures())
+            columns.add_row(left, self._figures())
             body: RenderableType = columns
         else:
-            body = Group(story, Text(), self._figures()) if self.columns is COLUMNS else story
+            body = Group(left, Text(), self._figures()) if self.columns is COLUMNS else left
         return Panel(
             Group(body, Text(), self._stage_bar(inner)),
             title=Text(f" onedial · {self.title} ", "bold"),
@@ -159,7 +159,7 @@ class View:
         )
 
     def _likelihood(self, width: int) -> Text:
-        """What a row that trains on a data set shows instead of rewards and groups."""
+        """The likelihood of the data: shown instead of rewards and groups by rows that train on a data set."""
         get = self.metrics.get
         text = (
             Text().append("−log π   ", "bold").append(_shown(get("nll"), "{:.3f}"), "bold cyan").append(" nats a token")
@@ -186,18 +186,18 @@ class View:
     def _groups(self, width: int) -> Text:
         values = [_number(self.metrics.get(key)) or 0.0 for key, *_ in SHARES]
         text = Text().append("groups   ", "bold")
-        for cells, (_, _, glyph, colour) in zip(stacked(values, width - LABEL_WIDTH), SHARES, strict=True):
-            text.append(glyph * cells, colour)
+        for cells, (_, _, glyph, color) in zip(stacked(values, width - LABEL_WIDTH), SHARES, strict=True):
+            text.append(glyph * cells, color)
         if not any(values):
             text.append("–", "bright_black")
         text.append("\n         ")
-        for value, (_, name, glyph, colour) in zip(values, SHARES, strict=True):
+        for value, (_, name, glyph, color) in zip(values, SHARES, strict=True):
             if value or name != "other":
-                text.append(f"{glyph} ", colour).append(f"{name} {value:.0%}  ")
+                text.append(f"{glyph} ", color).append(f"{name} {value:.0%}  ")
         return text
 
     def _figures(self) -> Table:
-        """The σ̂ histogram with its neighbours: what the tokens did, how the policy moves."""
+        """The σ̂ histogram beside the numbers of tokens, lengths and clipping."""
         grid = Table.grid(padding=(0, 3, 0, 0))
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True)
@@ -206,17 +206,17 @@ class View:
 
     def _histogram(self) -> Text:
         text = Text()
-        rows = bars(self.metrics.get("sigma_hist") or [0] * 10, height=4)
-        for index, row in enumerate(rows):
-            text.append("σ̂        " if index == 0 else " " * 9, "bold").append(row + "\n", "cyan")
+        lines = bars(self.metrics.get("sigma_hist") or [0] * 10, height=4)
+        for index, line in enumerate(lines):
+            text.append("σ̂        " if index == 0 else " " * 9, "bold").append(line + "\n", "cyan")
         axis = "0" + "0.5".rjust(2 * 10 - 2)
         text.append(" " * 9 + axis + "\n", "bright_black")
         return text.append("         mean ", "default").append(_shown(self.metrics.get("sigma_mean"), "{:.3f}"), "cyan")
 
     def _numbers(self) -> Table:
         get = self.metrics.get
-        rows: tuple[tuple[str, str], ...] = (
-            ("taught", f"{_shown(get('taught_share'), '{:.0%}')} of the tokens"),
+        numbers: tuple[tuple[str, str], ...] = (
+            ("trained", f"{_shown(get('trained_share'), '{:.0%}')} of the tokens"),
             ("speed", f"{_shown(get('tokens_per_s'), '{:.0f}')} tokens/s"),
             ("length", f"{_shown(get('length_mean'), '{:.1f}')}, {_shown(get('truncated_share'), '{:.0%}')} cut off"),
             (
@@ -227,10 +227,10 @@ class View:
             ("gradient", f"{_shown(get('grad_norm'), '{:.3f}')} norm"),
         )
         if get("explained_variance") is not None:
-            foresees = f"explains {_shown(get('explained_variance'), '{:.0%}')}"
-            rows += (("critic", f"{foresees}, off by {_shown(get('value_calibration'), '{:.2f}')}"),)
+            explains = f"explains {_shown(get('explained_variance'), '{:.0%}')}"
+            numbers += (("critic", f"{explains}, off by {_shown(get('value_calibration'), '{:.2f}')}"),)
         grid = Table.grid(padding=(0, 1, 0, 0))
-        for name, value in rows:
+        for name, value in numbers:
             grid.add_row(Text(name, "bright_black"), Text(value))
         return grid
 
@@ -268,7 +268,7 @@ class View:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Values from lowest to highest as blocks; neighbours are averaged when there are more than `width`."""
+    """Draws the values in order as blocks, scaled from lowest to highest; averages neighbors beyond `width` values."""
     if len(values) > width:
         edges = [round(index * len(values) / width) for index in range(width + 1)]
         values = [math.fsum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
@@ -278,18 +278,18 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def bars(counts: Sequence[float], height: int) -> list[str]:
-    """A histogram as `height` lines, two columns a bin; a bin that is not empty shows at least one eighth."""
+    """Draws a histogram as `height` lines, two columns per bin; a bin that is not empty shows at least one eighth."""
     top = max(counts, default=0) or 1
     eighths = [max(1, round(8 * height * count / top)) if count else 0 for count in counts]
-    rows = []
-    for row in reversed(range(height)):
-        levels = [min(8, max(0, value - 8 * row)) for value in eighths]
-        rows.append("".join(BLOCKS[level] + " " if level == 0 else BLOCKS[level] * 2 for level in levels))
-    return rows
+    lines = []
+    for line in reversed(range(height)):
+        levels = [min(8, max(0, value - 8 * line)) for value in eighths]
+        lines.append("".join(BLOCKS[level] + " " if level == 0 else BLOCKS[level] * 2 for level in levels))
+    return lines
 
 
 def stacked(shares: Sequence[float], width: int) -> list[int]:
-    """Cells of each part of a bar; they add up to `width` times the sum of shares (largest remainders round up)."""
+    """Returns the columns of each part of a bar; they add up to `width` times the sum of shares (largest remainder)."""
     exact = [share * width for share in shares]
     cells = [math.floor(value) for value in exact]
     by_remainder = sorted(range(len(shares)), key=lambda index: exact[index] - cells[index], reverse=True)

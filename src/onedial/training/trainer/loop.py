@@ -14,7 +14,7 @@ from onedial.core.settings import Run
 from onedial.training.evaluation import Evaluation
 from onedial.training.trainer.advantages import compute_advantages
 from onedial.training.trainer.live_view import View
-from onedial.training.trainer.metrics import metrics_of
+from onedial.training.trainer.metrics import measure_iteration
 from onedial.training.trainer.open_run import open_run
 from onedial.training.trainer.packing import pack
 from onedial.training.trainer.periodic_evaluation import evaluate_when_due
@@ -69,7 +69,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
             update_s = time.perf_counter() - update_started
 
             times = {"time_s": time.perf_counter() - started, "update_s": update_s}
-            metrics = metrics_of(iteration, trainer.step, collected, figures, updated, times)
+            metrics = measure_iteration(iteration, trainer.step, collected, figures, updated, times)
             log_metrics(trainer, iteration, metrics)
             if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
                 save_checkpoint(trainer, iteration)

@@ -1,6 +1,6 @@
-"""The metrics of an iteration: one flat record, the same for the log, the live view and trackers.
+"""The metrics of an iteration: one flat record that metrics.jsonl, the live view and the trackers share.
 
-`METRICS` says of each what it is and in what unit; a test keeps it complete.
+`METRICS` describes each metric and its unit; a test compares it with the records of a run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METRICS: dict[str, str] = {
     "iteration": "round of rollouts and updates, counted from 1",
     "step": "optimizer steps made so far",
     "time_s": "seconds of the whole iteration, without checkpoint and evaluation",
-    "generate_s": "seconds of generating, verification that overlaps it included",
+    "generate_s": "seconds of generation, including verification that overlaps it",
     "verify_s": "seconds spent waiting for verdicts after generation had ended",
     "update_s": "seconds of log-probabilities, gradients, optimizer and weight transfer",
     "reward_mean": "mean outcome reward of all usable rollouts generated",
@@ -36,14 +36,14 @@ METRICS: dict[str, str] = {
     "silent_other_share": "share of groups that agree on a reward but not on being right",
     "unusable_share": "share of rollouts whose verifier timed out or failed",
     "groups_generated": "groups generated in this iteration",
-    "groups_trained": "groups that the update was made of",
-    "groups_carried": "of those, groups that an earlier iteration had generated",
+    "groups_trained": "groups used in the update",
+    "groups_surplus_used": "of those, surplus groups that an earlier iteration had generated",
     "groups_waiting": "surplus mixed groups that wait for the next iteration",
     "exhausted": "1 when the refill limit was reached before the batch was full",
     "rollouts_generated": "completions written; 0 for rows that train on a data set: no figure of rollouts",
     "tokens_generated": "completion tokens written",
-    "tokens_taught": "tokens of rows that had a gradient",
-    "taught_share": "tokens_taught over tokens_generated; carried groups count where they train",
+    "tokens_trained": "tokens of the rollouts that had a gradient",
+    "trained_share": "tokens_trained over tokens_generated; surplus groups count in the iteration that trains on them",
     "tokens_silent_right": "tokens of unanimous, correct groups",
     "tokens_silent_wrong": "tokens of unanimous, wrong groups",
     "prompt_tokens": "prompt tokens read, each prompt once per group",
@@ -73,7 +73,7 @@ METRICS: dict[str, str] = {
 }
 
 
-def metrics_of(
+def measure_iteration(
     iteration: int,
     step: int,
     collected: Collected,
@@ -81,7 +81,10 @@ def metrics_of(
     updated: Updated,
     times: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The record of an iteration; keys as in `METRICS`, None where nothing was measured. `figures` are the critic's."""
+    """Returns the record of an iteration: the keys of `METRICS`, None where nothing was measured.
+
+    `figures` are those of the critic.
+    """
     groups, allocation = collected.groups, collected.allocation
     tokens = sum(group.num_tokens for group in groups)
     waiting = sum(status == "carried" for status in allocation.statuses.values())
@@ -91,16 +94,16 @@ def metrics_of(
         **times,
         "generate_s": collected.generate_s,
         "verify_s": collected.verify_wait_s,
-        **group_figures(groups),
-        **rollout_figures(groups),
+        **measure_groups(groups),
+        **measure_rollouts(groups),
         "groups_generated": len(groups),
         "groups_trained": len(allocation.train),
-        "groups_carried": allocation.carried_in,
+        "groups_surplus_used": allocation.carried_in,
         "groups_waiting": waiting,
         "exhausted": int(allocation.exhausted),
         "tokens_generated": tokens,
-        "tokens_taught": updated.tokens_trained,
-        "taught_share": updated.tokens_trained / tokens if tokens else None,
+        "tokens_trained": updated.tokens_trained,
+        "trained_share": updated.tokens_trained / tokens if tokens else None,
         "prompt_tokens": sum(len(group.prompt_tokens) for group in groups),
         "clip_low_share": updated.mean("clip_low"),
         "clip_high_share": updated.mean("clip_high"),
@@ -123,17 +126,17 @@ def metrics_of(
     }
 
 
-def group_figures(groups: Sequence[Group]) -> dict[str, Any]:
-    """σ̂ and the shares of mixed and silent groups, over groups of two or more usable rollouts."""
-    judged = [group for group in groups if len(group.usable) > 1]
-    silent_right = [g for g in judged if not g.mixed and all(r.verdict.correct for r in g.usable)]
-    silent_wrong = [g for g in judged if not g.mixed and all(r.verdict.correct is False for r in g.usable)]
-    mixed = sum(group.mixed for group in judged)
-    rewards = torch.tensor([reward for group in judged for reward in group.rewards], dtype=torch.double)
-    number = torch.tensor([g for g, group in enumerate(judged) for _ in group.usable], dtype=torch.long)
+def measure_groups(groups: Sequence[Group]) -> dict[str, Any]:
+    """Returns σ̂ and the shares of mixed and silent groups, over groups of two or more usable rollouts."""
+    complete = [group for group in groups if len(group.usable) > 1]
+    silent_right = [g for g in complete if not g.mixed and all(r.verdict.correct for r in g.usable)]
+    silent_wrong = [g for g in complete if not g.mixed and all(r.verdict.correct is False for r in g.usable)]
+    mixed = sum(group.mixed for group in complete)
+    rewards = torch.tensor([reward for group in complete for reward in group.rewards], dtype=torch.double)
+    number = torch.tensor([g for g, group in enumerate(complete) for _ in group.usable], dtype=torch.long)
     sigma = group_std(rewards, number)
     counts = torch.histc(sigma.clamp(max=0.5).float(), SIGMA_BINS, 0.0, 0.5)
-    count = len(judged)
+    count = len(complete)
     other = count - mixed - len(silent_right) - len(silent_wrong)
     return {
         "sigma_mean": float(sigma.mean()) if count else None,
@@ -147,24 +150,24 @@ def group_figures(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def rollout_figures(groups: Sequence[Group]) -> dict[str, Any]:
-    """Rewards, lengths and entropy over rollouts."""
+def measure_rollouts(groups: Sequence[Group]) -> dict[str, Any]:
+    """Returns mean rewards, lengths and entropy over rollouts."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     usable = [rollout for rollout in rollouts if rollout.verdict.usable]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    right = [len(rollout.completion.token_ids) for rollout in usable if rollout.verdict.correct]
+    correct = [len(rollout.completion.token_ids) for rollout in usable if rollout.verdict.correct]
     wrong = [len(rollout.completion.token_ids) for rollout in usable if not rollout.verdict.correct]
-    surprise = [-logp for rollout in rollouts for logp in rollout.completion.logps]
+    negative_logps = [-logp for rollout in rollouts for logp in rollout.completion.logps]
     return {
         "reward_mean": _mean([rollout.verdict.reward for rollout in usable]),
         "correct_share": _mean([float(bool(rollout.verdict.correct)) for rollout in usable]),
         "unusable_share": _mean([float(not rollout.verdict.usable) for rollout in rollouts]),
         "rollouts_generated": len(rollouts),
         "length_mean": _mean(lengths),
-        "length_correct_mean": _mean(right),
+        "length_correct_mean": _mean(correct),
         "length_wrong_mean": _mean(wrong),
         "truncated_share": _mean([float(rollout.completion.truncated) for rollout in rollouts]),
-        "entropy": _mean(surprise),
+        "entropy": _mean(negative_logps),
     }
 
 
@@ -173,6 +176,6 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def peak_memory_gb() -> float:
-    """Peak resident memory of this process, GB."""
+    """Returns the peak resident memory of this process, GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
