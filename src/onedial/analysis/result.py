@@ -73,4 +73,5 @@ def analyze(
 
     Raises DataError when the split has no rows.
     """
-    return Analysis(with_split(log, split), split_counts(log), group_size, price, seconds, tuple(ks))
+    counts = split_counts(log)
+    return Analysis(with_split(log, split, counts=counts), counts, group_size, price, seconds, tuple(ks))

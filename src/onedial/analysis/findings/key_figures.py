@@ -124,9 +124,8 @@ def _mean_interval(tables: LogTables) -> Interval | None:
     and from one iteration to the next."""
     if not _has_groups(tables) or tables.totals.ungrouped:
         return None
-    columns = pl.col("total", "n", "c")
-    per = tables.groups.filter(pl.col("n") > 0).group_by("prompt_id").agg(columns.sum())
-    total, n, right = (per.get_column(name).to_numpy().astype(float) for name in ("total", "n", "c"))
+    per = tables.prompts.with_columns(pl.col("k").fill_null(0))
+    total, n, right = (per.get_column(name).to_numpy().astype(float) for name in ("reward", "n", "k"))
     high, low = tables.marks.right, tables.marks.wrong
     if high is None or low is None or high <= low or abs(total - low * n - (high - low) * right).max(initial=0) > 1e-9:
         found = ratio_interval(total, n, share=False)

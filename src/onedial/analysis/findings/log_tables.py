@@ -83,8 +83,8 @@ class LogTables:
     groups   one row per group, of every kind: the columns of `group_frame` and `DETAILS`, unusable (rollouts), ids as
              text; empty for rate tables
     prompts  one row per prompt with a judged rollout: prompt_id, k, n (over all its groups; k null where rightness is
-             unknown), groups, mixed, right, wrong, other, tokens, shared_tokens (of groups in shares), silent_tokens,
-             source, level, last (iteration)
+             unknown), groups, mixed, right, wrong, other, reward (sum over judged rollouts; not for rate tables),
+             tokens, shared_tokens (of groups in shares), silent_tokens, source, level, last (iteration)
     visits   one row per prompt and time of sampling: prompt_id, iteration, k, n. A group with usable rollouts of known
              rightness, or a row of a rate table whose number of tries is known
     rates    the rows of a rate table: prompt_id, iteration, rate, k, n; empty for rollouts
@@ -235,27 +235,24 @@ def _totals(groups: pl.DataFrame) -> Totals:
 def _prompts(groups: pl.DataFrame) -> pl.DataFrame:
     """Per prompt sums of the groups with at least one usable rollout."""
     kind, tokens = pl.col("kind"), pl.col("tokens")
+    logged = {name for name in ("source", "level") if groups.get_column(name).null_count() < len(groups)}
     return (
         groups.lazy()
         .filter(pl.col("n") > 0)
-        .with_columns(
-            *((kind == name).cast(pl.Int64).alias(name) for name in SHARED_KINDS),
-            pl.when(kind.is_in(SHARED_KINDS)).then(tokens).alias("shared_tokens"),
-            pl.when(kind.is_in(SILENT_KINDS)).then(tokens).alias("silent_tokens"),
-            pl.col("c").is_null().alias("unknown"),
-        )
         .group_by("prompt_id")
         .agg(
-            pl.col("c").sum().alias("k"),
+            pl.when(pl.col("c").null_count() == 0).then(pl.col("c").sum()).cast(pl.Int64).alias("k"),
             pl.col("n").sum(),
             pl.len().cast(pl.Int64).alias("groups"),
-            pl.col(*SHARED_KINDS, "tokens", "shared_tokens", "silent_tokens").sum(),
-            pl.col("source", "level").first(),
+            *((kind == name).sum().cast(pl.Int64).alias(name) for name in SHARED_KINDS),
+            pl.col("total").sum().alias("reward"),
+            tokens.sum(),
+            pl.when(kind.is_in(SHARED_KINDS)).then(tokens).sum().alias("shared_tokens"),
+            pl.when(kind.is_in(SILENT_KINDS)).then(tokens).sum().alias("silent_tokens"),
+            *(pl.col(name).first() for name in ("source", "level") if name in logged),
             pl.col("iteration").max().alias("last"),
-            pl.col("unknown").any(),
         )
-        .with_columns(pl.when(~pl.col("unknown")).then(pl.col("k")).cast(pl.Int64).alias("k"))
-        .drop("unknown")
+        .with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in ("source", "level") if name not in logged)
         .sort("prompt_id")
         .collect(engine="streaming")
     )

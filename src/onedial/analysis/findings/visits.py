@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -22,8 +23,12 @@ class Visits:
 
     def per_prompt(self, values: Array) -> tuple[Array, Array]:
         """Sums over visits of a value per cell (C,), and numbers of visits, per prompt (P,)."""
-        sums, number = np.bincount(self.prompt, weights=values[self.cell]), np.bincount(self.prompt)
+        sums, number = np.bincount(self.prompt, weights=values[self.cell]), self._of_prompts
         return np.asarray(sums, dtype=np.float64)[number > 0], number[number > 0].astype(np.float64)
+
+    @cached_property
+    def _of_prompts(self) -> NDArray[np.int64]:
+        return np.bincount(self.prompt)
 
     def counts(self) -> Array:
         """Visits per cell (C,)."""
@@ -43,7 +48,8 @@ def count_visits(table: pl.DataFrame) -> Visits:
     """The visits of a table with the columns prompt_id, k and n."""
     right, tries = (table.get_column(name).to_numpy().astype(np.int64) for name in ("k", "n"))
     base = int(tries.max(initial=0)) + 1
-    distinct, cell = np.unique(tries * base + right, return_inverse=True)
-    prompt = np.unique(table.get_column("prompt_id").hash().to_numpy(), return_inverse=True)[1]
+    code = tries * base + right
+    distinct = pl.Series(code).unique().sort().to_numpy()
+    prompt = table.get_column("prompt_id").hash().rank("dense").to_numpy().astype(np.int64) - 1
     k, n = (distinct % base).astype(np.float64), (distinct // base).astype(np.float64)
-    return Visits(k, n, cell.reshape(-1), prompt.reshape(-1))
+    return Visits(k, n, np.searchsorted(distinct, code), prompt)

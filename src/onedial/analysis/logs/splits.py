@@ -17,16 +17,20 @@ def split_counts(log: Log) -> dict[str, int]:
     """Rows marked train, eval, and unmarked (key "unmarked"); {} for a rate table or an empty log."""
     if log.kind == "rates":
         return {}
+    if not log.has("split"):
+        rows = int(log.frame.select(pl.len()).collect(engine="streaming").item())
+        return {"unmarked": rows} if rows else {}
     found = log.frame.group_by("split").agg(pl.len()).collect(engine="streaming")
     return {name or "unmarked": number for name, number in sorted(found.iter_rows(), key=lambda row: str(row[0]))}
 
 
-def with_split(log: Log, want: Split | None = None) -> Log:
+def with_split(log: Log, want: Split | None = None, *, counts: dict[str, int] | None = None) -> Log:
     """Only the rows of one split. None: training rows where there are any (unmarked rows count as such), else all.
 
+    `counts` are the `split_counts` of the log, where the caller has them.
     The rows set aside stand in the coverage notes. Raises DataError when the wanted split has no rows.
     """
-    counts = split_counts(log)
+    counts = split_counts(log) if counts is None else counts
     if log.kind == "rates" or want == "all" or not counts:
         return log
     evaluation = counts.get("eval", 0)
