@@ -15,9 +15,9 @@ import polars as pl
 import pytest
 
 from logs_data import make
-from onedial.analysis.findings.key_figures import key_figures
 from onedial.analysis.logs import Log, read
 from onedial.analysis.logs.readers.group_order import group_size_of, number_blocks
+from onedial.analysis.result import analyze
 
 SIZE, PROMPTS, STEPS = 8, 8, 8
 
@@ -72,7 +72,7 @@ def test_a_prompt_drawn_twice_is_two_groups(write: Any, text: bool, tmp_path: Pa
     assert any("4 groups would be merged" in note for note in log.coverage.notes), log.coverage.notes
     position = {id(row): index // 4 for index, row in enumerate(rows)}
     oracle = make.expected(rows, key=lambda row: position[id(row)])
-    figures = key_figures(log)
+    figures = analyze(log).figures
     for name in ("groups", "mixed_share", "silent_right_share", "silent_wrong_share"):
         assert figures[name] == oracle[name], name
     assert figures["prompts"] == 6
@@ -121,6 +121,6 @@ def test_trl_logs_the_share_of_silent_groups_that_we_find(tiny_model: Path, tmp_
     silent = [entry["frac_reward_zero_std"] for entry in trainer.state.log_history if "frac_reward_zero_std" in entry]
     log = read(tmp_path / "completions")
     assert len(silent) == STEPS and group_sizes(log) == [SIZE] * PROMPTS * STEPS
-    assert key_figures(log)["silent_share"] == pytest.approx(sum(silent) / STEPS, abs=1e-9)
+    assert analyze(log).figures["silent_share"] == pytest.approx(sum(silent) / STEPS, abs=1e-9)
     assert 0 < sum(silent) < STEPS, "all groups alike: the comparison says nothing"
     assert any("would be merged" in note for note in log.coverage.notes)

@@ -337,7 +337,7 @@ def test_report_and_inspect_say_that_nothing_was_generated(run: Run, capsys: pyt
     assert cli.main(["report", run.out]) == 0
     assert "generated no rollouts" in capsys.readouterr().out
     page = (Path(run.out) / "report.html").read_text()
-    assert "Surprise at what is trained on" in page and "generated no rollouts" in page
+    assert "Negative log-likelihood" in page and "generated no rollouts" in page
 
 
 # --- from an earlier run ---------------------------------------------------------------------------------------------

@@ -50,9 +50,9 @@ def test_commands_are_whole_and_alike(row: Algorithm, tmp_path: Path, monkeypatc
         assert made[-1].prompts_per_iteration * made[-1].resolved().group_size == 128
 
 
-def test_readme_shows_a_curve_of_every_row() -> None:
+def test_the_experiments_page_shows_a_curve_of_every_row() -> None:
     """Oracle: the table itself; presets share one line."""
-    lines = (FILE.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (FILE.parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8").splitlines()
     shown = {name for line in lines if " → " in line and line.startswith("| `") for name in line.split("`")[1:4:2]}
     presets = {f"{prefix}*" for prefix in PRESETS}
     assert {name for name in ALGORITHMS if not name.startswith(PRESETS)} | presets <= shown

@@ -27,10 +27,7 @@ def restore(trainer: Trainer) -> None:
     if check:
         _check_settings(directory)
     if stored is not None:
-        try:
-            _load(trainer, stored, check=check)
-        except (CheckpointError, DataError) as error:
-            raise CheckpointError(f"{error}. {_advice(directory, stored)}") from error
+        _load(trainer, stored, check=check)
     if trainer.iteration >= trainer.run.iterations and not _evaluation_is_missing(trainer):
         raise RunDirError(
             f"{directory}: all {trainer.run.iterations} iterations are done; to go on, add --iterations N with "
@@ -68,10 +65,13 @@ def _check_settings(directory: Path) -> None:
 def _load(trainer: Trainer, stored: Path, *, check: bool) -> None:
     """Restores the checkpoint: weights and moments, the place in the data, and the surplus groups."""
     models = trainer.models
-    if check:
-        check_checkpoint(stored)
-    state = checkpoint.load(stored, models.policy, models.critic)
-    surplus = _surplus_groups(trainer, state["collector"].get("carried", []), check=check)
+    try:
+        if check:
+            check_checkpoint(stored)
+        state = checkpoint.load(stored, models.policy, models.critic)
+        surplus = _surplus_groups(trainer, state["collector"].get("carried", []), check=check)
+    except (CheckpointError, DataError) as error:
+        raise CheckpointError(f"{error}. {_advice(trainer.run.directory, stored)}") from error
     trainer.collector.restore(state["collector"], surplus)
     trainer.iteration, trainer.step, trainer.train_s = state["iteration"], state["step"], state["train_s"]
     models.engine.load_weights(models.policy.model, trainer.step)

@@ -197,6 +197,7 @@ class VerifierPool:
         """Judge the backlog as far as the worker lives; False when it is to be replaced. Each item is judged once."""
         if not process.alive():  # died while idle: nobody's verdict
             return False
+        started = time.monotonic()
         try:
             process.ask(self.step, [packed for _, packed in backlog])
         except OSError:
@@ -213,7 +214,7 @@ class VerifierPool:
             self._done.put((backlog.popleft()[0], fields))
             if not lives:
                 return False
-        return not process.is_crowded()
+        return not process.is_crowded(time.monotonic() - started)
 
     @property
     def _name(self) -> str:

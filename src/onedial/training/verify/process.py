@@ -24,6 +24,7 @@ from onedial.training.verify.worker import receive, send
 
 _MAX_LEFT_BEHIND = 16  # processes below a worker; with more it is to be replaced, and they die with it
 _LOOK_S = 0.5
+_QUICK_S = 0.002  # in less time no verifier starts more than a few processes
 _SIGNAL_BASE = 128  # exit status of bubblewrap when what it ran died of signal n: 128 + n
 
 
@@ -106,10 +107,14 @@ class Process:
         """Whether the process runs."""
         return exit_status(self._process) is None
 
-    def is_crowded(self) -> bool:
-        """Whether verifiers have left many processes behind; looks at most once in `_LOOK_S` seconds."""
+    def is_crowded(self, spent_s: float) -> bool:
+        """Whether verifiers have left many processes behind, after work of `spent_s` seconds.
+
+        A look costs about as much as two judgements, so after work too short to have started many processes it is left
+        out, unless the last one was `_LOOK_S` seconds ago.
+        """
         now = time.monotonic()
-        if now - self._looked < _LOOK_S:
+        if spent_s < _QUICK_S and now - self._looked < _LOOK_S:
             return False
         self._looked = now
         return len(list_descendants(self.pid)) > _MAX_LEFT_BEHIND

@@ -62,7 +62,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     if isinstance(have.get("logps"), pl.List):
         exprs.append(pl.col("logps").list.mean().cast(pl.Float64).alias("mean_logp"))
     if "completion" in have:
-        exprs.append(pl.col("completion").str.len_chars().cast(pl.Int64).alias("completion_chars"))
+        exprs.append(pl.col("completion").cast(pl.String).str.len_chars().cast(pl.Int64).alias("completion_chars"))
     exprs += _parts(samples)
     notes = []
     if "fate" in have:

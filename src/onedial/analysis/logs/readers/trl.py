@@ -60,7 +60,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         iteration=pl.col("step").cast(pl.Int64, strict=False),
         prompt_id=pl.col("prompt_id"),
         group_id=key_of(FILE, "step", "__block", "prompt_id"),
-        completion_chars=pl.col("completion").str.len_chars().cast(pl.Int64),
+        completion_chars=pl.col("completion").cast(pl.String).str.len_chars().cast(pl.Int64),
         outcome_reward=number_of(outcome, have[outcome]) if outcome else total,
         **({"advantage": pl.coalesce(number_of(n, have[n]) for n in credit)} if credit else {}),
         **({"shaped_reward": total} if outcome and len(parts) > 1 else {}),

@@ -67,7 +67,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         columns["prompt"] = pl.col("input")
     if "output" in have:
         columns["completion"] = pl.col("output")
-        columns["completion_chars"] = pl.col("output").str.len_chars().cast(pl.Int64)
+        columns["completion_chars"] = pl.col("output").cast(pl.String).str.len_chars().cast(pl.Int64)
     renamed = {"answer": "gts", "parsed_answer": "pred", "source": "data_source", "finish_reason": "finish_reason"}
     columns |= {ours: pl.col(theirs).cast(pl.String) for ours, theirs in renamed.items() if theirs in have}
     log = make_log(
