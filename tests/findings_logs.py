@@ -9,7 +9,7 @@ import polars as pl
 
 from onedial.analysis import analyze
 from onedial.analysis.findings import Finding
-from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log, conform
+from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log, cast_to_schema
 
 
 def key_figures(log: Log) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def rollout_log(rows: list[dict[str, Any]], **options: Any) -> Log:
     """A Log of these rows; columns no row has are declared missing."""
     frame = pl.DataFrame(rows, infer_schema_length=None)
     missing = {name: f"these rows have no {name}" for name in ROLLOUT_COLUMNS if name not in frame.columns}
-    return Log("rollouts", conform(frame.lazy(), ROLLOUT_COLUMNS), "test", missing=missing, **options)
+    return Log("rollouts", cast_to_schema(frame.lazy(), ROLLOUT_COLUMNS), "test", missing=missing, **options)
 
 
 def rate_log(k: Any, n: Any, **columns: Any) -> Log:
@@ -34,7 +34,7 @@ def rate_log(k: Any, n: Any, **columns: Any) -> Log:
     k, n = np.asarray(k), np.asarray(n)
     frame = pl.DataFrame({"prompt_id": [f"p{i}" for i in range(len(k))], "k": k, "n": n, "rate": k / n, **columns})
     missing = {name: f"this table has no {name}" for name in RATE_COLUMNS if name not in frame.columns}
-    return Log("rates", conform(frame.lazy(), RATE_COLUMNS), "rates", missing=missing)
+    return Log("rates", cast_to_schema(frame.lazy(), RATE_COLUMNS), "rates", missing=missing)
 
 
 def simulated(

@@ -12,7 +12,7 @@ from onedial.cli import main as cli
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.field_rules import choices_of
-from onedial.core.maths.coefficient import BASELINES, KLS, RATIOS, REWARDS, SOURCES, WEIGHTS, coefficient_of
+from onedial.core.maths.coefficient import BASELINES, KLS, RATIOS, REWARDS, SOURCES, WEIGHTS, describe_coefficient
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -95,9 +95,9 @@ def test_coefficients_follow_the_cells() -> None:
         ({"kl_coef": 0.1, "kl_estimator": "k1"}, "ρ·(r − r̄)/σ̂"),  # its expected gradient is 0
         ({"positive_nll": 0.1, "clip_dual": 3.0}, "ρ·(r − r̄)/σ̂, loss ≤ 3·|A| + 0.1·1[correct]"),
     ):
-        assert coefficient_of(replace(base, **cells)).coefficient == expected  # type: ignore[arg-type]
+        assert describe_coefficient(replace(base, **cells)).coefficient == expected  # type: ignore[arg-type]
     shaped = replace(base, overlong="penalty", overlong_buffer=4, kl_coef=0.1, kl_in="reward")
-    assert coefficient_of(shaped).reward == "r + R_length − 0.1·KL"
+    assert describe_coefficient(shaped).reward == "r + R_length − 0.1·KL"
 
 
 def test_an_unknown_row_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

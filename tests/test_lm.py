@@ -23,7 +23,7 @@ from onedial.training.lm.attention import (
     using,
 )
 from onedial.training.lm.cpu_attention import Prefix, product_attention
-from onedial.training.lm.decoder import FusedDecoder, PlainDecoder, head_of, hidden_states, lay_together, make_decoder
+from onedial.training.lm.decoder import FusedDecoder, PlainDecoder, get_head, hidden_states, lay_together, make_decoder
 from onedial.training.lm.head import token_logps
 from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout, partial_attention
 from onedial.training.lm.llama_blocks import gated_unit, patch_llama_blocks, projections, rms_norm, rotated
@@ -105,7 +105,7 @@ def packed_logps(model: Any, batch: Batch, temperature: float = 1.0) -> tuple[Te
     use_packed_attention(model)
     layout = PrefixLayout(batch)
     hidden = hidden_states(model, layout.tokens, layout)
-    layer = head_of(model)
+    layer = get_head(model)
     return token_logps(
         hidden[layout.predictors], layer.weight, batch.tokens, bias=layer.bias, temperature=temperature
     ), layout
@@ -204,7 +204,7 @@ def test_decoding_equals_the_training_forward(name: str, decoder_type: Any) -> N
         decode = DecodeLayout(memory)
         by_slot = torch.ones(4, dtype=torch.long)
         by_slot[slots] = prompt_lengths
-        decode.set_rows(slots[batch.group], by_slot, torch.float32)
+        decode.set_sequences(slots[batch.group], by_slot, torch.float32)
         logits, got = decoder.head.logits(last)[batch.group], []
         for step in range(int(batch.lengths.max())):
             newest = batch.tokens[(batch.offsets[:-1] + step).clamp(max=len(batch.tokens) - 1)]
@@ -294,7 +294,7 @@ def test_sliding_window_and_soft_capping_are_refused_by_name() -> None:
     assert logp.shape == (3,)
     model.config.final_logit_softcapping = 30.0
     with pytest.raises(DataError, match="final_logit_softcapping"):
-        head_of(model)
+        get_head(model)
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 30])
@@ -310,7 +310,7 @@ def test_chunks_of_the_head_change_nothing(rows: int, kept: int, monkeypatch: py
     pull = torch.randn(23, generator=rng)
     expected = ((hidden @ weight.t() + bias) / 1.3).log_softmax(-1)[torch.arange(23), targets]
     wanted = torch.autograd.grad((expected * pull).sum(), (hidden, weight, bias))
-    monkeypatch.setattr(head, "chunk_rows", lambda vocabulary: rows)
+    monkeypatch.setattr(head, "count_chunk_tokens", lambda vocabulary: rows)
     logp = token_logps(hidden, weight, targets, bias=bias, temperature=1.3)
     got = torch.autograd.grad((logp * pull).sum(), (hidden, weight, bias))
     torch.testing.assert_close(logp.double(), expected, atol=1e-6, rtol=1e-6)

@@ -16,8 +16,8 @@ from onedial.core.settings_file import make_run
 from onedial.training.lm.attention import PrefixLayout, use_packed_attention
 from onedial.training.lm.decoder import hidden_states
 from onedial.training.lm.llama_blocks import patch_llama_blocks
-from onedial.training.trainer.cpu import give_back_beyond, held_bytes, keep_freed_memory
-from onedial.training.trainer.memory_plan import head_bytes, plan_memory, resident_bytes, shape_of, token_bytes
+from onedial.training.trainer.cpu import keep_freed_memory, read_process_bytes, trim_memory_beyond
+from onedial.training.trainer.memory_plan import head_bytes, plan_memory, read_shape, resident_bytes, token_bytes
 from test_lm import CONFIGS, ragged_batch
 
 
@@ -44,7 +44,7 @@ def test_a_tokens_bytes_are_what_a_forward_pass_keeps(name: str, tmp_path: Path)
         hidden = hidden_states(model, layout.tokens, layout)
     measured = sum(kept.values()) / len(layout.tokens)
     assert hidden.requires_grad
-    shape = shape_of(tmp_path)
+    shape = read_shape(tmp_path)
     # the attention of this pass has 120 keys, the estimate those of the longest kept
     assert 0.8 * measured < token_bytes(shape, 4, checkpointing=False) < 2.0 * measured
     assert token_bytes(shape, 4, checkpointing=True) < token_bytes(shape, 4, checkpointing=False) / 2
@@ -52,7 +52,7 @@ def test_a_tokens_bytes_are_what_a_forward_pass_keeps(name: str, tmp_path: Path)
 
 def test_resident_memory_by_hand(tiny_model: Path) -> None:
     """By hand: bf16 weights 2, masters 4, gradients 4, moments 8 bytes each; in fp32 there are no masters beside."""
-    shape = shape_of(tiny_model)
+    shape = read_shape(tiny_model)
     run = Run(model=str(tiny_model), algorithm=ALGORITHMS["dapo"])
     assert resident_bytes(run, shape, 2) - 18 * shape.weights == resident_bytes(run, shape, 4) - 16 * shape.weights
     with_reference = replace(run, algorithm=ALGORITHMS["grpo"])
@@ -64,7 +64,7 @@ def test_resident_memory_by_hand(tiny_model: Path) -> None:
 def test_a_smaller_budget_makes_smaller_passes(tiny_model: Path) -> None:
     """Property: passes shrink with the budget; the plan keeps to it, and says so where it cannot."""
     base = make_run({"model": str(tiny_model), "dtype": "float32"})
-    shape = shape_of(tiny_model)
+    shape = read_shape(tiny_model)
     fixed = resident_bytes(base, shape, 4) + head_bytes(shape, trained=True)
     middle = (fixed + 300 * token_bytes(shape, 4, checkpointing=False)) / 1e9
     sizes = []
@@ -84,10 +84,10 @@ def test_holes_are_given_back_beyond_the_plan() -> None:
     keep_freed_memory()
     size, count = 4 << 20, 100
     blocks = [torch.ones(size // 4) for _ in range(count)]
-    full = held_bytes()
+    full = read_process_bytes()
     del blocks[::2]
-    assert held_bytes() > full - 8 * size, "freed memory is kept for the next pass"
-    assert not give_back_beyond(2 * full) and held_bytes() > full - 8 * size
-    assert give_back_beyond(full // 2)
-    assert held_bytes() < full - count // 2 * size * 0.9
+    assert read_process_bytes() > full - 8 * size, "freed memory is kept for the next pass"
+    assert not trim_memory_beyond(2 * full) and read_process_bytes() > full - 8 * size
+    assert trim_memory_beyond(full // 2)
+    assert read_process_bytes() < full - count // 2 * size * 0.9
     assert all(bool((block == 1).all()) for block in blocks)

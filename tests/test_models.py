@@ -302,14 +302,14 @@ BROKEN_CONFIGS = {
 
 @pytest.mark.parametrize("name", BROKEN_CONFIGS)
 def test_a_broken_configuration_is_one_message(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    from onedial.training.trainer.memory_plan import shape_of
+    from onedial.training.trainer.memory_plan import read_shape
 
     folder, change = tmp_path / "model", BROKEN_CONFIGS[name]
     shutil.copytree(tiny_model, folder)
     path = folder / "config.json"
     path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match="cannot be loaded") as caught:
-        shape_of(folder)
+        read_shape(folder)
         load_causal_lm(folder, torch.float32)
     assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
 

@@ -32,13 +32,13 @@ from onedial.training.tasks.demonstrations import read_demonstrations, read_pref
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.metrics import METRICS
-from onedial.training.trainer.offline import group_of
+from onedial.training.trainer.offline import group_completions
 from onedial.training.trainer.past_rollouts import (
     PAIRS_PER_GROUP,
-    pairs_of,
-    past_demonstrations,
-    past_groups,
-    past_pairs,
+    make_pairs,
+    make_past_demonstrations,
+    make_past_pairs,
+    read_past_groups,
 )
 from train_tasks import Early
 
@@ -163,7 +163,7 @@ def test_tokens_of_a_demonstration_by_hand(text: Text) -> None:
     assert (text.tokenizer.decode(list(read)), text.tokenizer.decode(list(written))) == ("Sky?", " blue<|end|>")
     read, written = text.encode_written(Prompt(), "blue", (END,))
     assert (text.tokenizer.decode(list(read)), text.tokenizer.decode(list(written))) == ("b", "lue<|end|>")
-    (group,) = [group_of(prompt, ("blue", "green"), text, (END,))]
+    (group,) = [group_completions(prompt, ("blue", "green"), text, (END,))]
     assert [r.verdict.correct for r in group.rollouts] == [True, False] and group.mixed
 
 
@@ -349,9 +349,9 @@ def test_pairs_of_a_group_use_each_rollout_alike(limit: int) -> None:
     for right in range(1, 7):
         for wrong in range(1, 7):
             group = make_group([1.0] * right + [0.0] * wrong, position=right, lengths=range(1, right + wrong + 1))
-            pairs = pairs_of(group, 0, limit)
+            pairs = make_pairs(group, 0, limit)
             assert len(pairs) == min(limit, max(right, wrong))
-            assert pairs == pairs_of(group, 0, limit)
+            assert pairs == make_pairs(group, 0, limit)
             sides = [[len(pair.rollouts[side].completion.token_ids) for pair in pairs] for side in (0, 1)]
             assert len(set(zip(*sides, strict=True))) == len(pairs)
             for side, allowed in zip(sides, (range(1, right + 1), range(right + 1, right + wrong + 1)), strict=True):
@@ -359,7 +359,7 @@ def test_pairs_of_a_group_use_each_rollout_alike(limit: int) -> None:
                 uses.update(side)
                 assert set(side) <= set(allowed) and max(uses.values()) - min(uses.values()) <= 1
             assert all([r.verdict.correct for r in pair.rollouts] == [True, False] for pair in pairs)
-    assert pairs_of(make_group([1.0, 1.0]), 0) == []
+    assert make_pairs(make_group([1.0, 1.0]), 0) == []
     assert PAIRS_PER_GROUP == 8
 
 
@@ -403,7 +403,7 @@ def test_warm_up_then_dpo_in_two_commands(warm: Path, tmp_path: Path, text: Text
 
     frame = pl.read_parquet(warm / "rollouts" / "*.parquet").filter(pl.col("iteration") > 1)  # the newer half of 3
     logged = {(r["group_id"], tuple(r["token_ids"])): r for r in frame.iter_rows(named=True)}
-    pairs = past_pairs(past_groups(warm, text), 0)
+    pairs = make_past_pairs(read_past_groups(warm, text), 0)
     mixed = frame.group_by("group_id").agg(pl.col("reward").n_unique()).filter(pl.col("reward") > 1)
     assert {pair.id for pair in pairs} == set(mixed["group_id"])
     for pair in pairs:
@@ -411,7 +411,7 @@ def test_warm_up_then_dpo_in_two_commands(warm: Path, tmp_path: Path, text: Text
         assert [side["correct"] for side in sides] == [True, False]
         assert sides[0]["prompt_tokens"] == len(pair.prompt_tokens)
     right = frame.filter("correct")
-    assert len(past_demonstrations(past_groups(warm, text))) == len(right)
+    assert len(make_past_demonstrations(read_past_groups(warm, text))) == len(right)
     assert cli.main(["train", "sft", *words[2:4], "--out", str(tmp_path / "sft"), "--iterations", "1"]) == 0
 
 

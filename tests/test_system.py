@@ -111,8 +111,8 @@ def test_a_process_is_prepared_without_the_gnu_library(system: str) -> None:
     code = (
         "import os, sys, platform, torch\n"
         + ("" if system == "as it is" else "del os.sched_getaffinity; sys.platform = 'darwin'\n")
-        + "from onedial.training.trainer.cpu import give_back_beyond, prepare_process\n"
-        "prepare_process(0); print(torch.get_num_threads() >= 1, give_back_beyond(0))"
+        + "from onedial.training.trainer.cpu import trim_memory_beyond, prepare_process\n"
+        "prepare_process(0); print(torch.get_num_threads() >= 1, trim_memory_beyond(0))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     glibc = system == "as it is" and sys.platform == "linux"

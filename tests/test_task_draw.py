@@ -82,7 +82,9 @@ def test_ctrl_c_ends_a_hanging_draw(tmp_path: Path) -> None:
 
 
 def test_half_characters_are_named_with_their_place(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"train prompt 0 \(seed 0\): the prompt holds half a character .*\\ud800"):
+    with pytest.raises(
+        DataError, match=r"train prompt 0 \(seed 0\): the prompt contains an incomplete character .*\\ud800"
+    ):
         open_task(Broken("surrogate")).draw("train", 0, 0)
     assert "\x00" in open_task(Broken("")).draw("train", 0, 0).plain  # NUL is a character like any other
     for column in ("question", "answer"):
@@ -91,7 +93,7 @@ def test_half_characters_are_named_with_their_place(tmp_path: Path) -> None:
         file = tmp_path / f"{column}.jsonl"
         file.write_text("\n".join(map(json.dumps, records)))
         part = "prompt" if column == "question" else "answer"
-        with pytest.raises(DataError, match=rf"{column}.jsonl, row 6: the {part} holds half a character"):
+        with pytest.raises(DataError, match=rf"{column}.jsonl, row 6: the {part} contains an incomplete character"):
             open_task(str(file))
 
 

@@ -70,7 +70,7 @@ def test_page_fits_its_width_and_half_a_screen(width: int, metrics: dict[str, An
     assert len(lines) <= 18
     if metrics is OFFLINE:
         shown = "\n".join(lines)
-        assert "1.250 nats a token" in shown and "75% told apart, margin 0.400" in shown and "reward" not in shown
+        assert "1.250 nats a token" in shown and "75% correct, margin 0.400" in shown and "reward" not in shown
 
 
 def test_plain_lines_of_a_row_that_generates_nothing() -> None:

@@ -74,12 +74,12 @@ def cells_page() -> str:
 
 def rows_page() -> str:
     """Every row of the algorithm table, its paper and its gradient coefficient."""
-    from onedial.cli.algorithms import COEFFICIENTS, LEGEND, main_cells
+    from onedial.cli.algorithms import COEFFICIENTS, LEGEND, select_main_cells
     from onedial.core.algorithm_table import ALGORITHMS
-    from onedial.core.maths.coefficient import coefficient_of
+    from onedial.core.maths.coefficient import describe_coefficient
 
-    main = [{"row": code(name), **main_cells(row)} for name, row in ALGORITHMS.items()]
-    unified = [asdict(coefficient_of(row)) for row in ALGORITHMS.values()]
+    main = [{"row": code(name), **select_main_cells(row)} for name, row in ALGORITHMS.items()]
+    unified = [asdict(describe_coefficient(row)) for row in ALGORITHMS.values()]
     return page(
         "The algorithm table",
         "`onedial algorithms` prints this table, `onedial algorithms ROW` every cell of one row.",

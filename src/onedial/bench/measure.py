@@ -17,7 +17,7 @@ from onedial.bench.peer_process import Worker, WorkerFailed
 from onedial.bench.peer_transformers import TransformersGeneration
 from onedial.bench.workload import GENERATE, LONG, MODES, STEP, Conditions, Workload, rows_per_pass
 from onedial.core.errors import ConfigError, nearest
-from onedial.training.trainer.cpu import give_back_beyond, prepare_process
+from onedial.training.trainer.cpu import prepare_process, trim_memory_beyond
 
 # sub-command → its figures
 FIGURES: dict[str, tuple[str, ...]] = {
@@ -57,7 +57,7 @@ def measure(conditions: Conditions, names: Sequence[str], note: Note) -> Iterato
             note(name)
             yield take(conditions)
             gc.collect()
-            give_back_beyond(0)
+            trim_memory_beyond(0)
     modes = [mode for mode in MODES if f"step_vs_trl_{mode}" in names]
     if modes:
         note(", ".join(f"step_vs_trl_{mode}" for mode in modes))

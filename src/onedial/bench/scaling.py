@@ -10,7 +10,7 @@ from onedial.bench.figure import Point
 from onedial.bench.measure import Note
 from onedial.bench.ours import Generation, Update, open_policy
 from onedial.bench.workload import Conditions, Workload
-from onedial.training.trainer.cpu import give_back_beyond
+from onedial.training.trainer.cpu import trim_memory_beyond
 from onedial.training.trainer.policy import Policy
 
 # quantity → (its values, the values of a quick look); each starts from the workload below
@@ -68,5 +68,5 @@ def _speed(conditions: Conditions, work: str, workload: Workload, policy: Policy
         tokens, seconds = len(batch.batch.prompt_tokens) + len(batch.batch.tokens), batch.seconds
     first = seconds()
     speed = tokens / (first if first > SLOW else median(seconds() for _ in range(POINT_REPEATS)))
-    give_back_beyond(0)  # a large point leaves much that the next one does not need
+    trim_memory_beyond(0)  # a large point leaves much that the next one does not need
     return speed

@@ -14,7 +14,7 @@ from rich.text import Text
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.field_rules import rules_of
-from onedial.core.maths.coefficient import coefficient_of
+from onedial.core.maths.coefficient import describe_coefficient
 
 HELP = """
   onedial algorithms            the table
@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show_table(console: Console, rows: list[Algorithm]) -> None:
-    """The main cells of each row, then their papers. What differs from grpo is bold on a terminal."""
+    """Shows the main cells of each row, then their papers. What differs from grpo is bold on a terminal."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
     table.add_column("row", no_wrap=True)
-    main = [main_cells(row) for row in rows]
-    compared = main_cells(ALGORITHMS[COMPARED_WITH])
+    main = [select_main_cells(row) for row in rows]
+    compared = select_main_cells(ALGORITHMS[COMPARED_WITH])
     for heading in compared:
         table.add_column(heading, no_wrap=True)
     for row, cells in zip(rows, main, strict=True):
@@ -87,8 +87,8 @@ def show_table(console: Console, rows: list[Algorithm]) -> None:
 
 
 def show_coefficients(rows: list[Algorithm], *, as_json: bool) -> int:
-    """The unified view, one line a row, made from the rows' cells."""
-    lines = [asdict(coefficient_of(row)) for row in rows]
+    """Shows the unified view: one line per row, made from its cells."""
+    lines = [asdict(describe_coefficient(row)) for row in rows]
     if as_json:
         print(json.dumps(lines, indent=1, ensure_ascii=False))
         return 0
@@ -103,8 +103,8 @@ def show_coefficients(rows: list[Algorithm], *, as_json: bool) -> int:
     return 0
 
 
-def main_cells(row: Algorithm) -> dict[str, str]:
-    """The cells that tell algorithms apart, short enough for one line of 80 columns."""
+def select_main_cells(row: Algorithm) -> dict[str, str]:
+    """Returns the cells that distinguish algorithms, short enough for one line of 80 columns."""
     clips = [bound for bound in (row.clip_low, row.clip_high, row.clip_dual) if bound is not None]
     return {
         "baseline": row.cells()["baseline"] + _lambda(row),
@@ -126,12 +126,12 @@ def _lambda(row: Algorithm) -> str:
 
 
 def _short(value: float) -> str:
-    """A number in as few characters as it takes: 0.0003 is 3e-4."""
+    """Formats a number in as few characters as possible: 0.0003 is 3e-4."""
     return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def show_row(console: Console, row: Algorithm) -> None:
-    """Every cell of a row with its meaning; where it differs from grpo, grpo's value stands under it."""
+    """Shows every cell of a row with its meaning and, where it differs, the value of grpo."""
     console.print(Text.assemble((row.name, "bold"), "  ", row.paper))
     console.print()
     meanings, compared = cell_meanings(), ALGORITHMS[COMPARED_WITH].cells()

@@ -1,17 +1,17 @@
 """Everything onedial raises on purpose.
 
     OnedialError(Exception)
-    ├── UserError                 the person can mend it; shown as one message, never as a traceback
-    │   ├── ConfigError           a field, flag or algorithm row that is wrong or contradictory
-    │   ├── DataError             a data set, log or model folder that does not hold what it must
+    ├── UserError                 a mistake that the user can fix; shown as one message without a traceback
+    │   ├── ConfigError           a setting, flag or algorithm row that is not allowed
+    │   ├── DataError             a data set, log or model folder that cannot be used
     │   ├── DivergenceError       a loss, gradient or log-probability that is not a finite number
-    │   ├── RunDirError           a run directory that is taken, missing or half written
-    │   └── MissingExtra          an optional package that is not installed
-    ├── VerifierError             a verifier broke its contract (its crashes are verdicts, not this)
-    ├── EngineError               the rollout engine cannot go on
-    └── CheckpointError           a checkpoint could not be written or read; the previous one is whole
+    │   ├── RunDirError           a run directory that is in use, missing or incomplete
+    │   ├── MissingExtra          an optional package that is not installed
+    │   └── CheckpointError       a checkpoint that could not be written or read; the previous one is complete
+    ├── VerifierError             a verifier broke its contract (a crash of a verifier is a verdict instead)
+    └── EngineError               the rollout engine cannot continue
 
-A message names the place, what was got, what is allowed and the remedy.
+A message says where the mistake is, what was given, what is allowed and how to fix it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class OnedialError(Exception):
 
 
 class UserError(OnedialError):
-    """A mistake the person at the keyboard can mend; the command line prints it without a traceback."""
+    """A mistake that the user can fix; the command line prints it without a traceback."""
 
 
 class ConfigError(UserError, ValueError):
@@ -59,7 +59,7 @@ EXTRAS = {
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
-    """The message for a package of `EXTRAS` that could not be imported; None for any other module."""
+    """Returns the error for a package of `EXTRAS` that could not be imported; None for any other module."""
     package = (error.name or "").partition(".")[0]
     extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
     return None if extra is None else MissingExtra(package, extra, "training and evaluating models")
@@ -70,7 +70,7 @@ class VerifierError(OnedialError):
 
 
 class EngineError(OnedialError):
-    """The rollout engine cannot go on."""
+    """The rollout engine cannot continue."""
 
 
 class CheckpointError(UserError):
@@ -78,6 +78,6 @@ class CheckpointError(UserError):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest allowed word, or an empty string when none is near."""
+    """Returns `"; did you mean 'x'?"` for the nearest allowed word, or an empty string when none is near."""
     match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -28,11 +28,11 @@ def raw_table(
     *,
     hashed: Collection[str] = (),
 ) -> pl.LazyFrame:
-    """The wanted columns of all files, with a column `__file`; columns that no file has are absent.
+    """Returns the wanted columns of all files and a column `__file`; columns that no file has are absent.
 
-    Lines of JSON are parsed into `wanted`'s types, csv into numbers and truths where these are wanted and every value
+    Lines of JSON are parsed into `wanted`'s types, csv into numbers and booleans where these are wanted and every value
     is one, else into text; parquet and arrow keep their own types. `hashed` columns come as 64-bit hashes of their
-    text: enough to group by, and nothing to store.
+    text: enough to group by, and small to store.
     """
     store, lazies, any_lines = FrameStore(), [], False
     inner = {name: name.split(".", 1) for name in wanted if "." in name}
@@ -44,7 +44,7 @@ def raw_table(
             needed = list(
                 dict.fromkeys(inner[name][0] if name in inner else name for name in essential if name in wanted)
             )
-            then = partial(_finished, wanted=wanted, inner=inner, hashed=hashed, file=sample.name)
+            then = partial(_finish_frame, wanted=wanted, inner=inner, hashed=hashed, file=sample.name)
             clean = FrameStore()
             if sample.kind == "jsonl" and scan_frames(sample.file, asked, needed, then=then, add=clean.add):
                 store.extend(clean)
@@ -74,10 +74,10 @@ def raw_table(
                 lazies.append(whole.with_columns(texts).with_columns(keys))
     if any_lines:
         lazies.append(store.scan().with_columns(pl.col(FILE).cast(pl.String)))
-    return lazies[0] if len(lazies) == 1 else pl.concat(_same(lazies), how="diagonal_relaxed")
+    return lazies[0] if len(lazies) == 1 else pl.concat(_align_types(lazies), how="diagonal_relaxed")
 
 
-def _finished(
+def _finish_frame(
     frame: pl.DataFrame,
     *,
     wanted: Mapping[str, pl.DataType],
@@ -93,7 +93,7 @@ def _finished(
     return frame.with_columns(pl.lit(file).cast(pl.Categorical).alias(FILE), *keys)
 
 
-def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
+def _align_types(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
     """Files whose column types clash (text here, numbers there) with the clashing columns as text."""
     types: dict[str, set[str]] = {}
     for lazy in lazies:
@@ -111,15 +111,15 @@ def _same(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
 def _scan(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErrors) -> pl.LazyFrame | None:
     if sample.kind in ("parquet", "arrow"):
         if sample.kind == "arrow" and not is_arrow_file(sample.file):
-            return _stored(read_stream_batches(sample.file, errors))
+            return _store_frames(read_stream_batches(sample.file, errors))
         if sample.repair:
             names = {*wanted, *(name.split(".")[0] for name in wanted)}
-            return _stored(read_sound_parts(sample.file, sample.kind, names, errors))
+            return _store_frames(read_sound_parts(sample.file, sample.kind, names, errors))
         return pl.scan_ipc(sample.file) if sample.kind == "arrow" else pl.scan_parquet(sample.file, glob=False)
     return _scan_csv(sample, wanted, errors)
 
 
-def _stored(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
+def _store_frames(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
     store = FrameStore()
     for frame in frames:
         store.add(frame)
@@ -137,7 +137,7 @@ def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErr
             if lazy.collect_schema().names() != names:
                 break
             columns = [name for name in names[:-1] if name in wanted]
-            store = _unless_ragged(lazy.select(*columns, names[-1]))
+            store = _store_unless_ragged(lazy.select(*columns, names[-1]))
         except pl.exceptions.PolarsError:  # a ragged row, or text where the sample had numbers
             continue
         if store is not None:
@@ -146,7 +146,7 @@ def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErr
     return _csv_rows(file, separator, errors)
 
 
-def _unless_ragged(table: pl.LazyFrame) -> FrameStore | None:
+def _store_unless_ragged(table: pl.LazyFrame) -> FrameStore | None:
     """All rows, or None once the last field of a row is empty: it may have been left out."""
     store = FrameStore()
     for batch in gather_batches(table):

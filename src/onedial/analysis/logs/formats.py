@@ -1,4 +1,4 @@
-"""What a reader is: the sample it looks at to recognise a file, and the row of the table it fills."""
+"""The interface of a reader: the sample by which it recognizes a file, and its entry in the table of formats."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ SAMPLE_ROWS = 50
 class Sample:
     """A file and its beginning.
 
-    `rows` holds up to SAMPLE_ROWS objects, `document` a whole JSON file. `place` is the file as seen from just above
-    what the person named, so that folders further up (…/test_runs/…) say nothing about split and step. `separator`
-    stands between the fields of csv; with `repair` damaged parts of parquet and arrow files are looked for, and left
-    out.
+    `rows` holds up to SAMPLE_ROWS objects, `document` a whole JSON file. `place` is the path of the file from the
+    folder above the path that the user gave, so that folders further up (…/test_runs/…) do not affect split and step.
+    `separator` separates the fields of csv. With `repair`, damaged parts of parquet and arrow files are left out.
     """
 
     file: Path

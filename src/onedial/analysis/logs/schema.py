@@ -1,8 +1,8 @@
-"""The one shape that every log is read into: one row per rollout, or one row per prompt for rate tables.
+"""The schema that every log is read into: one line per rollout, or one line per prompt for rate tables.
 
 A reader returns a `Log`. Its `frame` always has every column of `ROLLOUT_COLUMNS` (or `RATE_COLUMNS`), null where
-the log is silent, so that a consumer never asks which columns exist; `missing` says why a column is null.
-What a log cannot show stands in `coverage`, in plain English; a figure that needs it is withheld with that reason.
+the log has no value, so that every column always exists; `missing` says why a column is null.
+`coverage` says in plain English what a log cannot show; a figure that needs it is withheld with that reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROLLOUT_COLUMNS: Mapping[str, pl.DataType] = {
     "completion": pl.String(),
     "answer": pl.String(),  # reference answer
     "parsed_answer": pl.String(),  # what the verifier extracted from the completion
-    "outcome": pl.String(),  # correct | wrong | unparseable | timeout | error; null = not told
+    "outcome": pl.String(),  # correct | wrong | unparseable | timeout | error; null = unknown
     "outcome_reward": pl.Float64(),  # before shaping; null for timeout and error
     "shaped_reward": pl.Float64(),  # the reward that trained, where it differs from or was logged beside the outcome
     "correct": pl.Boolean(),  # as the log says; never guessed from a reward (see onedial.analysis.logs.grouping.Scale)
@@ -68,10 +68,10 @@ KEYS = ("prompt_id", "group_id")
 
 @dataclass(frozen=True)
 class Coverage:
-    """What of the run this log holds.
+    """Which part of the run this log contains.
 
     survivors_only       True: silent groups were dropped before logging; None: the format allows it and the rows
-                         cannot tell
+                         cannot show which
     last_batch_only      True: only the last batch of each logging interval was written
     evaluation_mixed_in  True: evaluation rows stand among training rows (or overwrote them) without a mark
     group_identity       how rows were put into groups
@@ -100,7 +100,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Log:
-    """A rollout log or a rate table, whatever wrote it.
+    """A rollout log or a rate table of any trainer.
 
     kind        "rollouts": `frame` has ROLLOUT_COLUMNS and reward_<component> columns;
                 "rates": `frame` has RATE_COLUMNS
@@ -158,8 +158,8 @@ class Log:
         return next((self.missing[column] for column in columns if column in self.missing), "")
 
 
-def conform(frame: pl.LazyFrame, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """`frame` with exactly `columns` (nulls where absent) and its reward components, in schema order.
+def cast_to_schema(frame: pl.LazyFrame, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """Casts `frame` to exactly `columns` (nulls where absent) and its reward components, in schema order.
 
     Keys keep an integer type when they have one; every other column is cast.
     """

@@ -17,14 +17,14 @@ def no_baseline(rewards: Tensor, group: Tensor) -> Tensor:
 
 
 def group_mean_baseline(rewards: Tensor, group: Tensor) -> Tensor:
-    """(B,) mean of the row's group, the row included (GRPO, arXiv:2402.03300, §4.1.2)."""
+    """(B,) mean reward of the rollout's group, including the rollout itself (GRPO, arXiv:2402.03300, §4.1.2)."""
     return group_mean(rewards, group)[group]
 
 
 def leave_one_out_baseline(rewards: Tensor, group: Tensor) -> Tensor:
     """(B,) mean of the other rewards in the group (RLOO, arXiv:2402.14740, Eq. 7).
 
-    A group of one has no others; its own reward is taken, so that it teaches nothing.
+    In a group of one the baseline is its own reward, so that the advantage is 0.
     """
     others = (group_size(group) - 1)[group]
     rest = (group_sum(rewards, group)[group] - rewards) / others.clamp(min=1)
@@ -35,41 +35,41 @@ BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": no_baseline,
     "group_mean": group_mean_baseline,
     "leave_one_out": leave_one_out_baseline,
-    "critic": no_baseline,  # its V is subtracted token by token, once it has been asked (maths.critic)
+    "critic": no_baseline,  # its V is subtracted token by token (core.maths.gae)
 }
 
 
-def custom_baseline(function: BaselineFunction, rewards: Tensor, group: Tensor) -> Tensor:
-    """(B,) baselines by a person's (N, G) → (N, 1) function, called once per group size."""
+def apply_custom_baseline(function: BaselineFunction, rewards: Tensor, group: Tensor) -> Tensor:
+    """(B,) baselines of a user's (N, G) → (N, 1) function, which is called once per group size."""
     result = torch.zeros_like(rewards)
     sizes = group_size(group)
     order = torch.argsort(group, stable=True)
     for size in sizes[sizes > 0].unique().tolist():
-        rows = order[sizes[group[order]] == size].view(-1, size)
-        values = torch.as_tensor(function(rewards[rows]), dtype=rewards.dtype)
-        result[rows] = torch.broadcast_to(values.reshape(len(rows), -1), rows.shape)
+        members = order[sizes[group[order]] == size].view(-1, size)
+        values = torch.as_tensor(function(rewards[members]), dtype=rewards.dtype)
+        result[members] = torch.broadcast_to(values.reshape(len(members), -1), members.shape)
     return result
 
 
 def advantages(algorithm: Algorithm, rewards: Tensor, group: Tensor) -> Tensor:
     """(B,) rewards and group numbers → (B,) advantages A = (r − b) / (σ̂ + eps)^dial.
 
-    `rewards` are the shaped ones. With a centring baseline a unanimous group gets exactly 0, whatever
-    rounding would make of the difference. σ̂ is the group's, or with scale_over='batch' that of all B rewards.
+    `rewards` are the shaped ones. With a centering baseline a unanimous group gets exactly 0, without
+    rounding errors. σ̂ is the group's, or with scale_over='batch' that of all B rewards.
     """
     rewards = rewards.double()
     if callable(algorithm.baseline):
-        baseline = custom_baseline(algorithm.baseline, rewards, group)
+        baseline = apply_custom_baseline(algorithm.baseline, rewards, group)
     else:
         baseline = BASELINES[algorithm.baseline](rewards, group)
-    centred = rewards - baseline
+    centered = rewards - baseline
     if algorithm.baseline in ("group_mean", "leave_one_out"):
-        centred = torch.where(group_unanimous(rewards, group)[group], torch.zeros_like(centred), centred)
+        centered = torch.where(group_unanimous(rewards, group)[group], torch.zeros_like(centered), centered)
     if algorithm.dial == 0:
-        return centred
+        return centered
     over = group if algorithm.scale_over == "group" else torch.zeros_like(group)
     sigma = group_std(rewards, over, algorithm.ddof)[over]
-    return centred / (sigma + algorithm.eps) ** algorithm.dial
+    return centered / (sigma + algorithm.eps) ** algorithm.dial
 
 
 def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""The unified view: what each row multiplies ∇log π with, written out from its cells.
+"""The unified view: the factor of ∇log π in each algorithm row, written out from the cells of the row.
 
 Every row ascends  ∇J = E over data [ Σ_t weight · coefficient · ∇log π(o_t | q, o_<t) ]  (DeepSeekMath,
-arXiv:2402.03300, §5.2, Eq. 5 and Table 10), and differs in three things: who writes the data, what judges it, and the
-coefficient. Each cell has its words in one dict here, so a new value of a cell needs one entry and a new row none.
+arXiv:2402.03300, §5.2, Eq. 5 and Table 10), and differs in three things: the source of the data, the reward, and the
+coefficient. The text of each cell value stands in one dict, so a new value needs one entry and a new row none.
 
     r reward, r̄ its mean in the group, r̄₋ᵢ that of the others, σ̂ its std (in the group, or σ̂_batch), ρ = π/π_old of a
     token, s = π/π_old of a sequence (geometric mean), π_ref the frozen reference, 1[·] 1 where it holds
@@ -46,8 +46,8 @@ class Coefficient:
     weight: str
 
 
-def coefficient_of(row: Algorithm) -> Coefficient:
-    """The row's line of the table, from its cells alone."""
+def describe_coefficient(row: Algorithm) -> Coefficient:
+    """Returns the line of a row in the unified table, from its cells alone."""
     pairs = row.preference_beta > 0
     return Coefficient(
         row=row.name,
@@ -70,7 +70,7 @@ def _pair(row: Algorithm) -> str:
 
 
 def _rollout(row: Algorithm) -> str:
-    """Ratio times advantage, within its clip, and what KL and positive likelihood add."""
+    """Ratio times advantage, with the clip range, and the terms of KL and positive likelihood."""
     text = _advantage(row)
     ratio = RATIOS[row.ratio_level]
     if ratio:

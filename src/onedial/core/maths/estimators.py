@@ -1,8 +1,8 @@
-"""Estimates of how good a policy is, from n judged samples per prompt, with honest ties and intervals.
+"""Estimates of the accuracy of a policy from n judged samples per prompt: pass@k, maj@k and intervals.
 
 A prompt has n samples of which c are correct. pass@k and maj@k are expectations over a draw of k of the n *without*
 replacement, which makes them unbiased for k fresh samples. (A bootstrap *with* replacement is not: one correct sample
-of four would give pass@4 = 1 - (3/4)^4 = 0.684 although the four samples hold a correct one.)
+of four would give pass@4 = 1 - (3/4)^4 = 0.684 although the four samples include a correct one.)
 An estimate over prompts treats each prompt as one observation: samples of one prompt are not independent.
 """
 
@@ -32,7 +32,7 @@ class Estimate:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that k of n samples hold a correct one: 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374, eq. 1).
+    """Chance that k of n samples include a correct one: 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374, eq. 1).
 
     DataError unless 1 ≤ k ≤ n and 0 ≤ c ≤ n: with fewer samples than k there is no unbiased estimate.
     """

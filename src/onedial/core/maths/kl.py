@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-LOG_RATIO_BOUND = 20.0  # e^20 is far past any meaning; without it one token can turn the loss into inf
+LOG_RATIO_BOUND = 20.0  # without it one token can make the loss infinite; e^20 is far beyond any useful ratio
 
 
 def k1(log_ratio: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def log_likelihood(cells: Cells, points: Array, *, survivors_only: bool = False)
     mixed = mixed_probability(points, (cells.n / cells.groups)[:, None])
     with np.errstate(divide="ignore", invalid="ignore"):
         value = value - cells.groups[:, None] * np.log(mixed)
-    # at p = 0 and 1 no group survives: those prompts are outside what the log can tell
+    # at p = 0 and 1 no group survives: the log has no information on those prompts
     return np.asarray(np.where(mixed > 0, value, -np.inf))
 
 
@@ -155,7 +155,7 @@ def smoothed(cells: Cells, *, steps: int = 10, survivors_only: bool = False) -> 
 
 
 def _simplex(loss: Callable[[Array], float], start: Array, bounds: list[tuple[float, float]]) -> Array:
-    """Minimiser of a function of two or four numbers, by simplex.
+    """Minimizer of a function of two or four numbers, by simplex.
 
     A quasi-Newton method would call threaded linear algebra on 4 × 4 matrices, whose spinning threads cost a hundred
     times the fit on a busy machine. Restarted, since a simplex can collapse early.
@@ -176,7 +176,7 @@ def posterior(cells: Cells, prior: Mixing, *, survivors_only: bool = False) -> A
     with np.errstate(divide="ignore"):
         log = log_likelihood(cells, prior.points, survivors_only=survivors_only) + np.log(prior.mass)
     if survivors_only:
-        # the prior speaks of all prompts, and a prompt is in the log because a group of it was mixed: the factor
+        # the prior is over all prompts, and a prompt is in the log only because one of its groups was mixed: the factor
         # P(mixed) of the first group cancels that of selection
         log = log + np.log(np.maximum(mixed_probability(prior.points, (cells.n / cells.groups)[:, None]), 1e-300))
     weight = np.exp(log - log.max(axis=1, keepdims=True))

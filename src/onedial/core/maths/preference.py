@@ -1,4 +1,4 @@
-"""The loss of pairs, DPO, and how far a group of two is the same thing.
+"""The loss of pairs, DPO, and how it compares with GRPO on a group of two.
 
 A pair is a prompt with a chosen completion y⁺ and a rejected one y⁻. With sequence sums
 
@@ -10,11 +10,11 @@ DPO minimises −log σ(β·m), the mean over pairs (Rafailov et al., arXiv:2305
 
 which is that of `policy_loss` with level 'none', sums over sequences and the advantages ±β·σ(−β·m) held fixed.
 
-GRPO on a group of two with one right answer has advantages ±1 (dial 1), and with any dial the gradient
+GRPO on a group of two with one correct answer has advantages ±1 (dial 1), and with any dial the gradient
 −c · ∇(log π(y⁺) − log π(y⁻)) with a constant c: for sequence sums c = σ̂^(2−dial) = ½^(2−dial); as published, with
-each log π divided by its length, c = ½. So both push the same difference (arXiv:2510.00977 calls them one), and this is
-where the likeness ends: GRPO has no reference and no sigmoid. Its weight stays c however well the pair is already told
-apart; DPO's is β/2 at m = 0 and falls to 0 as m grows, so a learned pair falls silent. Run in tests/test_preference.py.
+each log π divided by its length, c = ½. So both gradients have the same direction (arXiv:2510.00977 calls the two
+equivalent). Their weights differ, because GRPO has no reference and no sigmoid: the weight of GRPO stays c for every
+margin; that of DPO is β/2 at m = 0 and falls to 0 as m grows. tests/test_preference.py checks this.
 """
 
 from __future__ import annotations

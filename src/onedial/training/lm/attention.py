@@ -119,14 +119,14 @@ BLOCK = 128  # queries of a sequence taken at a time, so that keys in their futu
 
 
 def own_past(length: int, device: torch.device) -> Tensor:
-    """(1, L, L) True where a query may see a key of its own sequence; pads come last and need no more."""
+    """(1, L, L) True where a query may see a key of its own sequence. Pads come last and need no mask of their own."""
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
 
 def causal_attention(
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float, prefix: Prefix | None = None
 ) -> Tensor:
-    """(n, L, H, D), (n, L, K, D) ×2 → (n, L, H, D): each row over its prefix, if any, and its own past.
+    """(n, L, H, D), (n, L, K, D) ×2 → (n, L, H, D): each sequence over its prefix, if any, and its own past.
 
     `allowed` (n or 1, L, P+L) is True where a query may see a key; never one in its future.
     """
@@ -160,7 +160,7 @@ def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _Pad(torch.autograd.Function):
-    """Flat rows to padded places; backward reads the places of the tokens and adds nothing up."""
+    """Flat tokens to padded places; backward reads the gradients at the places of the tokens and sums nothing."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, to_padded: Tensor, to_flat: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class _Pad(torch.autograd.Function):
 
 
 class _Unpad(torch.autograd.Function):
-    """Padded places to flat rows; backward leaves 0 at the pads."""
+    """Padded places to flat tokens; backward leaves 0 at the pads."""
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, to_flat: Tensor) -> Tensor:
@@ -233,33 +233,35 @@ class PrefixLayout:
         lengths = batch.lengths
         self.num_prompt_tokens = len(batch.prompt_tokens)
         self.tokens = torch.cat([batch.prompt_tokens, batch.tokens])
-        row = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-        place = torch.arange(len(batch.tokens), device=device) - batch.offsets[:-1][row]
-        prompt_row = torch.repeat_interleave(torch.arange(len(prompt_lengths), device=device), prompt_lengths)
-        prompt_place = torch.arange(self.num_prompt_tokens, device=device) - batch.prompt_offsets[:-1][prompt_row]
-        self.positions = torch.cat([prompt_place, prompt_lengths[batch.group][row] + place])
+        rollout = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+        place = torch.arange(len(batch.tokens), device=device) - batch.offsets[:-1][rollout]
+        prompt_of_token = torch.repeat_interleave(torch.arange(len(prompt_lengths), device=device), prompt_lengths)
+        prompt_place = torch.arange(self.num_prompt_tokens, device=device) - batch.prompt_offsets[:-1][prompt_of_token]
+        self.positions = torch.cat([prompt_place, prompt_lengths[batch.group][rollout] + place])
         self.group = batch.group
         self.prompts = Padding.of(batch.prompt_offsets)
-        self.rows = Padding.of(batch.offsets)
+        self.completions = Padding.of(batch.offsets)
         self.longest = int(self.positions.max()) + 1
         # the token that predicts each completion token: the one before it, or the prompt's last
         before = torch.arange(len(batch.tokens), device=device) + self.num_prompt_tokens - 1
         first = place == 0
-        self.predictors = torch.where(first, (batch.prompt_offsets[1:] - 1)[batch.group][row], before)
+        self.predictors = torch.where(first, (batch.prompt_offsets[1:] - 1)[batch.group][rollout], before)
         key_place = torch.arange(self.prompts.length, device=device)
         sees_prompt = key_place < prompt_lengths[batch.group][:, None]  # (B, P)
-        own = own_past(self.rows.length, device).expand(len(lengths), -1, -1)
+        own = own_past(self.completions.length, device).expand(len(lengths), -1, -1)
         # (B, L, P+L): a completion token sees its whole prompt and its own past
-        self.allowed = torch.cat([sees_prompt[:, None].expand(-1, self.rows.length, -1), own], dim=2)
+        self.allowed = torch.cat([sees_prompt[:, None].expand(-1, self.completions.length, -1), own], dim=2)
         self.prompt_past = own_past(self.prompts.length, device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        # every tensor is cut once into prompts and completions, so that backward joins it once
+        # every tensor is split once into prompts and completions, so that backward concatenates it once
         sizes = [self.num_prompt_tokens, len(self.tokens) - self.num_prompt_tokens]
-        of_prompts, of_rows = zip(*(part.split(sizes) for part in (query, key, value)), strict=True)
+        of_prompts, of_completions = zip(*(part.split(sizes) for part in (query, key, value)), strict=True)
         prompt_query, prompt_key, prompt_value = map(self.prompts.pad, of_prompts)
         prompt_out = causal_attention(prompt_query, prompt_key, prompt_value, self.prompt_past, scale)
         prefix = Prefix(prompt_key.transpose(1, 2), prompt_value.transpose(1, 2), self.group)
-        row_query, row_key, row_value = map(self.rows.pad, of_rows)
-        row_out = causal_attention(row_query, row_key, row_value, self.allowed, scale, prefix)
-        return torch.cat([self.prompts.unpad(prompt_out), self.rows.unpad(row_out)])
+        completion_query, completion_key, completion_value = map(self.completions.pad, of_completions)
+        completion_out = causal_attention(
+            completion_query, completion_key, completion_value, self.allowed, scale, prefix
+        )
+        return torch.cat([self.prompts.unpad(prompt_out), self.completions.unpad(completion_out)])

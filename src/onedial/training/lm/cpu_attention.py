@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 PIECE = 1 << 20  # scores made at a time: 4 MB of fp32
-KEPT_KEYS = 256  # up to so many keys the probabilities are kept for backward, beyond they are made again
+KEPT_KEYS = 256  # up to this many keys the probabilities are kept for backward; beyond it they are recomputed
 _mkldnn: Any = torch.backends.mkldnn
 
 
@@ -62,15 +62,15 @@ class _Attention(torch.autograd.Function):
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         prompts = (prompt_key, prompt_value)
         sums = [None if part is None else torch.zeros_like(part, dtype=torch.float32) for part in prompts]
-        # Σ_j p_j ∂p_j = ⟨∂out, out⟩, the term with which the softmax centres its gradient (arXiv:2205.14135, §B.4)
-        centre = (grad.float() * out.float()).sum(-1, keepdim=True)
+        # Σ_j p_j ∂p_j = ⟨∂out, out⟩, the term with which the softmax centers its gradient (arXiv:2205.14135, §B.4)
+        center = (grad.float() * out.float()).sum(-1, keepdim=True)
         for number, piece in enumerate(_pieces(query, bias)):
             keys = _whole(prompt_key, group, key, piece)
             probabilities = kept[number] if kept else _probabilities(query[piece], keys, _of(bias, piece), ctx.scale)
-            # fp32 until the centre is subtracted: the difference is much smaller than its terms
+            # fp32 until the center is subtracted: the difference is much smaller than its terms
             values = _whole(prompt_value, group, value, piece)
             score = _exact_product(grad[piece], values)
-            score = score.sub_(centre[piece]).mul_(probabilities).mul_(ctx.scale).to(query.dtype)
+            score = score.sub_(center[piece]).mul_(probabilities).mul_(ctx.scale).to(query.dtype)
             _multiply(score, keys, grad_query[piece])
             _share(score.transpose(2, 3) @ query[piece], grad_key[piece], sums[0], group, piece)
             _share(probabilities.transpose(2, 3) @ grad[piece], grad_value[piece], sums[1], group, piece)
@@ -79,7 +79,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _pieces(query: Tensor, bias: Tensor) -> list[slice]:
-    """The rollouts computed at a time."""
+    """Returns slices of the rollouts that are computed at a time."""
     count = max(1, PIECE // max(1, query.shape[1] * query.shape[2] * bias.shape[2]))
     return [slice(start, start + count) for start in range(0, len(query), count)]
 
@@ -118,8 +118,8 @@ def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Te
 def _exact_product(left: Tensor, right: Tensor) -> Tensor:
     """(…, M, D), (…, J, D) → (…, M, J) = left·rightᵀ in fp32.
 
-    Factors that are bfloat16 numbers lose nothing when the processor multiplies them as such and adds up in fp32,
-    which is faster; only then it is allowed to.
+    The processor may multiply in bfloat16 and add in fp32, which is faster, only where both factors are bfloat16
+    numbers: then nothing is lost.
     """
     halves = left.dtype == right.dtype == torch.bfloat16
     before = _mkldnn.matmul.fp32_precision

@@ -28,18 +28,18 @@ class Head(Product):
 
 
 def base_model(model: nn.Module) -> nn.Module:
-    """The Hugging Face model under a LoRA wrapper, or the model itself."""
+    """Returns the Hugging Face model inside a LoRA wrapper, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner is not None else model
 
 
-def head_size_of(config: Any) -> int:
-    """Numbers in a key of one head, by a Hugging Face configuration."""
+def get_head_size(config: Any) -> int:
+    """Returns the head size D, from a Hugging Face configuration."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def head_of(model: nn.Module) -> Head:
-    """The output projection of a causal LM, its scalar logit scaling included.
+def get_head(model: nn.Module) -> Head:
+    """Returns the output projection of a causal LM, including its scalar logit scaling.
 
     Raises DataError for models that cap their logits (soft-capping).
     """
@@ -93,21 +93,21 @@ class PlainDecoder:
 
     def load(self, model: nn.Module) -> None:
         self.model = model
-        self.head = head_of(model)
+        self.head = get_head(model)
         self.num_layers = int(base_model(model).config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
     def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
         return hidden_states(self.model, tokens, layout)
 
     def prepare(self, steps: int) -> None:
-        """Nothing: the weights are the model's."""
+        """Does nothing: the weights are those of the model."""
 
     def rest(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 FUSED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-PACK_STEPS = 16  # decode steps that pay for packing the weights
+PACK_STEPS = 16  # decode steps from which packing the weights saves time
 PACK_BYTES = 2**31  # of weights, at most: packing copies them
 
 
@@ -145,13 +145,13 @@ class FusedDecoder:
         config, inner = base.config, base.get_decoder()
         self.num_layers = int(config.num_hidden_layers)
         self.kv_heads = int(config.num_key_value_heads)
-        self.head_size = head_size_of(config)
+        self.head_size = get_head_size(config)
         self.heads = int(config.num_attention_heads)
         self.eps = float(config.rms_norm_eps)
         self.embedding = effective_weight(inner.embed_tokens)
         self.norm = inner.norm.weight.detach()
         self.rotary = inner.rotary_emb
-        head = head_of(model)
+        head = get_head(model)
         self.head = Head(head.weight.detach(), None if head.bias is None else head.bias.detach(), head.scale)
         self.layers = [_fuse(block) for block in inner.layers]
 
@@ -168,10 +168,10 @@ class FusedDecoder:
             if layer.norm_query is not None and layer.norm_key is not None:
                 query = F.rms_norm(query, query.shape[-1:], layer.norm_query, self.eps)
                 key = F.rms_norm(key, key.shape[-1:], layer.norm_key, self.eps)
-                turned = rotate(torch.cat([query, key], dim=1), cos, sin)
+                rotated = rotate(torch.cat([query, key], dim=1), cos, sin)
             else:
-                turned = rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
-            query, key = turned[:, : self.heads], turned[:, self.heads :]
+                rotated = rotate(joined[:, : self.heads + self.kv_heads], cos, sin)
+            query, key = rotated[:, : self.heads], rotated[:, self.heads :]
             attended = layout.attend(index, query, key, value, scale)
             hidden = layer.out(attended.flatten(1)).add_(hidden)
             normed = F.rms_norm(hidden, hidden.shape[-1:], layer.norm_mlp, self.eps)
@@ -201,15 +201,15 @@ def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding (arXiv:2104.09864) in Hugging Face's convention: both halves of a head share an angle."""
     first, second = values.chunk(2, dim=-1)
     sin = sin[..., : first.shape[-1]]
-    turned = values * cos
-    turned_first, turned_second = turned.chunk(2, dim=-1)
-    turned_first.addcmul_(second, sin, value=-1)
-    turned_second.addcmul_(first, sin)
-    return turned
+    rotated = values * cos
+    rotated_first, rotated_second = rotated.chunk(2, dim=-1)
+    rotated_first.addcmul_(second, sin, value=-1)
+    rotated_second.addcmul_(first, sin)
+    return rotated
 
 
 def effective_weight(module: nn.Module) -> Tensor:
-    """A linear layer's weight with any LoRA adapters merged in."""
+    """Returns a linear layer's weight with any LoRA adapters merged in."""
     if isinstance(module, nn.Linear | nn.Embedding):
         return module.weight.detach()
     tuner: Any = module  # a peft layer: base weight plus the active adapters' low-rank products
@@ -231,26 +231,28 @@ def _fuse(block: Any) -> _Layer:
     norm_query, norm_key = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
     return _Layer(
         norm_in=block.input_layernorm.weight.detach(),
-        qkv=Product(joined([effective_weight(part) for part in projections]), torch.cat(biases) if biases else None),
+        qkv=Product(
+            join_weights([effective_weight(part) for part in projections]), torch.cat(biases) if biases else None
+        ),
         norm_query=None if norm_query is None else norm_query.weight.detach(),
         norm_key=None if norm_key is None else norm_key.weight.detach(),
         out=Product(effective_weight(attention.o_proj), _bias(attention.o_proj)),
         norm_mlp=block.post_attention_layernorm.weight.detach(),
-        gate_up=Product(joined([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)])),
+        gate_up=Product(join_weights([effective_weight(mlp.gate_proj), effective_weight(mlp.up_proj)])),
         down=Product(effective_weight(mlp.down_proj)),
     )
 
 
-def joined(weights: list[Tensor]) -> Tensor:
-    """The weights concatenated: a view if they are contiguous in memory (see `lay_together`), otherwise a copy."""
+def join_weights(weights: list[Tensor]) -> Tensor:
+    """Returns the weights concatenated: a view if they are contiguous in memory (see `lay_together`), else a copy."""
     first, place = weights[0], weights[0].storage_offset()
     for weight in weights:
         same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
         if not (same and weight.is_contiguous() and weight.storage_offset() == place):
             return torch.cat(weights)
         place += weight.numel()
-    rows = sum(weight.shape[0] for weight in weights)
-    return first.as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
+    outputs = sum(weight.shape[0] for weight in weights)
+    return first.as_strided((outputs, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
 @torch.no_grad()
@@ -268,10 +270,10 @@ def lay_together(model: nn.Module) -> None:
             if not all(isinstance(part, nn.Linear) for part in parts):
                 continue
             whole = torch.cat([part.weight for part in parts])
-            for part, rows in zip(parts, whole.split([len(part.weight) for part in parts]), strict=True):
-                part.weight.data = rows
+            for part, weights in zip(parts, whole.split([len(part.weight) for part in parts]), strict=True):
+                part.weight.data = weights
 
 
 def make_decoder(model: nn.Module) -> Decoder:
-    """The fast path where the architecture allows it, else the model itself."""
+    """Returns the fused decoder where it supports the architecture, else the model itself."""
     return FusedDecoder(model) if FusedDecoder.supports(model) else PlainDecoder(model)

@@ -2,7 +2,7 @@
 
 Logits are computed chunk by chunk and reduced to the log-probabilities. Backward needs onehot(target) − softmax of
 every token: while all of it is small it is kept in the model's type, otherwise it is recomputed chunk by chunk, so that
-memory is bounded whatever the number of tokens.
+memory is bounded for any number of tokens.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ CHUNK_BYTES = 96 * 2**20  # of fp32 logits; small enough for caches and laptops,
 KEPT_BYTES = 192 * 2**20  # of onehot − softmax kept for backward
 
 
-def chunk_rows(vocabulary: int) -> int:
-    """Tokens per chunk so that its fp32 logits take about CHUNK_BYTES."""
+def count_chunk_tokens(vocabulary: int) -> int:
+    """Returns the tokens per chunk for which the fp32 logits take about CHUNK_BYTES."""
     return max(16, CHUNK_BYTES // (4 * vocabulary))
 
 
@@ -41,16 +41,16 @@ class _TokenLogps(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, inverse_temperature: float
     ) -> Tensor:
-        rows = chunk_rows(weight.shape[0])
+        chunk_tokens = count_chunk_tokens(weight.shape[0])
         small = len(hidden) * weight.shape[0] * hidden.element_size() <= KEPT_BYTES
         logps, kept = [], []
-        for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+        for part, target in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
             log_probabilities = _log_probabilities(part, weight, bias, inverse_temperature)
             logps.append(log_probabilities.gather(1, target[:, None]).squeeze(1))
             if small and any(ctx.needs_input_grad):
                 kept.append(_logit_grad(log_probabilities, target, hidden.dtype))
         ctx.save_for_backward(hidden, weight, bias, targets, *kept)
-        ctx.inverse_temperature, ctx.rows = inverse_temperature, rows
+        ctx.inverse_temperature, ctx.chunk_tokens = inverse_temperature, chunk_tokens
         return torch.cat(logps)
 
     @staticmethod
@@ -60,11 +60,11 @@ class _TokenLogps(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = None
         # the sum of two products is rounded once whichever type it is made in
-        sum_type = torch.float32 if len(hidden) > 2 * ctx.rows else weight.dtype
+        sum_type = torch.float32 if len(hidden) > 2 * ctx.chunk_tokens else weight.dtype
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None
         scale = grads[0][:, None] * ctx.inverse_temperature
-        for number, start in enumerate(range(0, len(hidden), ctx.rows)):
-            piece = slice(start, start + ctx.rows)
+        for number, start in enumerate(range(0, len(hidden), ctx.chunk_tokens)):
+            piece = slice(start, start + ctx.chunk_tokens)
             if kept:
                 grad_logits = kept[number]
             else:

@@ -36,16 +36,16 @@ class KVCache:
 
         Returns the completions' keys and values, (K, B, length, D) each.
         """
-        rows = key.shape[0]
-        pair = self.own[layer] = _room(self.own[layer], rows, length, key)
+        count = key.shape[0]
+        pair = self.own[layer] = _room(self.own[layer], count, length, key)
         for table, new in zip(pair, (key, value), strict=True):
             if isinstance(places, int):
-                table[:, :rows, places] = new.transpose(0, 1)
+                table[:, :count, places] = new.transpose(0, 1)
             else:
-                table[:, torch.arange(rows, device=key.device), places] = new.transpose(0, 1)
-        return pair[0][:, :rows, :length], pair[1][:, :rows, :length]
+                table[:, torch.arange(count, device=key.device), places] = new.transpose(0, 1)
+        return pair[0][:, :count, :length], pair[1][:, :count, :length]
 
-    def move_rows(self, source: Tensor, target: Tensor, length: int) -> None:
+    def move_sequences(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copies the first `length` completion tokens of sequences `source` over sequences `target`."""
         for pair in self.own:
             for table in pair or ():
@@ -60,25 +60,25 @@ def _room(pair: tuple[Tensor, Tensor] | None, count: int, length: int, like: Ten
     new_count = max(count, had[0] * 2) if count > had[0] else had[0]
     new_length = max(length, had[1] * 2, 16) if length > had[1] else had[1]
 
-    def grown(old: Tensor | None) -> Tensor:
+    def grow(old: Tensor | None) -> Tensor:
         new = like.new_zeros(like.shape[-2], new_count, new_length, like.shape[-1])
         if old is not None:
             new[:, : had[0], : had[1]] = old
         return new
 
     old_key, old_value = pair if pair else (None, None)
-    return grown(old_key), grown(old_value)
+    return grow(old_key), grow(old_value)
 
 
 class PrefillLayout:
-    """Prompts laid flat, each attending to itself; their keys and values go to slots of the cache."""
+    """Packed prompts; each attends to itself, and its keys and values are stored in a slot of the cache."""
 
     def __init__(self, cache: KVCache, offsets: Tensor, slots: Tensor, num_slots: int) -> None:
         self.cache, self.slots, self.num_slots = cache, slots, num_slots
         self.padding = Padding.of(offsets)
         lengths = offsets[1:] - offsets[:-1]
-        row = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
-        self.positions = torch.arange(int(offsets[-1]), device=offsets.device) - offsets[:-1][row]
+        prompt_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+        self.positions = torch.arange(int(offsets[-1]), device=offsets.device) - offsets[:-1][prompt_of_token]
         self.longest = self.padding.length
         self.past = own_past(self.longest, offsets.device)
 
@@ -93,8 +93,8 @@ class DecodeLayout:
     """One new token for each of B sequences, which attends to its group's prompt and its own past.
 
     The prompt's keys are read once for all sequences of the group. `slot` (B,) is the prompt slot of each sequence,
-    `own` (B,) the completion tokens stored so far, `prompt_lengths` (S,) those of every slot in use. Call `set_rows`
-    when the sequences change and `advance` before each token.
+    `own` (B,) the completion tokens stored so far, `prompt_lengths` (S,) those of every slot in use. Call
+    `set_sequences` when the sequences change and `advance` before each token.
     """
 
     positions: Tensor
@@ -103,7 +103,7 @@ class DecodeLayout:
     def __init__(self, cache: KVCache) -> None:
         self.cache = cache
 
-    def set_rows(self, slot: Tensor, prompt_lengths: Tensor, dtype: torch.dtype) -> None:
+    def set_sequences(self, slot: Tensor, prompt_lengths: Tensor, dtype: torch.dtype) -> None:
         """Sets the prompt slot of each sequence and the prompt length of each slot."""
         device = slot.device
         self.prompt_length = prompt_lengths[slot]
@@ -123,8 +123,8 @@ class DecodeLayout:
         block = slot[order] * self.per_slot + within
         self.to_block = torch.zeros(self.num_slots * self.per_slot, dtype=torch.long, device=device)
         self.to_block[block] = order
-        self.to_row = torch.empty_like(order)
-        self.to_row[order] = block
+        self.to_sequence = torch.empty_like(order)
+        self.to_sequence[order] = block
         everyone = torch.arange(len(self.to_block), device=device)
         self.in_order = len(slot) == len(everyone) and bool((self.to_block == everyone).all())
         self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
@@ -148,8 +148,8 @@ class DecodeLayout:
         """One softmax in fp32 over the prompt's and the sequence's own scores, without copying their keys together."""
         own_key, own_value = (part.float().flatten(0, 1) for part in own)  # (K·B, length, D)
         prompt_key, prompt_value = self._exact_prompts(layer)  # (K·S, P, D)
-        kv_heads, rows, capacity = own[0].shape[0], len(query), self.prompt_capacity
-        by_head = query.view(rows, kv_heads, -1, query.shape[2]).transpose(0, 1)
+        kv_heads, count, capacity = own[0].shape[0], len(query), self.prompt_capacity
+        by_head = query.view(count, kv_heads, -1, query.shape[2]).transpose(0, 1)
         folded = by_head.to(torch.float32, memory_format=torch.contiguous_format) * scale  # (K, B, H/K, D)
         own_score = torch.bmm(folded.flatten(0, 1), own_key.transpose(1, 2))
         if self.own_mask is not None:
@@ -157,9 +157,9 @@ class DecodeLayout:
         score = torch.bmm(self._per_prompt(folded), prompt_key.transpose(1, 2))
         if self.prompt_mask is not None:
             score.view(kv_heads, self.num_slots, -1, capacity).add_(self.prompt_mask)
-        share = torch.cat([self._per_row(score, kv_heads), own_score], dim=2).softmax(2)
-        of_prompt = share[:, :, :capacity].unflatten(0, (kv_heads, rows))
-        out = self._per_row(torch.bmm(self._per_prompt(of_prompt), prompt_value), kv_heads)
+        share = torch.cat([self._per_sequence(score, kv_heads), own_score], dim=2).softmax(2)
+        of_prompt = share[:, :, :capacity].unflatten(0, (kv_heads, count))
+        out = self._per_sequence(torch.bmm(self._per_prompt(of_prompt), prompt_value), kv_heads)
         out = torch.baddbmm(out, share[:, :, capacity:], own_value).view_as(folded).transpose(0, 1)
         return out.to(query.dtype, memory_format=torch.contiguous_format).reshape(query.shape)
 
@@ -176,16 +176,16 @@ class DecodeLayout:
         key, value = (part[:, : self.num_slots, : self.prompt_capacity] for part in pair)
         return key, value
 
-    def _per_prompt(self, rows: Tensor) -> Tensor:
+    def _per_prompt(self, sequences: Tensor) -> Tensor:
         """(K, B, r, X) → (K·S, n·r, X): sequences grouped by prompt; a view if they are in that order already."""
-        block = rows if self.in_order else rows.index_select(1, self.to_block)
+        block = sequences if self.in_order else sequences.index_select(1, self.to_block)
         heads, _, shared, size = block.shape
         return block.reshape(heads * self.num_slots, self.per_slot * shared, size)
 
-    def _per_row(self, prompts: Tensor, kv_heads: int) -> Tensor:
+    def _per_sequence(self, prompts: Tensor, kv_heads: int) -> Tensor:
         """(K·S, n·r, X) → (K·B, r, X), the inverse of `_per_prompt`."""
         block = prompts.view(kv_heads, self.num_slots * self.per_slot, -1, prompts.shape[2])
-        return (block if self.in_order else block.index_select(1, self.to_row)).flatten(0, 1)
+        return (block if self.in_order else block.index_select(1, self.to_sequence)).flatten(0, 1)
 
     def _by_kernels(self, layer: int, query: Tensor, own: tuple[Tensor, Tensor], scale: float) -> Tensor:
         """Two partial attentions, merged exactly by their log-normalizers."""
@@ -198,8 +198,8 @@ class DecodeLayout:
         block = query.index_select(0, self.to_block).view(self.num_slots, self.per_slot, *query.shape[1:])
         folded, mask = fold_heads(block, kv_heads), _of_heads(self.prompt_mask)
         out, norm = partial_attention(folded, key, value, mask, scale)
-        prompt_out = unfold_heads(out, self.per_slot).flatten(0, 1).index_select(0, self.to_row)
-        prompt_norm = unfold_heads(norm.unsqueeze(-1), self.per_slot).flatten(0, 1).index_select(0, self.to_row)
+        prompt_out = unfold_heads(out, self.per_slot).flatten(0, 1).index_select(0, self.to_sequence)
+        prompt_norm = unfold_heads(norm.unsqueeze(-1), self.per_slot).flatten(0, 1).index_select(0, self.to_sequence)
 
         own_out, own_norm = unfold_heads(own_out, 1).squeeze(1), unfold_heads(own_norm.unsqueeze(-1), 1).squeeze(1)
         share = torch.sigmoid(prompt_norm - own_norm)  # e^a / (e^a + e^b)

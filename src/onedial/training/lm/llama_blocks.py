@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onedial.training.lm.attention import layout_in_use
-from onedial.training.lm.decoder import FusedDecoder, joined, rotate
+from onedial.training.lm.decoder import FusedDecoder, join_weights, rotate
 
 ATTENTIONS = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention")
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
@@ -45,20 +45,20 @@ class _RmsNorm(torch.autograd.Function):
 
 class _Projections(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, bias: Tensor | None, *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, *weights)
-        return F.linear(rows, joined(list(weights)), bias)
+    def forward(ctx: Any, inputs: Tensor, bias: Tensor | None, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, *weights)
+        return F.linear(inputs, join_weights(list(weights)), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows, *weights = ctx.saved_tensors
+        inputs, *weights = ctx.saved_tensors
         grad = grads[0].flatten(0, -2)
-        grad_rows = grads[0] @ joined(weights) if ctx.needs_input_grad[0] else None
+        grad_inputs = grads[0] @ join_weights(weights) if ctx.needs_input_grad[0] else None
         grad_bias = grad.sum(0) if ctx.needs_input_grad[1] else None
         if not any(ctx.needs_input_grad[2:]):
-            return grad_rows, grad_bias, *(None for _ in weights)
-        of_weights = grad.t() @ rows.flatten(0, -2)
-        return grad_rows, grad_bias, *of_weights.split([len(weight) for weight in weights])
+            return grad_inputs, grad_bias, *(None for _ in weights)
+        of_weights = grad.t() @ inputs.flatten(0, -2)
+        return grad_inputs, grad_bias, *of_weights.split([len(weight) for weight in weights])
 
 
 class _GatedUnit(torch.autograd.Function):
@@ -103,14 +103,14 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
-def projections(rows: Tensor, layers: list[nn.Module]) -> Tensor:
+def projections(inputs: Tensor, layers: list[nn.Module]) -> Tensor:
     """(…, d) → (…, Σ outputs): several linear layers of the same input, as one product unless they have adapters."""
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     biases: list[Tensor] = [layer.bias for layer in plain if layer.bias is not None]
     if len(plain) < len(layers) or len(biases) not in (0, len(layers)):
-        return torch.cat([layer(rows) for layer in layers], dim=-1)  # adapters, or a bias here and there
+        return torch.cat([layer(inputs) for layer in layers], dim=-1)  # adapters, or only some layers have a bias
     bias = torch.cat(biases) if biases else None
-    out: Tensor = _Projections.apply(rows, bias, *(layer.weight for layer in plain))  # type: ignore[no-untyped-call]
+    out: Tensor = _Projections.apply(inputs, bias, *(layer.weight for layer in plain))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -143,12 +143,14 @@ def _attention_forward(
 ) -> tuple[Tensor, None]:
     heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
     cos, sin = (part[0].unsqueeze(1) for part in position_embeddings)  # (T, 1, D)
-    rows = projections(hidden_states[0], [self.q_proj, self.k_proj, self.v_proj]).unflatten(-1, (-1, self.head_dim))
+    projected = projections(hidden_states[0], [self.q_proj, self.k_proj, self.v_proj]).unflatten(
+        -1, (-1, self.head_dim)
+    )
     if hasattr(self, "q_norm"):
-        query, key, value = rows.split([heads, kv_heads, kv_heads], dim=1)
+        query, key, value = projected.split([heads, kv_heads, kv_heads], dim=1)
         turned = rotated(torch.cat([self.q_norm(query), self.k_norm(key)], dim=1), cos, sin)
     else:
-        both, value = rows.split([heads + kv_heads, kv_heads], dim=1)
+        both, value = projected.split([heads + kv_heads, kv_heads], dim=1)
         turned = rotated(both, cos, sin)
     query, key = turned.split([heads, kv_heads], dim=1)
     attended = layout_in_use().attend(self.layer_idx, query, key, value, self.scaling)
@@ -156,7 +158,7 @@ def _attention_forward(
 
 
 def patch_llama_blocks(model: nn.Module) -> None:
-    """Replaces the forward of the blocks of a Llama-family model by those above; other models stay as they are."""
+    """Replaces the forward of the blocks of a Llama-family model with the functions above; ignores other models."""
     config: Any = model.config
     fused = FusedDecoder.supports(model)
     for module in model.modules():

@@ -10,26 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS = 64  # the batch size that the blocks are optimized for; others work too
+BATCH_SIZE = 64  # the batch size that the blocks are optimized for; others work too
 
 
 class Product:
-    """x ↦ x weightᵀ + bias; between `pack` and `unpack` with weights in blocks, a copy of them."""
+    """x ↦ x weightᵀ + bias. Between `pack` and `unpack` it computes with a copy of the weights in blocks."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight, self.bias = weight, bias
         self._packed: Tensor | None = None
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         """(n, inputs) → (n, outputs)."""
         if self._packed is None:
-            return F.linear(rows, self.weight, self.bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+            return F.linear(inputs, self.weight, self.bias)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
         return out
 
     def pack(self) -> None:
         """Copies the present weights into blocks; call it again, or `unpack`, after the weights have changed."""
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, BATCH_SIZE)
 
     def unpack(self) -> None:
         """Frees the copy."""
@@ -37,7 +37,7 @@ class Product:
 
 
 def packable(weight: Tensor) -> bool:
-    """Whether blocks help: bfloat16 on a CPU that multiplies it, with torch's operators for it at hand."""
+    """Whether blocks help: bfloat16 on a CPU that multiplies it, where torch has the operators for it."""
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.bfloat16

@@ -25,11 +25,11 @@ PREFILL_TOKENS = 8192  # prompt tokens computed in one forward pass, at most
 
 
 class _Slot:
-    """A prompt in the cache, and how many of its completions have yet to start or to finish."""
+    """A prompt in the cache, the number of its next rollout to start, and how many of its rollouts are unfinished."""
 
     def __init__(self, request: Request, index: int) -> None:
         self.request, self.index = request, index
-        self.next_row = 0
+        self.next_rollout = 0
         self.unfinished = len(request.seeds)
 
 
@@ -63,7 +63,7 @@ class TorchEngine:
         empty = torch.zeros(0, dtype=torch.long, device=self.device)
         self.cache = KVCache(self.decoder.num_layers)
         self.layout = DecodeLayout(self.cache)
-        self._owner: list[tuple[_Slot, int]] = []  # of each active row: its slot and its index in the request
+        self._owner: list[tuple[_Slot, int]] = []  # per active sequence: slot, number in the request
         self._slot_of, self._own = empty, empty  # (B,)
         self._logits = torch.zeros(0, 0, device=self.device)  # (B, V) of the next token
         self._slot_logits = torch.zeros(0, 0, device=self.device)  # (S, V) after each prompt
@@ -143,20 +143,20 @@ class TorchEngine:
         if free <= 0 or (self._owner and free < max(1, self.max_rows // 8)):
             return
         self._prefill(free)
-        rows: list[tuple[_Slot, int]] = []
-        while self._starting and len(rows) < free:
+        starting: list[tuple[_Slot, int]] = []
+        while self._starting and len(starting) < free:
             slot = self._starting[0]
-            take = min(free - len(rows), len(slot.request.seeds) - slot.next_row)
-            rows.extend((slot, slot.next_row + i) for i in range(take))
-            slot.next_row += take
-            if slot.next_row == len(slot.request.seeds):
+            take = min(free - len(starting), len(slot.request.seeds) - slot.next_rollout)
+            starting.extend((slot, slot.next_rollout + i) for i in range(take))
+            slot.next_rollout += take
+            if slot.next_rollout == len(slot.request.seeds):
                 self._starting.pop(0)
-        if rows:
-            self._start(rows)
+        if starting:
+            self._start(starting)
 
     def _prefill(self, free: int) -> None:
         """Computes the prompts of which at least one completion can start now."""
-        ready = sum(len(slot.request.seeds) - slot.next_row for slot in self._starting)
+        ready = sum(len(slot.request.seeds) - slot.next_rollout for slot in self._starting)
         new: list[_Slot] = []
         tokens = 0
         while self._waiting and ready < free and (not new or tokens < PREFILL_TOKENS):
@@ -176,38 +176,38 @@ class TorchEngine:
         layout = PrefillLayout(self.cache, offsets, where, num_slots)
         last = self.decoder.hidden(flat, layout)[offsets[1:] - 1]
         logits = self.decoder.head.logits(last)
-        self._slot_logits = _grown(self._slot_logits, num_slots, logits.shape[1], logits.dtype)
+        self._slot_logits = _grow(self._slot_logits, num_slots, logits.shape[1], logits.dtype)
         self._slot_logits[where] = logits
-        self._prompt_lengths = _grown(self._prompt_lengths[:, None], num_slots, 1, torch.long)[:, 0]
+        self._prompt_lengths = _grow(self._prompt_lengths[:, None], num_slots, 1, torch.long)[:, 0]
         self._prompt_lengths[where] = torch.tensor(lengths, device=self.device)
         self._starting.extend(new)
 
     def _free_slot(self) -> int:
         return next(index for index in range(len(self._slots) + 1) if index not in self._slots)
 
-    def _start(self, rows: list[tuple[_Slot, int]]) -> None:
+    def _start(self, starting: list[tuple[_Slot, int]]) -> None:
         assert self._sampling is not None
         limit, old = self._sampling.max_new_tokens, len(self._owner)
-        total = old + len(rows)
-        slots = torch.tensor([slot.index for slot, _ in rows], device=self.device)
-        self._owner.extend(rows)
+        total = old + len(starting)
+        slots = torch.tensor([slot.index for slot, _ in starting], device=self.device)
+        self._owner.extend(starting)
         self._slot_of = torch.cat([self._slot_of, slots])
         self._own = torch.cat([self._own, torch.zeros_like(slots)])
         fresh = self._slot_logits[slots]
         self._logits = torch.cat([self._logits.to(fresh.dtype), fresh]) if old else fresh
-        self._tokens = _grown(self._tokens, total, limit, torch.long)
-        self._logps = _grown(self._logps, total, limit, torch.float32)
-        self._unfiltered = _grown(self._unfiltered, total, limit, torch.float32)
-        self._uniform = _grown(self._uniform, total, limit, torch.double)
-        numbers = [np.random.Generator(np.random.Philox(slot.request.seeds[i])).random(limit) for slot, i in rows]
+        self._tokens = _grow(self._tokens, total, limit, torch.long)
+        self._logps = _grow(self._logps, total, limit, torch.float32)
+        self._unfiltered = _grow(self._unfiltered, total, limit, torch.float32)
+        self._uniform = _grow(self._uniform, total, limit, torch.double)
+        numbers = [np.random.Generator(np.random.Philox(slot.request.seeds[i])).random(limit) for slot, i in starting]
         self._uniform[old:total, :limit] = torch.from_numpy(np.stack(numbers)).to(self.device)
         self._changed = True
 
     # -- one token -------------------------------------------------------------------------------
 
     def _sample(self, sampling: Sampling) -> list[Finished]:
-        rows = len(self._owner)
-        index = torch.arange(rows, device=self.device)
+        count = len(self._owner)
+        index = torch.arange(count, device=self.device)
         uniform = self._uniform[index, self._own]
         token, logp, unfiltered = sample(self._logits, uniform, sampling.temperature, sampling.top_k, sampling.top_p)
         self._tokens[index, self._own] = token
@@ -215,7 +215,7 @@ class TorchEngine:
         if unfiltered is not None:
             self._unfiltered[index, self._own] = unfiltered
         self._own = self._own + 1
-        self.tokens_generated += rows
+        self.tokens_generated += count
         stopped = torch.isin(token, self.stop_ids)
         done = stopped | (self._own >= sampling.max_new_tokens)
         if not bool(done.any()):
@@ -228,8 +228,8 @@ class TorchEngine:
         tables = (self._tokens, self._logps, self._unfiltered)
         columns = (self._own[which], stopped[which], *(table[which] for table in tables))
         finished = []
-        for row, length, stop, *written in zip(which.tolist(), *(column.tolist() for column in columns), strict=True):
-            slot, index = self._owner[row]
+        for place, length, stop, *written in zip(which.tolist(), *(column.tolist() for column in columns), strict=True):
+            slot, index = self._owner[place]
             tokens, logps, unfiltered = (tuple(values[:length]) for values in written)
             if not all(map(math.isfinite, logps)):
                 raise DivergenceError(
@@ -258,28 +258,28 @@ class TorchEngine:
         order = torch.arange(count, device=self.device)
         order[target] = source
         if len(source):
-            self.cache.move_rows(source, target, int(self._own[source].max()))
+            self.cache.move_sequences(source, target, int(self._own[source].max()))
             for table in (self._tokens, self._logps, self._unfiltered, self._uniform):
                 table[target] = table[source]
         self._slot_of, self._own = self._slot_of[order], self._own[order]
-        self._owner = [self._owner[row] for row in order.tolist()]
+        self._owner = [self._owner[sequence] for sequence in order.tolist()]
         self._changed = True
 
     def _forward(self) -> None:
         """Computes the logits of the next token for the active sequences."""
         if self._changed:
-            self.layout.set_rows(self._slot_of, self._prompt_lengths, self.dtype)
+            self.layout.set_sequences(self._slot_of, self._prompt_lengths, self.dtype)
             self._changed = False
-        rows = torch.arange(len(self._owner), device=self.device)
-        newest = self._tokens[rows, self._own - 1]
+        index = torch.arange(len(self._owner), device=self.device)
+        newest = self._tokens[index, self._own - 1]
         self.layout.advance(self._own - 1)
         self._logits = self.decoder.head.logits(self.decoder.hidden(newest, self.layout))
 
 
-def _grown(table: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """A table of at least this shape with the content of the old one."""
-    if table.shape[0] >= rows and table.shape[1] >= columns and table.dtype == dtype:
+def _grow(table: Tensor, count: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """Returns a table of at least this shape with the content of the old one."""
+    if table.shape[0] >= count and table.shape[1] >= columns and table.dtype == dtype:
         return table
-    new = torch.zeros(max(rows, table.shape[0]), max(columns, table.shape[1]), dtype=dtype, device=table.device)
+    new = torch.zeros(max(count, table.shape[0]), max(columns, table.shape[1]), dtype=dtype, device=table.device)
     new[: table.shape[0], : table.shape[1]] = table
     return new

@@ -44,7 +44,7 @@ def _mixed(rng: Random) -> Problem:
 
 
 def _number(rng: Random, digits: int) -> int:
-    """Any number of exactly so many digits; one digit includes 0."""
+    """Returns a random number of exactly `digits` digits; one digit includes 0."""
     return rng.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1)
 
 
@@ -97,12 +97,12 @@ class Arithmetic:
         return make_verdict(judge(self.verifier, prompt, completion))
 
     def demonstrate(self, prompt: Prompt) -> str:
-        """The number alone, as the prompt asks for; right under any `match`."""
+        """Returns the number alone, as the prompt asks; it is correct with every `match`."""
         return str(prompt.answer)
 
     @property
     def verifier(self) -> Number:
-        """What judges this task's completions."""
+        """The verifier of this task."""
         return Number(self.match)
 
 

@@ -36,7 +36,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 
 
 def evaluate_expression(expression: str) -> tuple[Fraction, list[int]]:
-    """Exact value and the numbers used. Only integers, + - * / and parentheses are understood; nothing is executed.
+    """Returns the exact value and the numbers used, of integers, + - * / and parentheses; executes nothing.
 
     Raises ValueError for anything else, too long an expression, or a division by zero.
     """
@@ -93,7 +93,7 @@ class CountdownVerifier:
 
 
 def find_expression(completion: str) -> str:
-    """The expression a completion ends with, usual signs normalised; "" when there is none."""
+    """The expression a completion ends with, with operator signs normalized; "" when there is none."""
     tags = _TAG.findall(completion)
     lines = [line for line in completion.strip().splitlines() if line.strip()]
     text = tags[-1] if tags else boxed(completion) or (lines[-1] if lines else "")
@@ -122,7 +122,7 @@ class Countdown:
             raise ConfigError(f"countdown wording={self.wording!r}: must contain {{numbers}} and {{target}}")
 
     def prompt(self, rng: Random) -> Prompt:
-        """Numbers are combined at random until the value is a fit target, so a solution always exists."""
+        """Combines numbers at random until the value is a valid target, so that a solution always exists."""
         count = rng.choice(self.counts)
         while True:
             numbers = [rng.randint(1, self.max_number) for _ in range(count)]

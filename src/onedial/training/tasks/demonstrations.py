@@ -1,4 +1,4 @@
-"""What somebody else wrote: demonstrations and preferences from a file, in the formats that TRL reads.
+"""Demonstrations and preferences from a file, in the formats that TRL reads.
 
     demonstrations   {"prompt", "completion"} · {"messages"} · {"text"}
     preferences      {"prompt", "chosen", "rejected"} · {"chosen", "rejected"} as message lists that share a beginning
@@ -26,7 +26,7 @@ SHOWN = 3  # places named in a message; the others are counted
 
 @dataclass(frozen=True)
 class Written:
-    """A prompt and what was written for it: one completion, or a chosen and a rejected one. The prompt may be empty."""
+    """A prompt and its completions: one, or a chosen and a rejected one. The prompt may be empty."""
 
     prompt: Prompt
     completions: tuple[str | Message, ...]
@@ -43,19 +43,22 @@ class Written:
 
 
 def read_demonstrations(file: str) -> list[Written]:
-    """The demonstrations of a file. Raises DataError naming the row for a missing column or an empty completion."""
+    """Reads the demonstrations of a file.
+
+    Raises DataError naming the record for a missing column or an empty completion.
+    """
     return _read(
         file, {("prompt", "completion"): _read_pair_of_texts, ("messages",): _read_conversation, ("text",): _read_text}
     )
 
 
 def read_preferences(file: str) -> list[Written]:
-    """The pairs of a file, chosen first. Raises DataError as `read_demonstrations` does."""
+    """Reads the pairs of a file, chosen first. Raises DataError as `read_demonstrations` does."""
     return _read(file, {("chosen", "rejected"): _read_preference})
 
 
 def hash_parts(parts: Iterable[object]) -> str:
-    """16 hex digits that change when any part does."""
+    """Returns 16 hex digits of a SHA-256 hash of the parts."""
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(json.dumps(part, sort_keys=True, default=str).encode())
@@ -63,7 +66,7 @@ def hash_parts(parts: Iterable[object]) -> str:
 
 
 def refuse_examples(problem: str, places: Sequence[str], total: int, remedy: str) -> DataError:
-    """One error for all rows that share a problem: how many, and where the first ones stand."""
+    """Returns one error for all records with the same problem: how many they are, and the places of the first."""
     named = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
     return DataError(f"{len(places)} of {total} examples {problem} ({named}); {remedy}")
 
@@ -146,7 +149,7 @@ def _read_completion(value: Any, name: str, place: str) -> str | Message:
 
 
 def _read_assistant_message(value: Any, name: str, place: str) -> Message:
-    """The one assistant message that a completion is."""
+    """Returns the assistant message of a completion."""
     right = isinstance(value, Sequence) and len(value) == 1 and isinstance(value[0], Mapping)
     if not right or value[0].get("role") != "assistant" or not isinstance(value[0].get("content"), str):
         raise DataError(f"{place}: {name!r} must be text, or one message of the assistant; got {value!r:.80}")

@@ -1,6 +1,6 @@
 """reasoning-gym's generators, re-seeded, and split by content.
 
-The library seeds item i of a data set with `seed + i`. Two data sets with neighbouring seeds, as its own training
+The library seeds item i of a data set with `seed + i`. Two data sets with neighboring seeds, as its own training
 examples use for train and validation, therefore share all items but one. Here every prompt has a seed of its own,
 drawn from the task's seed path, and the prompt's content decides its split.
 """
@@ -56,12 +56,12 @@ class Gym:
 
     @property
     def name(self) -> str:
-        """With the generators, and their options where some are given, so that seed paths differ."""
+        """The generators and their options (where given), so that seed paths differ."""
         parts = (name if options == "{}" else f"{name}{options}" for name, options in self.generators)
         return f"reasoning_gym/{'+'.join(parts)}"
 
     def prompt(self, rng: Random) -> Prompt:
-        """The only item of a data set made with a seed of its own."""
+        """Returns the only item of a data set that is made with its own seed."""
         name, options = rng.choice(self.generators)
         entry = dict(_create_data_set(name, options, rng.getrandbits(31))[0])
         content = self.wording.replace("{question}", entry["question"])
@@ -130,7 +130,7 @@ def reasoning_gym(
 
 
 def _check_generator(name: str, options: dict[str, Any]) -> Generator:
-    """The generator, if the library can make it. Raises ConfigError with what it says."""
+    """Returns the generator. Raises ConfigError with the library's reason where it cannot be made."""
     from reasoning_gym.factory import DATASETS
 
     if name == "composite":

@@ -52,7 +52,7 @@ def read_literal(text: str, *scopes: object) -> Any:
     Raises AnswerRefused for anything else.
     """
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
-        raise AnswerRefused("not a text of usual length")
+        raise AnswerRefused("not a text, or too long")
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError, ArithmeticError, TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ def _value(node: ast.AST) -> Any:
         items = [_value(item) for item in node.elts]
         return tuple(items) if isinstance(node, ast.Tuple) else set(items) if isinstance(node, ast.Set) else items
     if isinstance(node, ast.Dict):
-        keys = [key for key in node.keys if key is not None]  # None: **, which adds another dict
+        keys = [key for key in node.keys if key is not None]  # None stands for **, which adds another dict
         return {_value(key): _value(value) for key, value in zip(keys, node.values, strict=True)}
     if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
         return _OPERATORS[type(node.op)](_number(node.operand))
@@ -106,16 +106,16 @@ def check_formula(code: str, names: Mapping[str, Any]) -> None:
 
 
 def guard_library() -> None:
-    """Puts the readers in place: in every loaded module of reasoning-gym, and in sympy's parser. Safe to call again."""
+    """Installs the readers in every loaded module of reasoning-gym, and in sympy's parser. Safe to call again."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "reasoning_gym" and module is not None:
             vars(module)["eval"] = read_literal
     sympy_parser: Any = importlib.import_module("sympy.parsing.sympy_parser")
     if not hasattr(sympy_parser.eval_expr, "guarded"):
-        sympy_parser.eval_expr = _guarded(sympy_parser.eval_expr)
+        sympy_parser.eval_expr = _guard(sympy_parser.eval_expr)
 
 
-def _guarded(evaluate: Callable[[str, Any, Any], Any]) -> Callable[[str, Any, Any], Any]:
+def _guard(evaluate: Callable[[str, Any, Any], Any]) -> Callable[[str, Any, Any], Any]:
     def eval_expr(code: str, local_dict: Any, global_dict: Any) -> Any:
         check_formula(code, local_dict)
         return evaluate(code, local_dict, global_dict)

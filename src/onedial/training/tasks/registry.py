@@ -30,7 +30,7 @@ _REWARD_OPTIONS = ("reward", "reward_weights", "reward_style", "correct_at")
 
 
 def open_task(spec: str | object, **options: Any) -> TaskSource:
-    """The source of a task: prompts by position, held-out prompts, and the verifier.
+    """Opens a task: prompts by position, held-out prompts, and the verifier.
 
     spec: a name in `TASKS`; a data file ("prompts.jsonl", short for jsonl with that path); "file.py:Task" or
     "package.module:Task"; or a live object with `prompt(rng)` and `verify(prompt, completion)`.
@@ -38,13 +38,13 @@ def open_task(spec: str | object, **options: Any) -> TaskSource:
     instead of the task), `reward_weights`, `reward_style` (auto, trl, verl, simple), `correct_at`.
     Raises ConfigError for an unknown task or option, DataError for data that cannot be used.
     """
-    judging = {name: options.pop(name) for name in _REWARD_OPTIONS if name in options}
+    reward_options = {name: options.pop(name) for name in _REWARD_OPTIONS if name in options}
     source = _open(spec, options)
-    if not judging:
+    if not reward_options:
         return answered(source) if isinstance(source, FiniteSource) else source
-    if "reward" not in judging:
-        raise ConfigError(f"option {next(iter(judging))!r} needs 'reward', the function that judges")
-    return _with_reward(source, **judging)
+    if "reward" not in reward_options:
+        raise ConfigError(f"option {next(iter(reward_options))!r} needs 'reward', the function that judges")
+    return _with_reward(source, **reward_options)
 
 
 def _open(spec: str | object, options: dict[str, Any]) -> TaskSource:
@@ -63,7 +63,7 @@ def _open(spec: str | object, options: dict[str, Any]) -> TaskSource:
 
 
 def _call(name: str, factory: Callable[..., TaskSource], options: Mapping[str, Any]) -> TaskSource:
-    """The factory with checked options; text from a command line becomes the type of the option's default."""
+    """Calls the factory with checked options; converts text from a command line to the type of each option."""
     allowed = inspect.signature(factory).parameters
     for option in options:
         if option not in allowed:
@@ -123,7 +123,7 @@ def _with_reward(
 
 
 def list_columns(source: TaskSource) -> list[str]:
-    """Names of the columns that reward functions are given, from the first prompt there is."""
+    """Returns the names of the columns that reward functions get, from the first prompt."""
     split: Split = "test" if source.size("train") == 0 else "train"
     prompt = source.draw(split, 0, 0)
     return list(prompt.meta.get("columns") or {"answer": None})

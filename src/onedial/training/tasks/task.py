@@ -1,8 +1,8 @@
-"""A task makes prompts and judges completions; a source gives any task to the trainer in one shape.
+"""A task makes prompts and judges completions; a source gives every task the same interface for the trainer.
 
-Seeds are paths, `Random(f"{task}/{split}/{seed}/{position}")`, never sums: seed + index makes split 1 the neighbour
-of split 0, one item along. Splits are disjoint by content: a hash of what the policy reads decides where a prompt
-belongs, whatever seed or file order it came from.
+Seeds are paths, `Random(f"{task}/{split}/{seed}/{position}")`, never sums: with seed + index, data
+sets with neighboring seeds share all items but one. Splits are disjoint by content: a hash of what the policy reads
+decides the split of a prompt, independently of seed and file order.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from onedial.training.verify.verdict import Verifier, judge, make_verdict
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-HELD_OUT = 0.2  # share of the content that is never trained on, where a task brings no split of its own
+HELD_OUT = 0.2  # share of the content that is held out, where a task has no split of its own
 DRAW_LIMIT_S = 15.0  # of one draw, all redraws included
 _DRAW_REMEDY = "load data when the task is made, not when a prompt is drawn"
 _MAX_REDRAWS = 10_000
 
 
 class Task(Protocol):
-    """The ten-line task: an endless stream of prompts and a judge.
+    """The smallest task: an endless stream of prompts and a verifier.
 
     `prompt` must take all its randomness from `rng`. `verify` runs in killable worker processes. A task may also have
     `demonstrate(prompt) -> str`, which writes a correct completion: `onedial train sft` then needs no data.
@@ -48,7 +48,7 @@ Demonstrate = Callable[[Prompt], str] | None
 
 
 class TaskSource(Protocol):
-    """What the trainer and the evaluation see of every task."""
+    """The interface of every task for the trainer and the evaluation."""
 
     @property
     def name(self) -> str: ...
@@ -75,23 +75,24 @@ class TaskSource(Protocol):
 
 
 def split_key(prompt: Prompt) -> str:
-    """What decides the split: `meta["split_key"]` (equivalent prompts share one), else everything the policy reads.
+    """Returns the text that decides the split: `meta["split_key"]`, else everything the policy reads.
 
-    The answer is left out, so that one question with two answers cannot stand on both sides.
+    Equivalent prompts share a `split_key`. The answer is left out, so that a question with two answers cannot be in
+    both splits.
     """
     given = prompt.meta.get("split_key")
     return str(given) if given is not None else json.dumps([prompt.text, [dict(m) for m in prompt.messages]])
 
 
 def assign_split(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
-    """The split a prompt's content belongs to: a share `held_out` of all contents is "test", at any seed."""
+    """Returns the split of a prompt's content: a share `held_out` of all contents is "test", at any seed."""
     key = f"split/{split_key(prompt)}".encode(errors="surrogatepass")  # `check_text` names broken text
     digest = hashlib.sha256(key).digest()
     return "test" if int.from_bytes(digest[:8], "big") < held_out * 2**64 else "train"
 
 
 def verify(source: TaskSource, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> Verdict:
-    """The verdict on one completion, made in this process; for many or for untrusted verifiers use `VerifierPool`."""
+    """Judges one completion in this process; for many or for untrusted verifiers use `VerifierPool`."""
     return make_verdict(judge(source.verifier, prompt, completion, token_ids))
 
 
@@ -197,14 +198,14 @@ class FiniteSource:
 
 @lru_cache(maxsize=8)
 def shuffled(path: str, length: int) -> tuple[int, ...]:
-    """The numbers below `length` in the order that a seed path gives."""
+    """Returns the numbers below `length`, shuffled by a seed path."""
     order = list(range(length))
     Random(path).shuffle(order)
     return tuple(order)
 
 
 def add_meta(prompt: Prompt, source: str) -> Prompt:
-    """The prompt with its `source` and a `meta["level"]`, where the task left them out."""
+    """Returns the prompt with `source` and `meta["level"]`, added where the task left them out."""
     if prompt.source and "level" in prompt.meta:
         return prompt
     meta = {"level": "all", **prompt.meta}
@@ -219,8 +220,8 @@ def check_text(prompt: Prompt, where: str) -> None:
         except UnicodeEncodeError as error:
             broken = escape_control(text[error.start])
             raise DataError(
-                f"{where}: the {name} holds half a character (the lone surrogate {broken} at {error.start}); write the "
-                "text as UTF-8 again, or remove the record"
+                f"{where}: the {name} contains an incomplete character (the lone surrogate {broken} at {error.start}); "
+                "write the text as UTF-8 again, or remove the record"
             ) from None
 
 
@@ -232,8 +233,8 @@ class _TookTooLong(BaseException):
 def limit_time(seconds: float, message: str) -> Iterator[None]:
     """Raises DataError with the message when the body takes longer.
 
-    Only in the main thread, and where nobody else uses the alarm; elsewhere there is no limit. It ends Python code and
-    waiting calls, not a loop inside a C library.
+    Only in the main thread, and where no other code uses the alarm; elsewhere there is no limit. It ends Python code
+    and waiting calls, not a loop inside a C library.
     """
     free = threading.current_thread() is threading.main_thread() and signal.getitimer(signal.ITIMER_REAL)[0] == 0
     if not free:
@@ -255,12 +256,12 @@ def limit_time(seconds: float, message: str) -> Iterator[None]:
 
 
 def check_split(split: str) -> None:
-    """ConfigError unless it is a split's name."""
+    """Raises ConfigError unless it is the name of a split."""
     if split not in SPLITS:
         raise ConfigError(f"split {split!r}: must be one of {', '.join(SPLITS)}")
 
 
 def check_held_out(held_out: float) -> None:
-    """ConfigError unless some content is left on either side."""
+    """Raises ConfigError unless both splits get some content."""
     if not 0 < held_out < 1:
         raise ConfigError(f"held_out={held_out}: must lie in (0, 1); {HELD_OUT} is usual")

@@ -18,7 +18,7 @@ from onedial.training.verify.verdict import PromptLike
 
 @dataclass(frozen=True)
 class UserTask:
-    """Gives an object with two methods a checked name and prompts of the right type."""
+    """Wraps a user's object; checks its name and the type of its prompts."""
 
     task: Any
     name: str
@@ -58,7 +58,7 @@ class TaskVerifier:
 
 
 def build(spec: Any, options: dict[str, Any]) -> Any:
-    """The task object: a live one as it is; a class, named or live, called with the options.
+    """Returns the task object: an object as it is, or an instance of a class, made with the options.
 
     Raises ConfigError naming the method or option that is missing, before anything is called.
     """
@@ -79,12 +79,12 @@ def build(spec: Any, options: dict[str, Any]) -> Any:
         raise ConfigError(f"task {spec!r} takes no option {unknown[0]!r}; allowed: {', '.join(allowed) or 'none'}")
     try:
         return found(**options)
-    except Exception as error:  # whatever the user's class raises is theirs to fix
+    except Exception as error:  # any error of the user's class is reported as theirs
         raise ConfigError(f"task {spec!r} could not be made: {type(error).__name__}: {error}") from error
 
 
 def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> EndlessSource:
-    """The source of a user's task. Raises ConfigError naming the method that is missing."""
+    """Opens the source of a user's task. Raises ConfigError naming the method that is missing."""
     task = build(spec, options)
     name = str(getattr(task, "name", type(task).__name__.lower()))
     in_process = bool(getattr(task, "in_process", False))

@@ -1,4 +1,4 @@
-"""What a process that computes sets once: threads, and how the C library keeps memory."""
+"""Settings of a training process: CPU threads, and how the C library keeps freed memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def prepare_process(threads: int) -> None:
-    """`threads` CPU threads for torch (0: one per core), and freed memory kept for the next pass."""
+    """Sets `threads` CPU threads for torch (0: one per core) and keeps freed memory for the next pass."""
     torch.set_num_threads(threads or available_cores())
     keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what is freed instead of giving it back to the system.
+    """Makes the C library keep freed memory instead of returning it to the system.
 
-    The tensors of a pass are large enough to be mapped anew each time, and the system clears every page of a new
-    mapping: a fifth of an update's time on a CPU. The peak of memory stays what it was. Does nothing where the C
-    library is another one.
+    Otherwise the large tensors of every pass are mapped again, and the system clears each page of a new mapping: a
+    fifth of an update's time on a CPU. The peak of memory does not change. Does nothing where the C library is not
+    glibc.
     """
     if _glibc():
         library = ctypes.CDLL(None)
@@ -35,19 +35,19 @@ def keep_freed_memory() -> None:
         library.mallopt(_MMAP_THRESHOLD, 2**30)
 
 
-def give_back_beyond(limit: int) -> bool:
-    """Gives freed memory back once the process holds more than `limit` bytes; whether it did.
+def trim_memory_beyond(limit: int) -> bool:
+    """Returns freed memory to the system if the process holds more than `limit` bytes. Returns whether it did.
 
-    Batches of ever other sizes leave holes that the next ones do not fit, so what is kept grows slowly over a run.
+    Batches differ in size and leave holes that the next ones do not fit, so the memory kept grows slowly over a run.
     """
-    if not _glibc() or held_bytes() <= limit:
+    if not _glibc() or read_process_bytes() <= limit:
         return False
     ctypes.CDLL(None).malloc_trim(0)
     return True
 
 
-def held_bytes() -> int:
-    """Memory that the process holds now (Linux)."""
+def read_process_bytes() -> int:
+    """Returns the resident memory of this process now, in bytes (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

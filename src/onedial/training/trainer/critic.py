@@ -13,7 +13,7 @@ from onedial.core.batch import Batch, Counts
 from onedial.core.maths.gae import value_loss
 from onedial.core.settings import Run
 from onedial.training.lm.attention import PrefixLayout, using
-from onedial.training.lm.decoder import base_model, head_of, hidden_states
+from onedial.training.lm.decoder import base_model, get_head, hidden_states
 from onedial.training.rollout.collector import Progress
 from onedial.training.trainer.master_weights import Weights
 from onedial.training.trainer.packing import map_micro_batches, micro_batches
@@ -43,7 +43,7 @@ class Critic:
 
     def __init__(self, run: Run, policy: Policy, model_path: str | Path) -> None:
         self.run, self.device = run, policy.device
-        self.head = nn.Linear(head_of(policy.model).weight.shape[1], 1, device=policy.device)
+        self.head = nn.Linear(get_head(policy.model).weight.shape[1], 1, device=policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.own_model = run.critic == "model"

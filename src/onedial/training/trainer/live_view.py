@@ -167,7 +167,7 @@ class View:
         text = self._curve(text, width)
         if get("pair_margin") is not None:
             text.append("\npairs    ", "bold").append(_shown(get("pair_right_share"), "{:.0%}"), "bold cyan")
-            text.append(f" told apart, margin {_shown(get('pair_margin'), '{:.3f}')}")
+            text.append(f" correct, margin {_shown(get('pair_margin'), '{:.3f}')}")
         return text.append("\ngradient ", "bold").append(f"{_shown(get('grad_norm'), '{:.3f}')} norm")
 
     def _reward(self, width: int) -> Text:

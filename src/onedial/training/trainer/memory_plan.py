@@ -1,8 +1,8 @@
-"""How many tokens a forward and backward pass may hold, from a memory budget and the model's shape.
+"""Plans the tokens of a micro-batch from a memory budget and the model's shape.
 
-Counted before anything is loaded, from the configuration alone, so that the same machine always plans the same. What
-one token costs is estimated from the linear layers: each keeps its input for backward, and its output is kept by what
-follows it.
+The plan is made before anything is loaded, from the configuration alone, so that the same machine always gets the same
+plan. The memory of one token is estimated from the linear layers: each keeps its input for backward, and the next layer
+keeps its output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from onedial.core.settings import Run
 from onedial.training.lm.cpu_attention import KEPT_KEYS
-from onedial.training.lm.decoder import head_size_of
+from onedial.training.lm.decoder import get_head_size
 from onedial.training.lm.head import CHUNK_BYTES, KEPT_BYTES
 from onedial.training.models import load_config, load_errors
 from onedial.training.trainer.policy import pick_device, pick_dtype
@@ -31,7 +31,7 @@ STEP = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model's memory depends on: weights in all, and of one block sums over its linear layers."""
+    """The sizes that a model's memory depends on."""
 
     weights: int
     layers: int
@@ -42,8 +42,11 @@ class Shape:
     linear_width: int  # Σ (inputs + outputs) of all linear layers but the output projection
 
 
-def shape_of(path: str | Path, *, trust_remote_code: bool = False) -> Shape:
-    """The shape of a causal LM from its configuration; no weight is read. Raises DataError where that is no model's."""
+def read_shape(path: str | Path, *, trust_remote_code: bool = False) -> Shape:
+    """Returns the shape of a causal LM from its configuration; reads no weights.
+
+    Raises DataError where the configuration is not that of a model.
+    """
     config = load_config(path, trust_remote_code=trust_remote_code)
     with load_errors(path, "configuration"):
         return _shape_from(config, trust_remote_code=trust_remote_code)
@@ -62,13 +65,13 @@ def _shape_from(config: Any, *, trust_remote_code: bool) -> Shape:
         hidden=int(text.hidden_size),
         vocabulary=int(text.vocab_size),
         heads=heads,
-        kv_size=int(getattr(text, "num_key_value_heads", None) or heads) * head_size_of(text),
+        kv_size=int(getattr(text, "num_key_value_heads", None) or heads) * get_head_size(text),
         linear_width=sum(layer.in_features + layer.out_features for layer in linear),
     )
 
 
 def token_bytes(shape: Shape, element: int, checkpointing: bool) -> int:
-    """What a token of a pass keeps for backward: linear layers, norms, attention's probabilities."""
+    """Returns the bytes that one token keeps for backward: linear layers, norms, attention probabilities."""
     blocks = shape.linear_width * element + shape.layers * 2 * shape.hidden * element
     blocks += shape.layers * shape.heads * KEPT_KEYS * element
     if not checkpointing:
@@ -77,7 +80,10 @@ def token_bytes(shape: Shape, element: int, checkpointing: bool) -> int:
 
 
 def resident_bytes(run: Run, shape: Shape, element: int) -> int:
-    """What a run holds whatever the pass: compute weights, and of what trains masters, gradients and two moments."""
+    """Returns the bytes of a run that do not depend on the micro-batch.
+
+    These are the compute weights, and of the trained weights the fp32 masters, gradients and two moments.
+    """
     lora = run.lora_rank * shape.linear_width
     trained = lora if run.lora_rank else shape.weights
     masters = 0 if element == 4 or run.lora_rank else 4 * trained
@@ -88,18 +94,18 @@ def resident_bytes(run: Run, shape: Shape, element: int) -> int:
 
 
 def generation_bytes(run: Run, shape: Shape, element: int) -> int:
-    """Keys and values of all rows being written, and a few copies of their logits."""
+    """Returns the bytes of generation: keys and values of all sequences, and a few copies of their logits."""
     memory = run.max_rows * run.max_new_tokens * shape.layers * 2 * shape.kv_size * element
     return memory + run.max_rows * shape.vocabulary * 12
 
 
 def head_bytes(shape: Shape, trained: bool) -> int:
-    """The output projection's chunks, what it keeps for backward and the gradient of its weight."""
+    """Returns the bytes of the output projection: chunks, what is kept for backward, the gradient of its weight."""
     return 3 * CHUNK_BYTES + KEPT_BYTES + (6 * shape.vocabulary * shape.hidden if trained else 0)
 
 
 def machine_bytes(device: torch.device) -> int:
-    """Memory of the device; of the CPU what the machine has, or what this process is allowed where that is less."""
+    """Returns the memory of the device in bytes; for a CPU that of the machine or, if lower, the process's limit."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -122,7 +128,7 @@ class MemoryPlan:
 def plan_memory(run: Run, path: str | Path, *, micro_batch_tokens: int | None = None) -> MemoryPlan:
     """Plans `micro_batch_tokens`, unless the run sets them or `micro_batch_tokens` says what a resumed run had."""
     device = pick_device(run.device)
-    shape = shape_of(path, trust_remote_code=run.trust_remote_code)
+    shape = read_shape(path, trust_remote_code=run.trust_remote_code)
     element = pick_dtype(run.dtype, device).itemsize
     budget = run.memory_gb * 1e9 or SHARE * machine_bytes(device)
     resident = resident_bytes(run, shape, element)

@@ -26,12 +26,12 @@ from onedial.training.tasks.demonstrations import (
     refuse_examples,
 )
 from onedial.training.tasks.task import TaskSource, shuffled
-from onedial.training.trainer.past_rollouts import past_demonstrations, past_groups, past_pairs
+from onedial.training.trainer.past_rollouts import make_past_demonstrations, make_past_pairs, read_past_groups
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What an offline row trains on: `draw` gives the group at a data position; `digest` tells the data apart."""
+    """What an offline row trains on: `draw` gives the group at a data position; `digest` identifies the data."""
 
     draw: Callable[[int], Group]
     digest: str
@@ -49,11 +49,11 @@ class OfflineCollector:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to tell the user about the data."""
+        """Notes on the data for the user."""
         return (self.examples.note,)
 
     def collect(self, iteration: int) -> Collected:
-        """The next groups; none of them is generated."""
+        """Returns the next groups; none of them is generated."""
         first = self.position
         self.position += self.groups
         groups = [
@@ -63,18 +63,18 @@ class OfflineCollector:
         return Collected(Allocation(groups, {}), [], 0.0, 0.0, 0)
 
     def state(self) -> dict[str, Any]:
-        """JSON values that `restore` takes."""
+        """Returns the state that `restore` takes, as JSON values."""
         return {"position": self.position, "digest": self.examples.digest}
 
     def restore(self, state: Mapping[str, Any], surplus: Sequence[Group]) -> None:
-        """Takes a saved state. Raises DataError when the data are no longer those that the run began with."""
+        """Restores a saved state. Raises DataError when the data are no longer those that the run began with."""
         if state["digest"] != self.examples.digest:
             raise DataError("the data have changed since this run began; restore them, or start another run on them")
         self.position = int(state["position"])
 
 
 def open_examples(run: Run, task: TaskSource, text: Text, ends: Sequence[int], context: int) -> Examples:
-    """The examples that a run's row and `data` ask for: a file, a run, or the task's own demonstrations.
+    """Opens the examples that a run's algorithm and `data` ask for: a file, a run, or the task's own demonstrations.
 
     Raises ConfigError where there is nothing to train on, DataError for data that cannot be used.
     """
@@ -85,27 +85,29 @@ def open_examples(run: Run, task: TaskSource, text: Text, ends: Sequence[int], c
             "rejected, or --from RUN to make them of the mixed groups of a run"
         )
     if not run.data:
-        return _of_task(run, task, text, ends)
+        return _take_from_task(run, task, text, ends)
     if (Path(run.data) / "run.toml").is_file():
-        # a live task is known by its name alone in the file of that run
-        named = Trust(named={"task": {"name": run.task, **run.task_options}})  # what this run names itself
-        past = past_groups(Path(run.data), text, None if isinstance(run.task, str) else task, trust=named)
-        made = past_pairs(past, run.seed) if pairs else past_demonstrations(past)
-        return _finite(made, run, hash_parts([_content(group) for group in made]))
+        # the file of that run holds only the name of a live task
+        named = Trust(named={"task": {"name": run.task, **run.task_options}})  # what the settings of this run name
+        past = read_past_groups(Path(run.data), text, None if isinstance(run.task, str) else task, trust=named)
+        made = make_past_pairs(past, run.seed) if pairs else make_past_demonstrations(past)
+        return _walk(made, run, hash_parts([_list_content(group) for group in made]))
     written = read_preferences(run.data) if pairs else read_demonstrations(run.data)
     refuse_long_written(written, text, ends, context)
-    ready = _finite(written, run, hash_parts([[w.prompt.id, w.texts] for w in written]))
-    asked = {_words(prompt) for prompt in task.heldout(run.eval_prompts, run.seed)} if run.eval_prompts else set()
-    shared = sum(_words(example.prompt) in asked for example in written)
+    ready = _walk(written, run, hash_parts([[w.prompt.id, w.texts] for w in written]))
+    asked = {_normalize(prompt) for prompt in task.heldout(run.eval_prompts, run.seed)} if run.eval_prompts else set()
+    shared = sum(_normalize(example.prompt) in asked for example in written)
     note = ready.note + (f"; {shared} of them have a prompt that the evaluation asks" if shared else "")
-    return replace(ready, draw=lambda position: group_of(*_at(written, run, position), text, ends), note=note)
+    return replace(
+        ready, draw=lambda position: group_completions(*_get_written(written, run, position), text, ends), note=note
+    )
 
 
-def _words(prompt: Prompt) -> str:
+def _normalize(prompt: Prompt) -> str:
     return " ".join(prompt.plain.split())
 
 
-def _of_task(run: Run, task: TaskSource, text: Text, ends: Sequence[int]) -> Examples:
+def _take_from_task(run: Run, task: TaskSource, text: Text, ends: Sequence[int]) -> Examples:
     write = task.demonstrate
     if write is None:
         raise ConfigError(
@@ -115,12 +117,12 @@ def _of_task(run: Run, task: TaskSource, text: Text, ends: Sequence[int]) -> Exa
 
     def draw(position: int) -> Group:
         prompt = task.draw("train", run.seed, position)
-        return group_of(prompt, (write(prompt),), text, ends)
+        return group_completions(prompt, (write(prompt),), text, ends)
 
     return Examples(draw, hash_parts([task.name]), f"demonstrations: written by the task {task.name}")
 
 
-def _finite(items: Sequence[Any], run: Run, digest: str) -> Examples:
+def _walk(items: Sequence[Any], run: Run, digest: str) -> Examples:
     kind = "pairs" if run.algorithm.source == "pairs" else "demonstrations"
     total = run.iterations * run.prompts_per_iteration
     note = f"{len(items)} {kind} from {run.data}; the run takes {total}, {total / len(items):.1f} epochs"
@@ -132,19 +134,19 @@ def _index(count: int, run: Run, position: int) -> int:
     return shuffled(f"data/{run.seed}/epoch{epoch}", count)[step]
 
 
-def _at(written: Sequence[Written], run: Run, position: int) -> tuple[Prompt, tuple[str | Message, ...]]:
+def _get_written(written: Sequence[Written], run: Run, position: int) -> tuple[Prompt, tuple[str | Message, ...]]:
     example = written[_index(len(written), run, position)]
     return example.prompt, example.completions
 
 
-def group_of(prompt: Prompt, completions: Sequence[str | Message], text: Text, ends: Sequence[int]) -> Group:
-    """A group of one demonstration, or of a chosen and a rejected completion."""
+def group_completions(prompt: Prompt, completions: Sequence[str | Message], text: Text, ends: Sequence[int]) -> Group:
+    """Returns a group of one demonstration, or of a chosen and a rejected completion."""
     rollouts = []
     read: tuple[int, ...] = ()
     for index, completion in enumerate(completions):
         read, tokens = text.encode_written(prompt, completion, ends)
-        right = index == 0
-        verdict = Verdict(float(right), correct=right, outcome="correct" if right else "wrong")
+        correct = index == 0
+        verdict = Verdict(float(correct), correct=correct, outcome="correct" if correct else "wrong")
         rollouts.append(Rollout(index, Completion(tokens, (), "stop"), verdict))
     return Group(prompt, tuple(rollouts), prompt_tokens=read)
 
@@ -152,14 +154,14 @@ def group_of(prompt: Prompt, completions: Sequence[str | Message], text: Text, e
 def refuse_long_written(written: Sequence[Written], text: Text, ends: Sequence[int], context: int) -> None:
     """Raises DataError counting the examples of more than `context` tokens, and naming the first.
 
-    Only those long enough to be one are encoded: a token takes at least a byte, templates add few beside the words.
+    Only examples that may be too long are encoded: a token takes at least a byte, and templates add few tokens.
     """
     added: int | None = None
     long = []
     for example in written:
         words = len(example.prompt.plain.encode()) + max(len(words.encode()) for words in example.texts)
         if added is None or words + added > context:
-            group = group_of(example.prompt, example.completions, text, ends)
+            group = group_completions(example.prompt, example.completions, text, ends)
             tokens = len(group.prompt_tokens) + max(len(r.completion.token_ids) for r in group.rollouts)
             added = tokens if added is None else added
             if tokens > context:
@@ -170,5 +172,5 @@ def refuse_long_written(written: Sequence[Written], text: Text, ends: Sequence[i
         )
 
 
-def _content(group: Group) -> list[Any]:
+def _list_content(group: Group) -> list[Any]:
     return [group.prompt.id, [list(rollout.completion.token_ids) for rollout in group.rollouts]]

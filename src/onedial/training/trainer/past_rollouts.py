@@ -1,11 +1,11 @@
 """Training data from an earlier run: pairs from its mixed groups, and its correct rollouts as demonstrations.
 
 Both are taken from the newer half of the run's iterations: earlier rollouts come from a policy far from the one that
-starts here, with mistakes it no longer makes.
+starts here, with mistakes that it no longer makes.
 
-A mixed group of k right and w wrong rollouts gives min(PAIRS_PER_GROUP, max(k, w)) pairs. Both sides are shuffled by
-the seed and walked around: each rollout is used as often as any other on its side (but for one), no pair comes twice,
-and no group outweighs the others however many rollouts it has.
+A mixed group of k correct and w wrong rollouts gives min(PAIRS_PER_GROUP, max(k, w)) pairs. Both sides are shuffled by
+the seed and used in turn: the rollouts of a side are used equally often (give or take one), no pair is used twice, and
+the number of pairs of a group is limited, so that large groups do not dominate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onedial.core.errors import ConfigError, DataError
 from onedial.core.manifest import FOLDER_MANIFEST, check_folder
 from onedial.core.run_log import read_groups
 from onedial.core.settings_file import NO_TRUST, make_run, read_run_settings
-from onedial.core.types import Completion, Group, Rollout
+from onedial.core.types import Group, Rollout
 from onedial.core.user_code import Trust
 from onedial.training.lm.text import Text
 from onedial.training.tasks import TaskSource, open_task
@@ -29,7 +29,7 @@ PAIRS_PER_GROUP = 8
 
 
 def newest_model(directory: Path) -> str:
-    """The newest checkpoint of a run, as a model to start from. Raises ConfigError when there is none that is whole."""
+    """Returns the newest checkpoint of a run as a model to start from. Raises ConfigError when none is complete."""
     found = checkpoint.latest(directory)
     if found is None:
         raise ConfigError(f"{directory}: no checkpoint yet; let the run finish an iteration, or give --model")
@@ -40,24 +40,27 @@ def newest_model(directory: Path) -> str:
     return str(found)
 
 
-def past_pairs(groups: Iterable[Group], seed: int) -> list[Group]:
-    """A chosen and a rejected rollout each, from every mixed group. Raises DataError when no group is mixed."""
-    pairs = [pair for group in groups if group.mixed for pair in pairs_of(group, seed)]
+def make_past_pairs(groups: Iterable[Group], seed: int) -> list[Group]:
+    """Returns pairs of a chosen and a rejected rollout from every mixed group. Raises DataError if none is mixed."""
+    pairs = [pair for group in groups if group.mixed for pair in make_pairs(group, seed)]
     if not pairs:
         raise DataError("no group of that run has right and wrong answers: there is nothing to prefer")
     return pairs
 
 
-def past_demonstrations(groups: Iterable[Group]) -> list[Group]:
-    """Every correct rollout by itself. Raises DataError when there is none."""
+def make_past_demonstrations(groups: Iterable[Group]) -> list[Group]:
+    """Returns every correct rollout as a group of one. Raises DataError when there is none."""
     found = [_only(group, (r,)) for group in groups for r in group.usable if r.verdict.correct]
     if not found:
         raise DataError("no rollout of that run was judged correct: there is nothing to imitate")
     return found
 
 
-def pairs_of(group: Group, seed: int, limit: int = PAIRS_PER_GROUP) -> list[Group]:
-    """The pairs of a mixed group, see above. Where verdicts do not say what is correct, the better half is."""
+def make_pairs(group: Group, seed: int, limit: int = PAIRS_PER_GROUP) -> list[Group]:
+    """Returns the pairs of a mixed group (see above).
+
+    Where a verdict does not say what is correct, the rollouts with a reward above the mean are chosen.
+    """
     right, wrong = _sides(group)
     if not right or not wrong:
         return []
@@ -70,19 +73,15 @@ def pairs_of(group: Group, seed: int, limit: int = PAIRS_PER_GROUP) -> list[Grou
 
 def _sides(group: Group) -> tuple[list[Rollout], list[Rollout]]:
     mean = sum(group.rewards) / len(group.rewards)
-    told = all(rollout.verdict.correct is not None for rollout in group.usable)
+    judged = all(rollout.verdict.correct is not None for rollout in group.usable)
     good: Callable[[Rollout], bool] = (
-        (lambda r: bool(r.verdict.correct)) if told else (lambda r: r.verdict.reward > mean)
+        (lambda r: bool(r.verdict.correct)) if judged else (lambda r: r.verdict.reward > mean)
     )
     return [r for r in group.usable if good(r)], [r for r in group.usable if not good(r)]
 
 
 def _only(group: Group, rollouts: tuple[Rollout, ...]) -> Group:
-    """Some rollouts as an example: the first is the one to imitate. The logged probabilities are of an old policy."""
-
-    def unsampled(completion: Completion) -> Completion:
-        return replace(completion, logps=(), unfiltered_logps=())
-
+    """Returns rollouts as an example, the one to imitate first, without the old policy's log-probabilities."""
     marked = [
         replace(
             r,
@@ -95,15 +94,17 @@ def _only(group: Group, rollouts: tuple[Rollout, ...]) -> Group:
     return replace(group, rollouts=tuple(marked))
 
 
-def past_groups(
+def read_past_groups(
     directory: Path, text: Text, task: TaskSource | None = None, *, trust: Trust = NO_TRUST
 ) -> Iterator[Group]:
-    """The groups of a run's newer half in the order of its log, their prompts drawn again from its task (or `task`).
+    """Reads the groups of a run's newer half in the order of its log.
+
+    Their prompts are drawn again from the task of the run, or from `task`.
 
     Raises DataError where there are no rollouts, where the task no longer gives the prompts that were logged, or where
     `text`, the tokenizer at hand, is not that of the run.
     """
-    known = ("seed",) if task is not None else ("seed", "task")  # a live task stands in the file by its name alone
+    known = ("seed",) if task is not None else ("seed", "task")  # of a live task the file holds only the name
     run = make_run(read_run_settings(directory, trust=trust, only=known), where=f"{directory / 'run.toml'}: ")
     files = sorted((directory / "rollouts").glob("*.parquet"))
     if not files:

@@ -13,7 +13,7 @@ from onedial.core.batch import Batch
 from onedial.core.errors import ConfigError
 from onedial.core.settings import Run
 from onedial.training.lm.attention import PrefixLayout, use_packed_attention, using
-from onedial.training.lm.decoder import base_model, head_of, hidden_states, lay_together
+from onedial.training.lm.decoder import base_model, get_head, hidden_states, lay_together
 from onedial.training.lm.head import token_logps
 from onedial.training.lm.llama_blocks import patch_llama_blocks
 from onedial.training.models import load_causal_lm
@@ -64,7 +64,7 @@ class Policy:
         model = reference if reference is not None else self.model
         layout = PrefixLayout(batch)
         hidden = hidden_states(model, layout.tokens, layout)
-        head = head_of(model)
+        head = get_head(model)
         chosen = hidden.index_select(0, layout.predictors)
         logp = token_logps(chosen, head.weight, batch.tokens, bias=head.bias, temperature=self.temperature / head.scale)
         return logp, layout

@@ -16,7 +16,7 @@ from onedial.core.types import Group
 from onedial.training.rollout.collector import Collected
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.advantages import shape_rewards
-from onedial.training.trainer.cpu import give_back_beyond
+from onedial.training.trainer.cpu import trim_memory_beyond
 from onedial.training.trainer.open_run import Trainer
 
 Signals = dict[tuple[str, int], TrainingSignal]
@@ -66,7 +66,7 @@ def log_metrics(trainer: Trainer, iteration: int, metrics: dict[str, Any]) -> No
     trainer.view.update(metrics)
     for tracker in trainer.trackers:
         tracker.log(metrics, iteration)
-    give_back_beyond(trainer.expected_bytes)
+    trim_memory_beyond(trainer.expected_bytes)
 
 
 def note_fewer_minibatches(trainer: Trainer, made: int) -> None:

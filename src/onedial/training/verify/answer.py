@@ -1,7 +1,7 @@
 r"""Reading answers out of completions: the last number, the last word, `\boxed{…}`, `#### answer`.
 
-Numbers are exact (`Fraction`), so that 0.1 is one tenth and 1,000 is a thousand. All functions are pure, take any
-text a model can write, and give None where there is nothing to read.
+Numbers are exact (`Fraction`), so that 0.1 is one tenth and 1,000 is a thousand. All functions are pure, accept any
+text, and return None where there is no answer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-MAX_DIGITS = 400  # a longer run of digits is degenerate text, not an answer; it also bounds the arithmetic
+MAX_DIGITS = 400  # a longer run of digits is degenerate text, not an answer; also bounds the arithmetic
 
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = rf"(?:{_UNSIGNED})(?:[eE][-+]?[0-9]{{1,2}}(?![0-9A-Za-z]))?(?:/[0-9]+(?![0-9.]))?"
@@ -21,7 +21,7 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in the text, exactly; commas, decimals, fractions, exponents and signs understood.
+    """Returns the last number in the text, exactly; reads commas, decimals, fractions, exponents and signs.
 
     A minus directly before the digits is a sign unless an operand stands before it: "= -5" is −5, "7-5" ends in 5.
     """
@@ -35,13 +35,13 @@ def last_number(text: str) -> Fraction | None:
 
 
 def bare_number(text: str) -> Fraction | None:
-    """The number that the whole text is, but for surrounding white space and one trailing full stop; else None."""
+    """Returns the number if the whole text is one, ignoring white space and one final full stop; else None."""
     match = _BARE.fullmatch(text)
     return parse_number(match.group(1)) if match else None
 
 
 def closing_number(text: str) -> Fraction | None:
-    """The number that the text ends with, but for white space and full stops after it; else None.
+    """Returns the number at the end of the text, ignoring white space and full stops after it; else None.
 
     "The sum is 12." closes with 12; "12 is the sum" does not, and neither does "12 apples".
     """
@@ -51,7 +51,7 @@ def closing_number(text: str) -> Fraction | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The exact value of "-1,234.5", "3/4", "1e3"; None for anything else, and for a division by zero."""
+    """Returns the exact value of "-1,234.5", "3/4", "1e3"; None for anything else, and for a division by zero."""
     if len(text) > MAX_DIGITS or _WHOLE.fullmatch(text.strip()) is None:
         return None
     text = text.strip().replace(",", "").replace("−", "-")
@@ -63,7 +63,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def show_number(value: Fraction) -> str:
-    """Shortest exact text: "5", "0.25", "1/3"."""
+    """Formats a number as its shortest exact text: "5", "0.25", "1/3"."""
     if value.denominator == 1:
         return str(value.numerator)
     decimal = f"{float(value):.12g}"
@@ -71,13 +71,13 @@ def show_number(value: Fraction) -> str:
 
 
 def last_word(text: str) -> str | None:
-    """The last word (letters, digits, inner hyphens and apostrophes), without punctuation."""
+    """Returns the last word (letters, digits, inner hyphens and apostrophes), without punctuation."""
     words = _WORD.findall(text)
     return words[-1] if words else None
 
 
 def boxed(text: str) -> str | None:
-    r"""Contents of the last `\boxed{…}` or `\fbox{…}`, braces balanced; None when there is none or it never closes."""
+    r"""Returns the contents of the last `\boxed{…}` or `\fbox{…}`, braces balanced; None where none is closed."""
     start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
     if start < 0:
         return None
@@ -96,7 +96,7 @@ def boxed(text: str) -> str | None:
 
 
 def after_hashes(text: str) -> str | None:
-    """What follows the last `####`, up to the end of the line: how GSM8K marks an answer."""
+    """Returns the text after the last `####` up to the end of the line: GSM8K marks its answers this way."""
     _, mark, tail = text.rpartition("####")
     answer = tail.strip().split("\n")[0].strip()
     return answer if mark and answer else None

@@ -1,4 +1,4 @@
-"""Reward functions of other trainers, and plain ones, accepted as they are.
+"""Reward functions in the signatures of other trainers, or plain ones, used without changes.
 
 Three signatures are known:
     trl     f(prompts, completions, completion_ids, **columns, trainer_state, log_extra, log_metric) -> list of rewards
@@ -26,7 +26,7 @@ Function = Callable[..., Any]
 STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
 STYLES = ("auto", "trl", "verl", "simple")
 BUILT_IN = {"wer": "onedial.training.verify.transcripts:wer", "wgpo": "onedial.training.verify.transcripts:wgpo"}
-"""Reward functions by name: where the function stands that makes one from its options."""
+"""Reward functions by name: the factory that makes each from its options."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PROVIDED = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"})
 
@@ -67,20 +67,20 @@ class Reward:
         return any(getattr(load_reward(function), "executes_text", False) for function in self.functions)
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
-        """Weighted sum over the functions that gave a reward; `error` when one fails or all decline (None)."""
+        """Returns the weighted sum of the rewards; `error` when a function fails or all decline (None)."""
         weights = self.weights or (1.0,) * len(self.functions)
         total = 0.0
         parts: dict[str, float] = {}
         judged: list[Fields] = []
-        full_mark: list[float] = []
+        full_marks: list[float] = []
         for function, weight in zip(self.functions, weights, strict=True):
-            fields = self._one(function, prompt, completion, token_ids)
+            fields = self._call_function(function, prompt, completion, token_ids)
             if fields is None:
                 continue
             if fields["outcome"] in ("timeout", "error"):
                 return fields
             judged.append(fields)
-            full_mark += [weight] if weight > 0 else []
+            full_marks += [weight] if weight > 0 else []
             total += weight * fields["reward"]
             parts |= fields["parts"] | ({get_name(function): fields["reward"]} if len(weights) > 1 else {})
         if not judged:
@@ -90,7 +90,7 @@ class Reward:
             return {**judged[0], "parts": parts}
         answer = next((fields["answer"] for fields in judged if fields["answer"] is not None), None)
         # penalties alone say nothing about the answer, so they make none correct
-        correct = bool(full_mark) and total >= sum(full_mark) if self.correct_at is None else total >= self.correct_at
+        correct = bool(full_marks) and total >= sum(full_marks) if self.correct_at is None else total >= self.correct_at
         outcome = "correct" if correct else "wrong"
         return {
             "reward": total,
@@ -101,7 +101,7 @@ class Reward:
             "parts": parts,
         }
 
-    def _one(
+    def _call_function(
         self, function: str | Function, prompt: PromptLike, completion: str, token_ids: Sequence[int]
     ) -> Fields | None:
         call = load_reward(function)
@@ -110,11 +110,11 @@ class Reward:
         if raw is None:
             return None
         fields = read_fields(raw, get_name(function))
-        return fields if fields["outcome"] == "error" else {**fields, **_with(fields, extra)}
+        return fields if fields["outcome"] == "error" else {**fields, **_add_extras(fields, extra)}
 
 
-def _with(fields: Fields, extra: dict[str, Any]) -> Fields:
-    """Logged metrics join the parts, logged columns the detail."""
+def _add_extras(fields: Fields, extra: dict[str, Any]) -> Fields:
+    """Adds logged metrics to the parts and logged columns to the detail."""
     read = {name: to_finite(value) for name, value in extra.get("metrics", {}).items()}
     metrics = {name: value for name, value in read.items() if value is not None}
     others = {name: value for name, value in extra.get("metrics", {}).items() if name not in metrics}
@@ -177,10 +177,10 @@ _CALLS = {"trl": _call_trl, "verl": _call_verl, "simple": _call_simple}
 
 
 def _finish(result: Any) -> Any:
-    """The value of a coroutine, run to its end; anything else as it is."""
+    """Runs a coroutine and returns its value; returns anything else unchanged."""
     if not inspect.isawaitable(result):
         return result
-    import asyncio  # here, because it takes as long to load as the rest of a worker
+    import asyncio  # imported here because it doubles the start-up time of a worker
 
     return asyncio.run(_await(result))
 
@@ -190,12 +190,12 @@ async def _await(awaitable: Any) -> Any:
 
 
 def get_columns(prompt: PromptLike) -> dict[str, Any]:
-    """The data set's columns of this prompt's row; at least `answer`."""
+    """Returns the columns of the prompt's record in the data set; at least `answer`."""
     return dict(prompt.meta.get("columns") or {"answer": prompt.answer})
 
 
 def detect_style(call: Function) -> str:
-    """Which of the known signatures a function has, by the names of its parameters."""
+    """Returns the signature style of a function, by the names of its parameters."""
     parameters = inspect.signature(call).parameters
     if "completions" in parameters:
         return "trl"
@@ -205,7 +205,7 @@ def detect_style(call: Function) -> str:
 
 
 def check_reward(reward: Reward, columns: Sequence[str]) -> None:
-    """Load every function and check its signature against the columns at hand, before any work is done.
+    """Loads every function and checks its signature against the columns of the data.
 
     Raises ConfigError naming the function and what it lacks.
     """
@@ -235,14 +235,14 @@ def check_reward(reward: Reward, columns: Sequence[str]) -> None:
 
 
 def get_name(function: str | Function) -> str:
-    """Its name for messages and logs."""
+    """Returns the name of a function for messages and logs."""
     if isinstance(function, str):
         return function.rpartition(":")[2]
     return str(getattr(function, "__name__", type(function).__name__))
 
 
 def settle_path(spec: str) -> str:
-    """The spec with the real path of its file, because a worker has another home and sees no symbolic links."""
+    """Returns the spec with the real path of its file: a worker has another home folder and sees no symbolic links."""
     place, _, name = spec.rpartition(":")
     if not place.endswith(".py"):
         return spec
@@ -257,15 +257,15 @@ def _is_built_in(function: str | Function) -> bool:
 
 
 def load_reward(function: str | Function) -> Function:
-    """The callable behind a spec; ConfigError when it is not one."""
-    call = _named(function) if isinstance(function, str) else function
+    """Returns the callable of a spec. Raises ConfigError when it is not callable."""
+    call = _resolve_spec(function) if isinstance(function, str) else function
     if not callable(call):
         raise ConfigError(f"reward function {function!r} is not callable")
     return call
 
 
 @lru_cache(maxsize=64)
-def _named(spec: str) -> Any:
+def _resolve_spec(spec: str) -> Any:
     name = spec.partition("(")[0].strip()
     if name not in BUILT_IN and ":" in spec:
         return load_object(spec)

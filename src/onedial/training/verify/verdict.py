@@ -1,8 +1,8 @@
-"""The one way from what a verifier returned to a verdict.
+"""Converts what a verifier returned to a verdict.
 
 A reward that is not a finite number is never a reward: the verdict becomes an `error` that names the verifier
-and the value, leaves its group and is counted. Everything here works on plain dicts and imports no torch, so that
-it also runs inside workers; `make_verdict` alone makes the `Verdict`.
+and the value, is excluded from its group, and is counted. Everything here works on plain dicts and imports no torch, so
+that it also runs inside workers; `make_verdict` alone makes the `Verdict`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIELDS = ("reward", "correct", "answer", "outcome", "detail", "parts")
 
 
 class PromptLike(Protocol):
-    """What a verifier may read of a prompt: `onedial.Prompt` in the trainer, a light copy of it in a worker."""
+    """The part of a prompt that a verifier may read: `onedial.Prompt` in the trainer, a light copy in a worker."""
 
     @property
     def text(self) -> str: ...
@@ -52,10 +52,10 @@ class Verifier(Protocol):
 
 
 def read_fields(raw: object, name: str) -> Fields:
-    """Verdict fields of what verifier `name` returned.
+    """Returns the verdict fields for what verifier `name` returned.
 
     bool → correct or wrong; number → that reward, correct when it is ≥ 1 (the top of a 0/1 scale); None → `error`
-    (the verifier declined to judge); dict or object with verdict fields → as it says. A reward that is not a
+    (the verifier declined to judge); dict or object with verdict fields → those fields. A reward that is not a
     finite number, and an outcome that does not exist, become an `error` naming verifier and value.
     """
     if raw is None:
@@ -68,7 +68,7 @@ def read_fields(raw: object, name: str) -> Fields:
 
 
 def failure(outcome: str, detail: str) -> Fields:
-    """Fields of a verdict that judges nothing: `timeout` or `error`, with the reason."""
+    """Returns the fields of a verdict without a judgement: `timeout` or `error`, with the reason."""
     return {
         "reward": 0.0,
         "correct": None,
@@ -80,23 +80,23 @@ def failure(outcome: str, detail: str) -> Fields:
 
 
 def describe_error(error: BaseException, name: str) -> Fields:
-    """Fields of the verdict for a verifier that raised."""
+    """Returns the fields of the verdict for a verifier that raised."""
     text = " ".join(str(error).split())
     return failure("error", f"{name} raised {type(error).__name__}{': ' + text[:300] if text else ''}")
 
 
 def make_verdict(fields: Fields) -> Verdict:
-    """The `Verdict` of checked fields."""
+    """Returns the `Verdict` of checked fields."""
     from onedial.core.types import Verdict
 
     return Verdict(**fields)
 
 
 def judge(verifier: Verifier, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
-    """Verdict fields of one completion; whatever the verifier raises becomes an `error`, never a reward."""
+    """Judges one completion; an exception of the verifier becomes an `error`, never a reward."""
     try:
         return read_fields(verifier.judge(prompt, completion, token_ids), verifier.name)
-    except Exception as error:  # a bad verdict is data, not a crash of the run
+    except Exception as error:  # an error of a verifier must not stop the run
         return describe_error(error, verifier.name)
 
 
@@ -133,7 +133,7 @@ def _check_fields(raw: Fields, name: str) -> Fields:
 
 
 def to_finite(value: object) -> float | None:
-    """The finite float of a number, or None. Strings are not numbers, even when they look like one."""
+    """Returns a number as a finite float, or None. Strings are not numbers, even when they look like one."""
     if type(value).__module__.split(".")[0] in ("numpy", "torch"):  # their scalars are not all numbers.Real
         try:
             value = value.item()  # type: ignore[attr-defined]
@@ -149,7 +149,7 @@ def to_finite(value: object) -> float | None:
 
 
 def _as_utf8(text: str) -> str:
-    """The text with lone surrogates replaced by question marks: no file and no terminal takes them."""
+    """The text with lone surrogates replaced by question marks: files and terminals reject them."""
     return text.encode(errors="replace").decode()
 
 

@@ -18,20 +18,20 @@ from onedial.training.verify.answer import (
 from onedial.training.verify.verdict import Fields, PromptLike
 
 
-def grade(right: bool, answer: str | None, *, detail: str = "") -> Fields:
-    """Fields of a 0/1 verdict."""
-    outcome = "correct" if right else "wrong"
-    return {"reward": float(right), "correct": right, "answer": answer, "outcome": outcome, "detail": detail}
+def grade(correct: bool, answer: str | None, *, detail: str = "") -> Fields:
+    """Returns the fields of a 0/1 verdict."""
+    outcome = "correct" if correct else "wrong"
+    return {"reward": float(correct), "correct": correct, "answer": answer, "outcome": outcome, "detail": detail}
 
 
 def unparseable(detail: str) -> Fields:
-    """Fields of a verdict on a completion in which no answer was found; it is usable and its reward is 0."""
+    """Returns the fields of a verdict on a completion without an answer: usable, with reward 0."""
     return {"reward": 0.0, "correct": False, "answer": None, "outcome": "unparseable", "detail": detail}
 
 
 @dataclass(frozen=True)
 class Number:
-    """Right when the answer is the reference number, exactly. `match` says where the answer stands:
+    """Correct when the answer equals the reference number exactly. `match` says where the answer must be:
 
     bare: the completion *is* the number; end: it ends with the number (a full stop may follow), so that the policy
     has to answer and stop; last: the last number counts, that of `\\boxed{}` or after `####` before any other.
@@ -71,7 +71,7 @@ MATCHES: dict[str, Callable[[str], Fraction | None]] = {
 
 @dataclass(frozen=True)
 class Exact:
-    """Right when the answer is the reference text, but for case, spacing and a trailing full stop.
+    """Correct when the answer equals the reference text, ignoring case, spacing and a final full stop.
 
     The answer is the last `\\boxed{}`, the last `<answer>`, what follows `####`; else the completion or its last line.
     """
@@ -88,12 +88,12 @@ class Exact:
         marked = boxed(completion) or find_tagged(completion) or after_hashes(completion)
         last_line = completion.strip().splitlines()[-1]
         candidates = [marked] if marked else [completion, last_line]
-        right = _fold_text(str(prompt.answer)) in map(_fold_text, candidates)
-        return grade(right, (marked or last_line).strip())
+        correct = _fold_text(str(prompt.answer)) in map(_fold_text, candidates)
+        return grade(correct, (marked or last_line).strip())
 
 
 def find_tagged(text: str, tag: str = "answer") -> str | None:
-    """Contents of the last `<answer>…</answer>`; None when there is none."""
+    """Returns the contents of the last `<answer>…</answer>`; None when there is none."""
     head, end, _ = text.rpartition(f"</{tag}>")
     _, start, inner = head.rpartition(f"<{tag}>")
     return inner.strip() if end and start else None

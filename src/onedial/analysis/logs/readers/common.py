@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from onedial.analysis.logs.formats import Sample
-from onedial.analysis.logs.schema import ROLLOUT_COLUMNS, Coverage, Log, conform
+from onedial.analysis.logs.schema import ROLLOUT_COLUMNS, Coverage, Log, cast_to_schema
 from onedial.core.errors import DataError
 
 EVALUATION = re.compile(
@@ -50,7 +50,7 @@ def make_log(
     }
     return Log(
         kind="rollouts",
-        frame=conform(frame, ROLLOUT_COLUMNS),
+        frame=cast_to_schema(frame, ROLLOUT_COLUMNS),
         format=name,
         coverage=coverage,
         missing=missing,

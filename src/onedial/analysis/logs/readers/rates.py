@@ -31,7 +31,7 @@ from onedial.analysis.logs.readers.names import (
     find,
     norm,
 )  # fmt: skip
-from onedial.analysis.logs.schema import RATE_COLUMNS, Coverage, Log, conform
+from onedial.analysis.logs.schema import RATE_COLUMNS, Coverage, Log, cast_to_schema
 from onedial.core.errors import DataError
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -150,7 +150,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     have = set(frame.collect_schema().names())
     return Log(
         kind="rates",
-        frame=conform(frame, RATE_COLUMNS),
+        frame=cast_to_schema(frame, RATE_COLUMNS),
         format="rates",
         coverage=Coverage(reward_is=f"the column {found.rate or found.right}", notes=tuple(notes)),
         missing={name: "the table does not hold it" for name in RATE_COLUMNS if name not in have},
