@@ -27,7 +27,7 @@ train: $(VENV)/.installed ## fetch SmolLM2-135M, train it on arithmetic, evaluat
 	@$(VENV)/bin/onedial train $(TRAIN_ARGS)
 
 test: $(VENV)/.tested ## the default test suite (minutes, no network, no accelerator)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.tested ## style and types
 	@$(PY) -m ruff check .

@@ -131,7 +131,7 @@ def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
     sizes = sorted({*map(int, passes), *map(int, silent)})
     if not sizes:
         return
-    terminal.head("By the number of tries of a prompt (a group's size, or k)")
+    terminal.head("Means over prompts, by the number of tries (a group's size, or k)")
     of_pass, of_silent = (figures.get(f"{name}_intervals", {}) for name in ("pass_at_k", "expected_silent"))
     rows = [
         (
