@@ -82,7 +82,7 @@ def _of_rollouts(tables: LogTables, withheld: Reasons) -> Figures:
     return {
         "rollouts": totals.rollouts,
         "unusable": totals.rollouts - totals.judged,
-        "prompts": tables.groups.get_column("prompt_id").n_unique() if _has_groups(tables) else None,
+        "prompts": tables.groups.get_column("prompt_id").hash().n_unique() if _has_groups(tables) else None,
         **_group_figures(tables, withheld),
         "mean_reward": mean,
         "mean_reward_interval": _listed(_mean_interval(tables)),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onedial.analysis.findings.intervals import Interval, clustered_wilson
 from onedial.analysis.findings.visits import Visits, count_visits
 from onedial.analysis.logs.grouping import (
+    KINDS,
     SHARED_KINDS,
     SILENT_KINDS,
     Scale,
@@ -184,6 +185,8 @@ def collect(log: Log, *, group_size: int = 8) -> LogTables:
 def _of_rollouts(log: Log) -> LogTables:
     unit = "tokens" if log.has("completion_tokens") else "characters" if log.has("completion_chars") else ""
     marks, groups = scale_and_groups(log, lambda marks: _details(log, marks, unit))
+    if unit:  # each judged rollout that is not right is wrong; another sum per group would cost a tenth of the pass
+        groups = groups.with_columns(length_wrong=pl.col("length") - pl.col("length_right"))
     absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in DETAILS.items() if name not in groups.columns]
     groups = groups.with_columns(*absent, unusable=pl.col("size") - pl.col("n"))
     totals = _totals(groups)
@@ -202,7 +205,7 @@ def _of_rollouts(log: Log) -> LogTables:
 
 
 def _details(log: Log, marks: Scale, unit: str) -> dict[str, pl.Expr]:
-    """The aggregates of `DETAILS` that the log supplies."""
+    """The aggregates of `DETAILS` that the log supplies, without `length_wrong`."""
     right, judged = right_of(log, marks).fill_null(False), usable_reward(log).is_not_null()
     found = {name: pl.col(name).first() for name in ("iteration", "source", "level") if log.has(name)}
     if log.has("shaped_reward"):
@@ -211,7 +214,7 @@ def _details(log: Log, marks: Scale, unit: str) -> dict[str, pl.Expr]:
         found["shaped_n"] = shaped.count().cast(pl.Int64)
     if unit:
         length = pl.col("completion_tokens" if unit == "tokens" else "completion_chars")
-        parts = {"length": judged, "length_right": judged & right, "length_wrong": judged & ~right}
+        parts = {"length": judged, "length_right": judged & right}
         # a sum over a filter would gather every group; a sum over nulls streams
         found |= {name: pl.when(part).then(length).sum() for name, part in parts.items()}
     if log.has("truncated"):
@@ -239,6 +242,7 @@ def _prompts(groups: pl.DataFrame) -> pl.DataFrame:
     return (
         groups.lazy()
         .filter(pl.col("n") > 0)
+        .with_columns(kind.cast(pl.Enum(KINDS)))  # compared as numbers
         .group_by("prompt_id")
         .agg(
             pl.when(pl.col("c").null_count() == 0).then(pl.col("c").sum()).cast(pl.Int64).alias("k"),
