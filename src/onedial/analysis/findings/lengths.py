@@ -60,7 +60,7 @@ def length_bias(tables: LogTables) -> Measurement | str:
         headline=f"Within mixed groups wrong answers are {ratio:.2f}× as long as right ones "
         f"({wrong / len(mixed):,.0f} against {right / len(mixed):,.0f} {unit}).",
         advice="" if ratio <= 1.1 or tables.log.is_evaluation else _length_advice(tables),
-        method="bootstrap over prompts",
+        method="linearized ratio over prompts",
         importance=0.2 + min(0.3, 0.5 * abs(float(np.log(max(ratio, 1e-9))))),
         plots=() if quantiles is None else (_accuracy_plot(tables, quantiles, right_share),),
         tables=() if quantiles is None else (_aggregation_table(quantiles, unit),),
@@ -99,7 +99,7 @@ def truncation(tables: LogTables) -> Measurement | str:
         interval=ratio_interval(per.get_column("cut"), per.get_column("n")),
         headline=" ".join(words),
         advice=_cut_advice(tables) if (cut / total if last is None else last) > OFTEN_CUT else "",
-        method="bootstrap over prompts",
+        method="linearized ratio over prompts",
         importance=0.1 + 0.8 * cut / total,
     )
 

@@ -104,7 +104,7 @@ def _measured(
         advice="Move tries to prompts whose groups are mixed; σ̂ = ½ is an even split."
         if mean < 0.2 and not of_size
         else "",
-        method="bootstrap over prompts",
+        method="linearized ratio over prompts",
         importance=0.4,
         plots=(
             Plot(

@@ -70,7 +70,7 @@ def evaluate(
     defaults. task: as for `Run` (None: the run's, or arithmetic). prompts, samples: how many, and completions of each
     (100 and 4). settings: those in `SETTINGS` and `task_options`; temperature 0 decodes greedily, one completion per
     prompt. save: parquet file for the completions with their verdicts. trust_config: load the Python objects that the
-    run's file names, wherever they lie. Raises UserError for what a person can mend.
+    run's file names, wherever they are. Raises UserError for a mistake that the user can fix.
     """
     options = dict(settings.pop("task_options", {}))
     given = {key: value for key, value in settings.items() if value is not None}

@@ -41,7 +41,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
     """Trains a model as `run` says, writes everything into its run directory, and returns the evaluations.
 
     With `resume`, goes on from the newest checkpoint; rollouts already generated are not generated again, and the
-    result equals that of a run that was never stopped. Raises UserError for everything a person can mend.
+    result equals that of a run that was never stopped. Raises UserError for every mistake that the user can fix.
     """
     run = run if resume else run.with_free_directory()
     view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)

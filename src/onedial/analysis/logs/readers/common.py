@@ -1,4 +1,4 @@
-"""What every reader ends with, and the few questions that several of them ask."""
+"""Functions that several readers share: building the log, checking columns, splits and steps of paths."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_log(
     ignored: Iterable[str] = (),
     right: float | None = None,
 ) -> Log:
-    """The log of a reader: canonical columns, and a reason for each one the frame does not have."""
+    """Returns the log of a reader: all columns of the schema, with a reason for each one that the frame lacks."""
     frame, note = drop_odd_lengths(frame)
     coverage = replace(coverage, notes=(*coverage.notes, note)) if note else coverage
     have = set(frame.collect_schema().names())
@@ -61,7 +61,7 @@ def make_log(
 
 
 def drop_odd_lengths(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, str]:
-    """Lengths below 0 or beyond `MAX_LENGTH` become null; returns how many, as a sentence, or an empty text."""
+    """Sets lengths below 0 or beyond `MAX_LENGTH` to null. Returns their number as a sentence, or an empty text."""
     types = frame.collect_schema()
     names = [name for name in LENGTHS if name in types and types[name].is_numeric()]
     if not names:
@@ -78,7 +78,7 @@ def drop_odd_lengths(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, str]:
 
 
 def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: str) -> pl.Schema:
-    """The schema of a table that a reader cannot do without `needed` of; DataError when it lacks one of them."""
+    """Returns the schema of a table. Raises DataError when it lacks a column of `needed`."""
     have = raw.collect_schema()
     absent = [name for name in needed if name not in have]
     if absent:
@@ -102,7 +102,7 @@ def split_of_path(file: Path | str) -> str | None:
 
 
 def step_of_path(file: Path | str) -> int | None:
-    """The step in a path such as rollouts/step_12/… or 12.jsonl; None when there is none."""
+    """Returns the step in a path such as rollouts/step_12/… or 12.jsonl; None when there is none."""
     for part in reversed(Path(file).parts):
         found = STEP_FOLDER.match(part) or STEP_FILE.match(part)
         if found:
@@ -111,12 +111,12 @@ def step_of_path(file: Path | str) -> int | None:
 
 
 def per_file(samples: Sequence[Sample], values: Mapping[str, object], dtype: pl.DataType) -> pl.Expr:
-    """A constant per file, by the column `__file`."""
+    """Returns an expression with a constant per file, by the column `__file`."""
     return pl.col("__file").replace_strict(dict(values), default=None, return_dtype=dtype)
 
 
 def outcome_component(names: Sequence[str]) -> str | None:
-    """The one component whose name says that it judges correctness; None when none or several do."""
+    """Returns the one component whose name means correctness; None when there is none or more than one."""
     found = [name for name in names if OUTCOME_NAME.match(name)]
     return found[0] if len(found) == 1 else None
 

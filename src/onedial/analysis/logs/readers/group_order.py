@@ -27,7 +27,7 @@ MIN_SHARE = 0.5  # of the blocks that must have the group size before it is beli
 class OrderedGroups:
     """How the rows of a log were put into groups.
 
-    frame     the rows with `__block`: equal for rows of one group of a prompt, 0 where order does not tell
+    frame     the rows with `__block`: equal for rows of one group of a prompt, 0 where the order does not show them
     identity  for the log's coverage
     note      one sentence for the log's coverage
     """
@@ -38,7 +38,7 @@ class OrderedGroups:
 
 
 def group_size_of(blocks: Sequence[int]) -> int | None:
-    """The group size that blocks of neighboring rows with one prompt show, or None where the order does not tell.
+    """The group size that blocks of neighboring rows with one prompt show, or None where the order does not show it.
 
     It is the most frequent length, at least 2, of at least half of the blocks; every other length must be a multiple
     of it (a prompt drawn twice in a row).
@@ -52,7 +52,7 @@ def group_size_of(blocks: Sequence[int]) -> int | None:
 
 
 def number_blocks(prompts: Sequence[str]) -> list[int]:
-    """A number per row of one batch: equal for rows of one group of a prompt, 0 everywhere if order does not tell."""
+    """A number per row of one batch: equal for rows of one group of a prompt, 0 everywhere if order shows none."""
     runs = [(prompt, len(list(rows))) for prompt, rows in groupby(prompts)]
     size = group_size_of([length for _, length in runs])
     if size is None:

@@ -1,4 +1,4 @@
-"""One row per prompt with a list of verdicts or rewards: LiveCodeBench eval_all, CRUXEval scores, OpenR1 and others."""
+"""One record per prompt with a list of verdicts or rewards: LiveCodeBench, CRUXEval, OpenR1 and others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _all_passed(tests: list[Any]) -> float | None:
 
 
 def mark_column(sample: Sample) -> str | None:
-    """The column that holds lists of verdicts: the most telling name, and of several the one that is filled in most."""
+    """The column that holds lists of verdicts: the most specific name, and of several the one with the fewest nulls."""
     found: dict[str, int] = {}
     for name in sorted(name for name in sample.columns if "." not in name):
         lists = [value for value in sample.values(name) if value != []]

@@ -1,4 +1,4 @@
-"""Plain text out of chat messages, for the readers that go row by row."""
+"""Plain text of chat messages, for the readers that read record by record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten_text(value: Any) -> str | None:
-    """A prompt or completion as text: a string as it is, messages as their contents, one per line."""
+    """Returns a prompt or completion as text: a string as it is, messages as their contents, one per line."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -18,7 +18,7 @@ def flatten_text(value: Any) -> str | None:
 
 
 def message_text(message: dict[str, Any]) -> str:
-    """The text of one message; parts of a multi-part content joined, a call of a tool as JSON."""
+    """Returns the text of one message: parts of a multi-part content joined, a call of a tool as JSON."""
     content = message.get("content", message.get("value"))
     if isinstance(content, list):
         content = "\n".join(
@@ -30,7 +30,7 @@ def message_text(message: dict[str, Any]) -> str:
 
 
 def assistant_text(completion: Any) -> str | None:
-    """What the policy wrote: of messages, those of the assistant."""
+    """Returns the text that the policy wrote: of messages, those of the assistant."""
     if isinstance(completion, list) and any(
         isinstance(item, dict) and item.get("role") == "assistant" for item in completion
     ):
@@ -39,5 +39,5 @@ def assistant_text(completion: Any) -> str | None:
 
 
 def content_key(value: Any) -> str:
-    """A text to compare prompts by: equal for equal content, whatever the order of keys."""
+    """Returns a text to compare prompts by: equal for equal content in any order of keys."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""What people call the columns of their own tables. The first name found wins; case, spaces and dashes do not count."""
+"""Usual column names of a user's own tables. The first name found wins; case, spaces and dashes do not count."""
 
 from __future__ import annotations
 
@@ -89,18 +89,18 @@ LENGTH_LISTS = ("completion_tokens", "response_lengths", "completion_lengths", "
 
 
 def norm(name: str) -> str:
-    """A column name as it is compared."""
+    """Normalizes a column name for comparison."""
     return name.strip().lower().replace(" ", "_").replace("-", "_").replace(".", "_")
 
 
 def find(columns: Iterable[str], names: Iterable[str]) -> str | None:
-    """The file's column for the first of `names` that it has."""
+    """Returns the column of the file for the first of `names` that it has."""
     have = {norm(column): column for column in columns}
     return next((have[name] for name in names if name in have), None)
 
 
 def mapping(columns: set[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Our column → the file's column, by what the person gave and then by synonyms."""
+    """Maps our columns to the file's, first by `--map` and then by synonyms."""
     taken = set(given.values())
     found = dict(given)
     for ours, names in SYNONYMS.items():

@@ -93,7 +93,7 @@ def _chosen_outcome(samples: Sequence[Sample], columns: set[str], options: Optio
 
 
 def needs(columns: set[str]) -> str:
-    """What a table must have, and what this one has."""
+    """Says which columns a table must have, and which this one has."""
     return (
         f"no column says whether an answer is right. Columns seen: {', '.join(sorted(columns)[:40]) or 'none'}. "
         "Needed: one of correct, is_correct, passed, acc, reward, score … and a prompt id or prompt text. "
@@ -114,7 +114,7 @@ def _choose_identity(found: dict[str, str], columns: set[str], options: Options)
 
 
 def _types(samples: Sequence[Sample], found: dict[str, str]) -> dict[str, pl.DataType]:
-    """Types for text formats: numbers or truths where every sampled value is one, text (which takes anything) else."""
+    """Types for text formats: numbers or booleans where every sampled value is one, else text."""
     types: dict[str, pl.DataType] = {}
     for ours, theirs in found.items():
         values = [_value(value, sample) for sample in samples for value in sample.values(theirs) if value != ""]
@@ -128,7 +128,7 @@ def _types(samples: Sequence[Sample], found: dict[str, str]) -> dict[str, pl.Dat
 
 
 def _value(value: Any, sample: Sample) -> Any:
-    """A sampled value; of a csv file, where all is text, the number or the truth that the text spells."""
+    """A sampled value; of a csv file, where all is text, the number or boolean that the text spells."""
     if sample.kind not in ("csv", "tsv") or not isinstance(value, str):
         return value
     if value.lower() in ("true", "false"):
@@ -140,7 +140,7 @@ def _value(value: Any, sample: Sample) -> Any:
 
 
 def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], errors: ReadErrors) -> None:
-    """Note verdicts and rewards that hold text nobody can read as one."""
+    """Notes verdicts and rewards whose text is not one."""
     have = raw.collect_schema()
     for ours in ("correct", "outcome_reward"):
         if ours not in found or have[found[ours]] != pl.String:

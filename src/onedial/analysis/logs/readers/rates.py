@@ -102,7 +102,7 @@ def _rates(sample: Sample, name: str) -> bool:
 
 
 def _unit(values: Sequence[object]) -> bool:
-    """Whether all are numbers in [0, 1]: a name such as difficulty or score says nothing by itself."""
+    """Whether all are numbers in [0, 1]: a name such as difficulty or score is ambiguous."""
     return bool(values) and all((number := _rate(value)) is not None and 0 <= number <= 1 for value in values)
 
 
@@ -120,7 +120,7 @@ def _fractions(values: Sequence[object]) -> bool:
 
 
 def _distinct(sample: Sample) -> bool:
-    """Whether no prompt stands twice in the sample, so that rows are prompts and not rollouts."""
+    """Whether no prompt occurs twice in the sample, so that rows are prompts and not rollouts."""
     name = find(sample.columns, (*STRONG_IDS, *TEXTS, *WEAK_IDS))
     values = [str(value) for value in sample.values(name)] if name else []
     return len(values) > 1 and len(set(values)) == len(values)
@@ -190,7 +190,7 @@ def _raw(
     names = {ours: theirs for ours, theirs in names.items() if theirs in have}
     if names.get("prompt_id") == weak and weak and "prompt" in names:
         unique = raw.select(pl.col(weak).n_unique() == pl.len()).collect(engine="streaming").item()
-        if not unique:  # a number within a source, say: the text tells prompts apart
+        if not unique:  # for example a number within a source: the text distinguishes prompts
             del names["prompt_id"]
     return raw, names
 
@@ -222,7 +222,7 @@ def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFra
 def _with_tries(
     frame: pl.LazyFrame, found: Found, options: Options, notes: list[str], errors: ReadErrors
 ) -> pl.LazyFrame:
-    """`k` and `n`, given or inferred; the note says which. Rates outside [0, 1] and NaN are set aside and counted."""
+    """`k` and `n`, given or inferred; the note says which. Rates outside [0, 1] and NaN are left out and counted."""
     sane = pl.col("rate").is_finite() & pl.col("rate").is_between(0, 1)
     odd = frame.filter(pl.col("rate").is_not_null() & ~sane).select(FILE, "rate").collect()
     for file, rate in odd.iter_rows():
@@ -254,7 +254,7 @@ def _with_tries(
 
 
 def _drop_odd_counts(frame: pl.LazyFrame, name: str, errors: ReadErrors) -> pl.LazyFrame:
-    """Counts that cannot be (k below 0 or above n, n below 1 or beyond `MAX_COUNT`) become null and are counted."""
+    """Impossible counts (k below 0 or above n, n below 1 or beyond `MAX_COUNT`) become null and are counted."""
     column = pl.col(name)
     sane = column.is_between(1, MAX_COUNT) if name == "n" else (column >= 0) & (column <= pl.col("n")).fill_null(True)
     odd = frame.filter(~sane).select(FILE, name).collect(engine="streaming")
@@ -264,7 +264,7 @@ def _drop_odd_counts(frame: pl.LazyFrame, name: str, errors: ReadErrors) -> pl.L
 
 
 def _misfits(frame: pl.LazyFrame, tries: int) -> str:
-    """How many rates cannot come from that many tries, rates rounded to two decimals allowed for; empty when none."""
+    """Says how many rates are impossible for that many tries (rates may be rounded to two decimals); empty if none."""
     exact = pl.col("rate") * tries
     off = (exact - exact.round()).abs() > 0.005 * tries
     count = int(frame.select(off.sum()).collect(engine="streaming").item() or 0)
@@ -304,7 +304,7 @@ def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[in
 
 
 def smallest_grid(rates: np.ndarray) -> int | None:
-    """The smallest n ≤ 1024 with every rate a multiple of 1/n, allowing for rates rounded to a few decimals.
+    """Returns the smallest n ≤ 1024 with every rate a multiple of 1/n, allowing for rates rounded to a few decimals.
 
     None when there is none, or when all rates are 0 or 1 (which any n explains).
     """
@@ -320,7 +320,7 @@ def smallest_grid(rates: np.ndarray) -> int | None:
 
 
 def _grid(rates: np.ndarray, limit: int, slack: float) -> int | None:
-    """The smallest n ≤ limit that brings every rate within `slack` of a multiple of 1/n."""
+    """Returns the smallest n ≤ limit that brings every rate within `slack` of a multiple of 1/n."""
     for size in range(1, limit + 1):
         if np.all(np.abs(rates - np.round(rates * size) / size) <= slack):
             return size

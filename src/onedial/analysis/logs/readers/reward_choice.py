@@ -1,4 +1,4 @@
-"""Which of a log's reward components is the outcome: by the person's choice, else by its name, else their sum."""
+"""Which of a log's reward components is the outcome: by the user's choice, else by its name, else their sum."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def choose_component(parts: Sequence[str], options: Options) -> tuple[str | None
 
 
 def find_component(chosen: str, parts: Sequence[str], *, also: Sequence[str] = ()) -> str:
-    """The component that the person named, with or without the prefix `reward_`; DataError when there is none."""
+    """Returns the component that the user named, with or without the prefix `reward_`; DataError when there is none."""
     bare = chosen if chosen in parts else chosen.removeprefix(REWARD_PART)
     if bare in parts:
         return bare
@@ -45,7 +45,7 @@ def find_component(chosen: str, parts: Sequence[str], *, also: Sequence[str] = (
 
 
 def apply_outcome(log: Log, options: Options) -> Log:
-    """The log with the chosen reward component as outcome; the logged reward stays beside it as `shaped_reward`.
+    """Returns the log with the chosen reward component as outcome; the logged reward stays as `shaped_reward`.
 
     What the format defines as right, and verdicts of its own, no longer apply: they belong to the logged reward.
     Raises DataError when the log does not have that component.

@@ -1,4 +1,4 @@
-"""Row by row over any kind of file, for formats too nested for columns."""
+"""Reads files of any kind record by record, for formats that are too nested for columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 5_000
 
 
 def iterate_objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
-    """(file, line, object) of every row of every file; a line that is no object is noted in `errors`."""
+    """Yields (file, line, object) of every record of every file; a line that is no object is noted in `errors`."""
     for sample in samples:
         if sample.kind == "jsonl":
             yield from _of_lines(sample, errors)
@@ -51,26 +51,26 @@ def _of_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int,
 
 
 def number(value: Any) -> float | None:
-    """A number (not a boolean) as float, or None."""
+    """Returns a number (not a boolean) as float, or None."""
     return None if isinstance(value, bool | str) else to_float(value)
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number from a number or its decimal digits, or None; at most 18 digits."""
+    """Returns a whole number from a number or its decimal digits, or None; at most 18 digits."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list as it is, anything else as an empty one."""
+    """Returns a list unchanged, anything else as an empty list."""
     return value if isinstance(value, list) else []
 
 
 def numbers(value: Any) -> list[float]:
-    """The numbers of a list."""
+    """Returns the numbers of a list."""
     return [item for item in map(number, as_list(value)) if item is not None]
 
 
 def as_float(value: Any) -> float | None:
-    """A number or a boolean as float, or None."""
+    """Returns a number or a boolean as float, or None."""
     return None if isinstance(value, str) else to_float(value)

@@ -1,4 +1,4 @@
-"""tinker-cookbook: iteration_000012/train_rollout_summaries.jsonl, one trajectory a line, without text."""
+"""tinker-cookbook: iteration_000012/train_rollout_summaries.jsonl, one trajectory per line, without text."""
 
 from __future__ import annotations
 

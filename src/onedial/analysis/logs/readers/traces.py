@@ -1,4 +1,4 @@
-"""verifiers v1 and prime-rl: traces.jsonl, one episode a line (older versions: one trace a line).
+"""verifiers v1 and prime-rl: traces.jsonl, one episode per line (older versions: one trace per line).
 
 The reward is not stored: it is Σ score · weight over the rewards that were computed. prime-rl writes
 rollouts/step_N/{train,eval}/{all,effective}/traces.jsonl; `all` is read, and `effective` only where `all` is absent.
@@ -143,7 +143,7 @@ def _failure(record: dict[str, Any]) -> str:
 
 
 def _row(trace: dict[str, Any], options: Options) -> dict[str, Any]:
-    """What one trace says: reward and its parts, lengths, how it ended."""
+    """Reads one trace: reward and its parts, lengths, how it ended."""
     rewards = trace.get("rewards") if isinstance(trace.get("rewards"), dict) else {}
     parts = {name: value for name, value in (rewards or {}).items() if value is not None}
     values = {name: reward_value(value) for name, value in parts.items()}

@@ -115,7 +115,7 @@ def _coverage(
 def drop_repeats(
     raw: pl.LazyFrame, samples: Sequence[Sample], columns: Mapping[str, pl.DataType]
 ) -> tuple[pl.LazyFrame, int]:
-    """Rows that repeat an earlier file of the same folder are removed; returns the rest and their number.
+    """Removes rows that repeat an earlier file of the same folder; returns the rest and the number removed.
 
     The queue is first in, first out: what repeats is the end of one file and the beginning of the next, in order and
     equal in every column but `step`. Anything less is kept, because short answers do repeat by chance.
