@@ -16,7 +16,7 @@ BLUE, GREEN, RED, GREY = "#1f6fb2", "#3a9a5c", "#c8553d", "#8a8f98"
 
 
 def draw(run: Path, target: Path) -> None:
-    """Accuracy, what groups taught, and completions, over iterations, from the run's own logs."""
+    """Accuracy, kinds of groups, and completions, over iterations, from the run's own logs."""
     metrics, evaluations = read_json_lines(run / "metrics.jsonl"), read_json_lines(run / "eval.jsonl")
     steps = [record["iteration"] for record in metrics]
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10})

@@ -12,6 +12,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Small tensors: a second thread would only spin. Tests that train the real model ask torch for more themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Of several test processes each gets a core of its own: threads of two that wait for one another would only spin.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 import pytest
 from hypothesis import settings
 
