@@ -159,6 +159,16 @@ def test_resume_with_changed_settings(shell: Shell) -> None:
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
 
 
+def test_a_resume_remembers_how_far_an_earlier_one_was_to_go(shell: Shell) -> None:
+    """Oracle: the settings on disk, and what the next resume says is left."""
+    assert shell.train("grpo") == 0
+    assert cli.main(["train", "--resume", str(shell.out), "--iterations", "3"]) == 0
+    assert "iterations = 3" in (shell.out / "run.toml").read_text()
+    shell.capsys.readouterr()
+    message = shell.refused(cli.main(["train", "--resume", str(shell.out)]))
+    assert "all 3 iterations are done" in message and "N > 3" in message
+
+
 def test_an_unwritable_place(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file' / 'run'}" in shell.refused(shell.train(out=tmp_path / "file" / "run"))

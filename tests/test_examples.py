@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import runpy
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +82,17 @@ def test_the_median_baseline_by_hand() -> None:
     rewards = torch.tensor([0.0, 0, 1, 1, 1, 0], dtype=torch.double)
     found = advantages(row, rewards, torch.tensor([0, 0, 0, 1, 1, 1]))
     assert found.tolist() == [0, 0, 1, 0, 0, -1]
+
+
+def test_the_run_of_a_row_with_a_function_is_resumed_from_the_command_line(tiny_model: Path, tmp_path: Path) -> None:
+    """As a person does it: the example makes the run, `onedial train --resume` goes on with it."""
+    out, env = tmp_path / "run", {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = [sys.executable, str(EXAMPLES / "new_algorithm.py"), "--model", str(tiny_model), "--iterations", "1"]
+    subprocess.run([*made, "--out", str(out)], check=True, env=env, capture_output=True)
+    again = [sys.executable, "-m", "onedial", "train", "--resume", str(out), "--iterations", "2", "--trust-config"]
+    done = subprocess.run(again, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [record["iteration"] for record in metrics(out)] == [1, 2]
 
 
 def test_the_reverse_task_by_hand_and_by_name() -> None:
