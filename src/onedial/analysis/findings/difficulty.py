@@ -173,7 +173,7 @@ def _bin_of(p: Array) -> NDArray[np.int64]:
 def _row(tables: LogTables, size: int) -> tuple[int, float, float, float, float, str]:
     """Group size, expected silent share with its interval, the share at the mean rate, and whether it is known."""
     at_mean = float(dispersion.silent_probability(tables.solve_rates.mean, size))
-    drawn = expected_kinds(tables, size).get("silent")
+    drawn = expected_kinds(tables, size, ("silent",)).get("silent")
     if drawn is not None and drawn.interval is not None:
         return (size, drawn.share, *drawn.interval, at_mean, "yes")
     value, interval = _expected(tables, {size: 1.0})
