@@ -513,3 +513,13 @@ def test_command_prints_the_decision_first_in_80_columns(tmp_path: Path, capsys:
     assert low <= value["expected_silent_uniform"] <= high
     assert main(["plan", str(table), "--budget", "1"]) == 2
     assert "less than one group" in capsys.readouterr().err
+
+
+def test_a_whole_real_table_is_planned() -> None:
+    # 29,724 prompts of 128 tries, where nonnegative least squares needs more exchanges than its own limit
+    total = real_totals()
+    made = plan(counts_of(total, 128), 100_000)
+    # oracle: the expected silent share of uniform groups of 8 is that of subsets of each prompt's own tries
+    seen = sum(map(sum, (x.tolist() for x in dispersion.unbiased_powers(total, 128.0, 8)))) / len(total)
+    low, high = made.silent_uniform[1]
+    assert low <= seen <= high and made.silent_fixed[1][0] <= made.silent_fixed[0] <= made.silent_fixed[1][1]

@@ -31,6 +31,7 @@ MOST_CELLS = 70  # distinct counts beyond which tries are thinned out to `LEVELS
 _EXACT = 1e6  # tries up to which drawing without replacement differs from drawing with it
 _HEAVY = 1e3
 _STEPS = 12
+_PIVOTS = 60  # exchanges per point that NNLS may need; its own limit of 3 is too few for tens of thousands of prompts
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _climb(kernel: Array, share: Array, mass: Array, row: Array | None, *, steps
     value = _mean_log(kernel @ mass, share)
     for _ in range(steps):
         scaled = kernel * (weight / (kernel @ mass))[:, None]
-        found, _ = nnls(np.vstack([scaled, _HEAVY * np.stack(fixed)]), target)
+        found, _ = nnls(np.vstack([scaled, _HEAVY * np.stack(fixed)]), target, maxiter=_PIVOTS * len(mass))
         move = found / found.sum() - mass
         step, new = 1.0, _mean_log(kernel @ (mass + move), share)
         while new <= value and step > 1e-4:
