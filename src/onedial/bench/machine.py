@@ -6,13 +6,13 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from onedial.bench.workload import Conditions
+from onedial.core.system import find_version, name_cpu
 
 PACKAGES = ("onedial", "torch", "transformers", "trl", "vllm")
 
@@ -86,20 +86,7 @@ def name_processor(device: torch.device) -> str:
     """The name of the processor that computes."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def find_version(package: str) -> str | None:
-    """The installed version of a package, or of its build for CPUs; None where there is none."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return name_cpu()
 
 
 def describe_conditions(conditions: Conditions, model: str) -> dict[str, Any]:

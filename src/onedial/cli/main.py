@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "One self-contained HTML page: findings, curves, and sample groups to read",
     "algorithms": "Show the table of algorithms with their papers",
     "explain": "Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do",
+    "reproduce": "Measure a claim of the field again, with a verdict; --list shows all",
     "bench": "Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling",
 }
 """Every command with its summary, in the order a newcomer meets them."""

@@ -21,6 +21,7 @@ from onedial.core.text_safety import escape_control
 WIDTH, MOST, LEAST = 80, 100, 40
 BAR = 24  # columns of a whole bar
 ASCII = {"·": "-", "–": "-", "—": "-", "→": "->", "σ̂": "sigma", "α": "alpha", "≥": ">=", "×": "x", "−": "-", "½": "1/2"}
+ASCII |= {"σ": "sigma", "²": "^2"}
 ASCII |= {style.glyph: mark for style, mark in zip(GROUP_KINDS.values(), "#+o.", strict=True)}
 
 Interval = Sequence[float] | None

@@ -1,9 +1,12 @@
-"""What Linux and macOS do differently, each behind one function."""
+"""What systems do differently, each behind one function: cores, processes, names and versions."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from importlib import metadata
+from pathlib import Path
 
 
 def available_cores() -> int:
@@ -28,3 +31,21 @@ def exit_status(process: subprocess.Popen[bytes]) -> int | None:
     if ended is None:
         return None
     return int(ended.si_status) if ended.si_code == os.CLD_EXITED else -int(ended.si_status)
+
+
+def name_cpu() -> str:
+    """Returns the name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def find_version(package: str) -> str | None:
+    """Returns the installed version of a package, or of its build for CPUs; None where there is none."""
+    for name in (package, f"{package}-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,1 @@
+"""One module per claim; each holds a `CLAIM`, and the catalog lists them."""
