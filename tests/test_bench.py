@@ -6,6 +6,9 @@ Oracles: hand counts on the tiny model, hand-made series, the engine's own token
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from onedial.bench import machine, measure, ours
+from onedial.bench.busy import run_beside_busy_process
 from onedial.bench.figure import Figure, Point
 from onedial.bench.flops import WeightCounts, count_weights, decode_flops, update_flops
 from onedial.bench.peer_process import Reply, Worker, WorkerFailed
@@ -42,6 +46,7 @@ NAMES = [
     "generate_vs_vllm",
     "decode_ceiling_share",
     "update_ceiling_share",
+    "generate_beside_busy",
     "step_vs_trl_all_mixed",
     "step_vs_trl_quarter_mixed",
     "step_vs_trl_silent",
@@ -95,7 +100,7 @@ def test_the_ceiling_is_two_n_cubed_over_its_time(settings: Conditions, monkeypa
 
 def test_the_figures_are_those_of_the_table() -> None:
     assert measure.select_figures("all", "") == NAMES
-    assert measure.select_figures("step", "step_vs_trl_silent, step_vs_trl_all_mixed") == [NAMES[4], NAMES[6]]
+    assert measure.select_figures("step", "step_vs_trl_silent, step_vs_trl_all_mixed") == [NAMES[5], NAMES[7]]
     with pytest.raises(ConfigError, match="did you mean 'step_vs_trl_silent'"):
         measure.select_figures("step", "step_vs_trl_silence")
     with pytest.raises(ConfigError, match="not a figure of update"):
@@ -140,7 +145,7 @@ def test_tables_fit_a_terminal_and_the_page_holds_every_figure() -> None:
     figures = [
         Figure(NAMES[0], "tokens/s", "transformers 5.23.0", str(GENERATE), (1234.5, 1250.0), (300.0, 310.0)),
         Figure(NAMES[1], "tokens/s", "vLLM", str(GENERATE), reason="vllm is not installed " * 9),
-        Figure(NAMES[5], "s", "TRL 1.16.0", f"{STEP}, quarter mixed", (2.0,), (26.0,)),
+        Figure(NAMES[6], "s", "TRL 1.16.0", f"{STEP}, quarter mixed", (2.0,), (26.0,)),
         Figure(NAMES[3], "GFLOP/s", measure.CEILING, str(STEP), (434.0,), (868.0,)),
     ]
     points = [Point("curve_generate_rows", 1024, 500.0, "work")]
@@ -153,6 +158,18 @@ def test_tables_fit_a_terminal_and_the_page_holds_every_figure() -> None:
     for expected in ("13.00×", "50.0 %", "not measured", "2,000"):  # 26 s / 2 s, 434 / 868, 1e6 µs / 500 tokens
         assert expected in text and expected in page
     assert [format_number(value) for value in (1234.5, 12.34, 1.234, 0.1234)] == ["1,234", "12.3", "1.23", "0.123"]
+
+
+def test_the_busy_process_loops_while_the_work_runs_and_not_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: started.append(start(*args, **kw)) or started[-1])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    run_beside_busy_process(lambda: time.sleep(0.5))
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before > 0.1  # starting Python takes far less
+    with pytest.raises(ZeroDivisionError):
+        run_beside_busy_process(lambda: 1 // 0)
+    assert [process.returncode for process in started] == [-9, -9]
 
 
 # -- the work ------------------------------------------------------------------------------------
@@ -282,7 +299,7 @@ def test_update_with_curves_and_a_page(tiny_model: Path, tmp_path: Path, capsys:
 def test_an_interrupted_measurement_loses_nothing(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = Figure(NAMES[4], "s", "TRL 1.16.0", str(STEP), (2.0, 2.0), (26.0, 26.0))
+    first = Figure(NAMES[5], "s", "TRL 1.16.0", str(STEP), (2.0, 2.0), (26.0, 26.0))
 
     def interrupted(*_: Any) -> Iterator[Figure]:
         yield first
@@ -343,15 +360,15 @@ def test_a_failing_peer_leaves_its_figures_unmeasured(settings: Conditions, monk
 
     monkeypatch.setattr(measure, "Worker", Broken)
     monkeypatch.setattr(measure, "_absent", lambda package: None)
-    figures = list(measure.measure(settings, NAMES[4:], lambda text: None))
-    assert [figure.figure for figure in figures] == NAMES[4:]
+    figures = list(measure.measure(settings, NAMES[5:], lambda text: None))
+    assert [figure.figure for figure in figures] == NAMES[5:]
     assert {figure.reason for figure in figures} == {"trl could not be measured: no memory"}
 
 
 @pytest.mark.slow
 def test_steps_and_memory_against_trl(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("trl", reason="TRL is not installed")
-    for command, names in (("step", NAMES[4:8]), ("memory", NAMES[8:])):
+    for command, names in (("step", NAMES[5:9]), ("memory", NAMES[9:])):
         records = bench(capsys, command, "--model", str(tiny_model), "--repeats", "1", "--peer-rows", "32")
         assert [record["figure"] for record in records] == names
         for record in records:

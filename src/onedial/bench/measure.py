@@ -9,6 +9,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from onedial.bench.busy import run_beside_busy_process
 from onedial.bench.figure import Figure
 from onedial.bench.flops import count_weights, decode_flops, update_flops
 from onedial.bench.machine import Ceiling, measure_in_turn
@@ -24,6 +25,7 @@ from onedial.training.trainer.cpu import prepare_process, trim_memory_beyond
 FIGURES: dict[str, tuple[str, ...]] = {
     "generate": ("generate_vs_transformers", "generate_vs_vllm", "decode_ceiling_share"),
     "update": ("update_ceiling_share",),
+    "busy": ("generate_beside_busy",),
     "step": (*(f"step_vs_trl_{mode}" for mode in MODES), "step_vs_trl_long_prompt"),
     "memory": ("step_memory_vs_trl",),
 }
@@ -125,11 +127,21 @@ def update_ceiling_share(conditions: Conditions) -> Figure:
     return _share("update_ceiling_share", f"{workload}, all groups mixed, optimizer step included", series)
 
 
+def generate_beside_busy(conditions: Conditions) -> Figure:
+    """Generation of the whole workload beside one process that keeps a core busy, against a quiet machine."""
+    workload = GENERATE.fitted(conditions.context)
+    ours = Generation(conditions, workload, open_policy(conditions, workload).model)
+    beside = partial(run_beside_busy_process, ours.tokens_per_s)
+    series = measure_in_turn([Ceiling(conditions), beside, ours.tokens_per_s], conditions.repeats)
+    return _figure("generate_beside_busy", "tokens/s", "ours on a quiet machine", workload, series)
+
+
 _IN_PROCESS: dict[str, Callable[[Conditions], Figure]] = {
     "generate_vs_transformers": generate_vs_transformers,
     "generate_vs_vllm": generate_vs_vllm,
     "decode_ceiling_share": decode_ceiling_share,
     "update_ceiling_share": update_ceiling_share,
+    "generate_beside_busy": generate_beside_busy,
 }
 
 

@@ -23,6 +23,7 @@ Example: onedial bench generate --repeats 3
 PARTS = {
     "generate": "generation and its decode step",
     "update": "forward, backward and optimizer",
+    "busy": "generation beside another process that keeps a core busy",
     "step": "a whole training step against TRL",
     "memory": "peak memory of a step against TRL",
     "all": "everything",
