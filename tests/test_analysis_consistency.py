@@ -54,6 +54,13 @@ SIMULATED: dict[str, Callable[[], Any]] = {
             for reward in ([0.2, 0.7, 1.0] if g % 3 else [0.4, 0.4, 0.4] if g % 2 else [0.0, 1.0, 0.0])
         ]
     ),
+    "uneven groups": lambda: rollout_log(
+        [
+            {"prompt_id": f"p{g % 7}", "group_id": f"g{g}", "outcome_reward": float((g * 5 + i) % 4 < g % 5)}
+            for g in range(40)
+            for i in range(1 + g % 9)
+        ]
+    ),
     "rates at the ends": lambda: rate_log([0, 8, 8, 0, 8], [8] * 5),
     "rates of few tries": lambda: rate_log([0, 1, 2, 3, 4] * 8, [4] * 40),
     "rates by iteration": lambda: rate_log([0, 2, 4, 6, 8, 8] * 4, [8] * 24, iteration=[1, 2, 3, 4, 5, 6] * 4),
@@ -121,6 +128,9 @@ def test_a_quantity_has_one_value(name: str, analyzed: Callable[[str], Analysis]
     """The same quantity in figures, findings, their plots and their tables."""
     analysis = analyzed(name)
     figures, found = analysis.figures, {finding.name: finding for finding in measured(analysis)}
+    if "solve_rates" in found and figures["pass_at_k"]:
+        assert found["solve_rates"].value == figures["pass_at_k"]["1"]
+        assert list(found["solve_rates"].interval or ()) == (figures["pass_at_k_intervals"]["1"] or [])
     if "silent_share" in found:
         assert figures["silent_share"] == found["silent_share"].value
         interval = found["silent_share"].interval

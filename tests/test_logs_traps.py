@@ -162,6 +162,26 @@ def test_verl_survivors_only_is_told_by_the_groups(tmp_path: Path) -> None:
     assert read(tmp_path / "c").coverage.survivors_only is None
 
 
+@pytest.mark.parametrize(
+    ("rewards", "told"),
+    [
+        ([0.0, 0.25, 0.5, 0.75], None),  # graded rewards hardly ever tie
+        ([0.0] * 8 + [1.0] * 8, None),  # 24 groups of 16 at one half: 0.9993 of such logs have no silent group
+        ([0.0, 0.0, 0.0, 1.0], True),  # (1 − (3/4)⁴ − (1/4)⁴)²⁴ = 4e-5
+    ],
+)
+def test_a_log_without_silent_groups_is_a_filtered_one_only_where_chance_would_have_made_some(
+    rewards: list[float], told: bool | None, tmp_path: Path
+) -> None:
+    objects = [
+        {"input": f"p{p}", "output": "o", "gts": "", "score": reward, "step": 1, "uid": f"u{p}_{i}_0"}
+        for p in range(24)
+        for i, reward in enumerate(rewards)
+    ]
+    make.lines(tmp_path / "1.jsonl", objects)
+    assert read(tmp_path).coverage.survivors_only is told
+
+
 def test_verl_validation_dump_beside_the_rollouts_is_set_aside(tmp_path: Path) -> None:
     rows = make.rollouts(2, iterations=2)
     make.verl_legacy(tmp_path / "rollouts", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console, RenderableType
@@ -42,42 +43,68 @@ def print_plan(console: Console, plan: BudgetPlan, check: HeldOut | None, writte
 
 def decide(plan: BudgetPlan) -> str:
     """The decision in a few sentences."""
+    funded, prompts = plan.fate.count("fund"), len(plan.tries)
+    if not funded:
+        return (
+            f"Fund none of the {prompts:,} prompts: {plan.fate.count('drop'):,} of them hardly ever split, at any "
+            "group size tried. Bring prompts that this policy solves sometimes."
+        )
     passes = f" in each of {plan.passes:,} passes" if plan.passes > 1 else ""
-    low, high = plan.saving_range
-    if plan.saving >= 0:
-        cost = f"{percent(plan.saving)} fewer {plan.unit}"
-    else:
-        cost = f"{percent(-plan.saving)} more {plan.unit}"
     return (
-        f"Use G = {plan.group_size} on {plan.fate.count('fund'):,} of {len(plan.tries):,} prompts{passes}, drop "
+        f"Use G = {plan.group_size} on {funded:,} of {prompts:,} prompts{passes}, drop "
         f"{plan.fate.count('drop'):,}; expect {percent(plan.silent_fixed[0])} silent groups instead of "
-        f"{percent(plan.silent_uniform[0])} at uniform G = {plan.uniform.group_size}. If rho = {plan.rho:g}, the "
-        f"expected utility of uniform groups takes {cost} ({_range((low, high))} over a hundredfold range of rho)."
+        f"{percent(plan.silent_uniform[0])} at uniform G = {plan.uniform.group_size}. {_cost(plan)} {UNCONFIRMED}"
+    )
+
+
+def _cost(plan: BudgetPlan) -> str:
+    """What the utility of uniform groups costs under the plan, in the direction in which the range is given."""
+    low, high = plan.saving_range
+    if low > 0 or high <= 0:
+        ends = sorted((abs(low), abs(high)))
+        span = f"{_range((ends[0], ends[1]))}"
+    else:
+        span = f"from {percent(-low, 1)} more to {percent(high, 1)} fewer"
+    span += " over a hundredfold range of rho"
+    if plan.saving > 0:
+        return (
+            f"If rho = {plan.rho:g}, the expected utility of uniform groups takes {percent(plan.saving, 1)} fewer "
+            f"{plan.unit} ({span})."
+        )
+    return (
+        f"If rho = {plan.rho:g}, uniform groups are the better buy: their expected utility takes "
+        f"{percent(-plan.saving, 1)} more {plan.unit} under this plan, second looks included ({span})."
     )
 
 
 def _blocks(plan: BudgetPlan, check: HeldOut | None) -> Iterator[RenderableType]:
-    yield Text(decide(plan) + " " + UNCONFIRMED)
+    yield Text(decide(plan))
     yield Text("\nWays to spend a pass", style="bold")
     yield _choices(plan)
-    yield Text(
-        f"{percent(1 - plan.fixed.cost / plan.per_pass)} of the budget is left for second looks at "
-        f"{plan.audit_prompts:,} prompts."
-    )
+    yield Text(_left_over(plan))
     yield Text("\nPrompts", style="bold")
     yield _fates(plan)
     yield Text("\nTries by solve rate, per prompt and pass", style="bold")
     yield _bands(plan)
     yield Text(WHY)
-    yield Text("\nIf rho were another", style="bold")
-    yield _rhos(plan)
-    yield Text(UTILITY)
+    if "fund" in plan.fate:
+        yield Text("\nIf rho were another", style="bold")
+        yield _rhos(plan)
+        yield Text(UTILITY)
     yield Text("\nExpected silent groups (95 % intervals)", style="bold")
     yield _silence(plan)
     yield from _check(check)
     for note in plan.notes:
         yield Text("\nNote: " + note)
     yield Text("\nPlan again after each pass: rates move as the policy learns.")
+
+
+def _left_over(plan: BudgetPlan) -> str:
+    """What happens to the part of a pass's budget that buys no group of the plan."""
+    left = f"{percent(1 - plan.fixed.cost / plan.per_pass)} of the budget is left"
+    if plan.audit_prompts:
+        return f"{left} for second looks at {plan.audit_prompts:,} prompts."
+    return f"{left}: {'too little for a second look' if 'revisit' in plan.fate else 'no prompt needs a second look'}."
 
 
 def _table(*headings: str) -> Table:
@@ -98,7 +125,7 @@ def _choices(plan: BudgetPlan) -> Table:
             label,
             f"{choice.prompts:,.0f}",
             f"{choice.rollouts:,.0f}",
-            percent(choice.silent_share),
+            _share(choice.silent_share),
             f"{choice.mixed_groups:,.0f}",
             f"{choice.utility:,.0f}",
         )
@@ -144,7 +171,8 @@ def _silence(plan: BudgetPlan) -> Table:
         ("uniform", plan.uniform.group_size, plan.silent_uniform),
         ("planned", plan.group_size, plan.silent_fixed),
     ):
-        table.add_row(f"{name} G = {size}", percent(value, 1), _range(interval))
+        if not math.isnan(value):
+            table.add_row(f"{name} G = {size}", percent(value, 1), _range(interval))
     return table
 
 
@@ -169,6 +197,10 @@ def _check(check: HeldOut | None) -> Iterator[RenderableType]:
         )
     if not check.kept:
         yield Text(OUTSIDE)
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else percent(value)
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.expected import GRADED, expected_kinds
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import Interval, ratio_interval
+from onedial.analysis.findings.intervals import Interval
 from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.findings.pass_rates import pass_rate
 from onedial.analysis.findings.silence import SHOWN
 from onedial.core.maths import dispersion
 
@@ -29,8 +30,8 @@ SOLVE_RATES = Spec(
     title="Solve rates of the prompts",
     unit="share",
     definition=(
-        "Mean over prompts of the probability p of being solved, each prompt counted once, and the distribution of p, "
-        "by nonparametric maximum likelihood from k right of n."
+        "Mean over prompts of the probability p of being solved, each prompt counted once (pass@1), and the "
+        "distribution of p, by nonparametric maximum likelihood from k right of n."
     ),
     why=(
         "Prompts near 0 and 1 hardly ever split, so their groups teach nothing. The histogram of k/n mixes difficulty "
@@ -60,16 +61,16 @@ def solve_rates(tables: LogTables) -> Measurement | str:
     bins = _bin_of(region.points)
     ranges = [_hold(binned[i], region.interval((bins == i).astype(float))) for i in range(len(LABELS))]
     rates = tables.counts.get_column("k").to_numpy() / tables.counts.get_column("n").to_numpy()
-    value, spread = float(rates.mean()), float(np.sqrt(fitted.points**2 @ fitted.mass - fitted.mean**2))
+    mean, spread = pass_rate(tables.visit_counts, 1), float(np.sqrt(fitted.points**2 @ fitted.mass - fitted.mean**2))
     raw_bin = _bin_of(rates)
     raw = np.bincount(raw_bin, minlength=len(LABELS)).astype(np.float64) / len(rates)
     ids = tables.counts.get_column("prompt_id").to_numpy()
     members = tuple(tuple(map(str, ids[raw_bin == i][:SHOWN])) for i in range(len(LABELS)))
     tries = float(np.median(cells.n[number]))
     return Measurement(
-        value=value,
-        interval=ratio_interval(rates, np.ones(len(rates))),
-        headline=f"The mean solve rate of {len(rates):,} prompts is {percent(value)}; the rates have a "
+        value=mean.value,
+        interval=mean.interval,
+        headline=f"The mean solve rate of {mean.prompts:,} prompts is {percent(mean.value)}; the rates have a "
         f"standard deviation of {100 * spread:.0f} points ({100 * float(rates.std()):.0f} in k/n, which adds the luck "
         f"of {tries:g} tries).",
         advice="Near 0 and 1 a few tries cannot tell 'rarely' from 'never': more tries on a sample of those prompts "

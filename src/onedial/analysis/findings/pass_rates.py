@@ -34,7 +34,7 @@ def pass_rates(tables: LogTables, ks: Sequence[int] = ()) -> dict[int, PassRate]
     if not len(visits.n):
         return {}
     sizes = [k for k in sorted({*_usual(visits.n), *ks}) if k <= visits.n.max()]
-    return {k: _over_prompts(visits.with_tries(k), k) for k in sizes}
+    return {k: pass_rate(visits, k) for k in sizes}
 
 
 def _usual(n: np.ndarray) -> set[int]:
@@ -43,7 +43,9 @@ def _usual(n: np.ndarray) -> set[int]:
     return powers | set(FIELD_KS) | ({top} if len(set(n)) == 1 else set())
 
 
-def _over_prompts(visits: Visits, k: int) -> PassRate:
+def pass_rate(visits: Visits, k: int) -> PassRate:
+    """pass@k at one k; at 1 it is the mean solve rate. At least one visit must have k tries."""
+    visits = visits.with_tries(k)
     total, number = visits.per_prompt(1.0 - dispersion.unbiased_powers(visits.k, visits.n, k)[1])
     each = np.sort(np.clip(total / number, 0.0, 1.0).round(14))  # the same to the last digit, in any order of the rows
     return PassRate(float(each.mean()), ratio_interval(each, np.ones(len(each))), len(each))

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import polars as pl
+
 from onedial.analysis.logs.file_samples import take_sample
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.grouping import SILENT_KINDS, group_frame
@@ -78,7 +81,7 @@ NO_LOG = {
     "reads that as a plain table",
 }
 
-MIN_GROUPS_TO_TELL = 20
+CHANCE_TO_TELL = 0.05  # at most this likely by chance, a log without silent groups is taken for a filtered one
 COMPANIONS = re.compile(r"^(metrics|eval|manifest)\.jsonl$|^(metadata|config|plan|sandbox)\.json$|_metadata\.jsonl$")
 """Files that stand beside a log as a rule; nobody misses their rows."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -226,17 +229,30 @@ def _tell_survivors(log: Log) -> Log:
     """Where the format allows a filter before logging, let the groups tell whether it was on."""
     if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
         return log
-    kinds = group_frame(log).select("kind").collect(engine="streaming").get_column("kind")
-    silent, mixed = int(kinds.is_in(SILENT_KINDS).sum()), int((kinds == "mixed").sum())
-    if silent:
+    groups = group_frame(log).select("kind", "c", "n").collect(engine="streaming")
+    mixed = groups.filter(pl.col("kind") == "mixed")
+    if groups.get_column("kind").is_in(SILENT_KINDS).any():
         return replace(log, coverage=replace(log.coverage, survivors_only=False))
-    if mixed < MIN_GROUPS_TO_TELL:
+    if chance_of_no_silence(mixed.get_column("c").to_numpy(), mixed.get_column("n").to_numpy()) > CHANCE_TO_TELL:
         note = (
-            f"Whether silent groups were dropped before logging cannot be told from {count_of(mixed, 'mixed group')}."
+            "Whether silent groups were dropped before logging cannot be told from "
+            f"{count_of(len(mixed), 'mixed group')}."
         )
         return replace(log, coverage=replace(log.coverage, notes=(*log.coverage.notes, note)))
     note = (
-        f"Not one of {mixed:,} groups is silent: they were dropped before the log was written. The log holds survivors "
-        "only; silent shares, solve rates and pass@k of the run cannot be had from it."
+        f"Not one of {len(mixed):,} groups is silent, where by chance some would be: they were dropped before the log "
+        "was written. The log holds survivors only; silent shares, solve rates and pass@k of the run cannot be had "
+        "from it."
     )
     return replace(log, coverage=replace(log.coverage, survivors_only=True, notes=(note, *log.coverage.notes)))
+
+
+def chance_of_no_silence(right: np.ndarray, tries: np.ndarray) -> float:
+    """The chance that no group (one entry each) is silent, if every one is drawn at its own share of right answers.
+
+    1 where a group is mixed by graded rewards, since these hardly ever tie.
+    """
+    if ((right <= 0) | (right >= tries)).any():
+        return 1.0
+    p = right / tries
+    return float(np.prod(1 - p**tries - (1 - p) ** tries))

@@ -38,9 +38,14 @@ def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Pa
     trl and verl: the funded prompts, one record each, with tries, weight and the believed solve rate; these trainers
     take one group size, `plan.group_size`. table: every prompt by its id (`table_of`); needs no texts. onedial: the
     ids of the funded prompts with each one's own tries and, apart, those for a second look, with texts where they are
-    known; no weights, because its trainer would not use them. Raises DataError when the texts that trl and verl need
-    are not known, or the file cannot be written.
+    known; no weights, because its trainer would not use them. Raises DataError when no prompt is funded, the texts that
+    trl and verl need are not known, or the file cannot be written.
     """
+    tries = plan.adaptive_tries if kind == "onedial" else plan.tries
+    if kind != "table" and not tries.any():
+        raise DataError(
+            f"--export {kind}:{path}: no prompt is funded; only table:PATH, with every prompt, would say more"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         {"onedial": _onedial, "trl": _trl, "verl": _verl, "table": _table}[kind](plan, prompts, path)

@@ -66,7 +66,7 @@ def cautions(beliefs: Beliefs, size: int, funded: float) -> list[str]:
         )
     if tries < 4:
         notes.append(f"Only {tries:g} tries per prompt at the median: single prompts are nearly unknown.")
-    if size > tries:
+    if funded and size > tries:
         notes.append(
             f"G = {size} exceeds the {tries:g} tries per prompt, which do not determine its silent share: the "
             "interval is of what is possible."
@@ -76,7 +76,7 @@ def cautions(beliefs: Beliefs, size: int, funded: float) -> list[str]:
             f"Rates moved during the log: each visit counts {beliefs.discount:g} of the next one "
             "(chosen to predict the latest visit)."
         )
-    if funded < min(50, 0.05 * len(counts.ids) + 10):
+    if 0 < funded < min(50, 0.05 * len(counts.ids) + 10):
         notes.append(
             f"Only {funded:,.0f} prompts are funded. The utility knows nothing of overfitting: on so few, raise the "
             "budget of a pass or add prompts near a solve rate of one half."
