@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
         yield from runtime_nodes(node)
 
 
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    """Every name a file imports; files are read once for all tests."""
+    return tuple(imported(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imported(tree: ast.AST) -> Iterator[str]:
     for node in runtime_nodes(tree):
         if isinstance(node, ast.Import):
@@ -78,11 +85,7 @@ def test_imports_point_one_way(path: Path) -> None:
         return  # the public names may come from anywhere; the wings' own are docstrings
     assert part in ORDER, f"give {part} its place in ORDER"
     allowed = ORDER[: ORDER.index(part) + 1]
-    ours = {
-        part_of(name.removeprefix("onedial."))
-        for name in imported(ast.parse(path.read_text()))
-        if name.startswith("onedial.")
-    }
+    ours = {part_of(name.removeprefix("onedial.")) for name in imports_of(path) if name.startswith("onedial.")}
     wing = part.split(".")[0]
     other = WINGS - {wing} if wing in WINGS else set()
     assert not {name for name in ours & set(ORDER) if name not in allowed or name.split(".")[0] in other}
@@ -95,7 +98,7 @@ def test_the_top_level_is_a_handful_of_rooms() -> None:
 
 @pytest.mark.parametrize("package", OPTIONAL)
 def test_an_optional_package_is_imported_in_one_file_and_late(package: str) -> None:
-    users = [path for path in FILES if any(matches(name, package) for name in imported(ast.parse(path.read_text())))]
+    users = [path for path in FILES if any(matches(name, package) for name in imports_of(path))]
     # the benchmark drives its peers by their own API, whatever the product does with them
     product = [path for path in users if part_of(module_of(path)) != "bench"]
     assert len(product) <= 1, f"{package} is imported by {[str(path.relative_to(SRC)) for path in product]}"
