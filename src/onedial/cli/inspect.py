@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onedial.cli.follow import add_follow_options, check_follow_options, follow
 from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
 from onedial.core.errors import ConfigError
 
@@ -21,6 +22,7 @@ HELP = """
   onedial inspect samples.csv --map prompt=question,correct=is_ok
   onedial inspect runs/x --json                  the key figures as JSON, nothing else
   onedial inspect runs/x -o report.html          one page with plots, which needs no network
+  onedial inspect outputs --follow               a run under way: a line per iteration, findings as they become clear
   onedial inspect --formats                      every format, what it shows and what it cannot
 
 The format is detected. Broken lines are counted and located; figures that a log cannot support are withheld, and the
@@ -45,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-k", type=whole_numbers, metavar="K[,K...]", help="pass@k at these k too, besides 1, 2, 4 … and 1, 10, 100"
     )
+    add_follow_options(parser)
     add_log_options(parser)
     add_price_options(parser)
 
@@ -69,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--findings adds every finding to --json; the summary and the page (-o) show them anyway")
     if args.group_size is not None and args.group_size < 2:
         raise ConfigError(f"--group-size {args.group_size}: must be at least 2")
+    check_follow_options(args)
+    if args.follow:
+        return follow(args)
     inspect(args)
     return 0
 

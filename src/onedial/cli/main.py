@@ -4,7 +4,8 @@ A command is a module `onedial.cli.NAME` with `HELP` (what follows its summary i
 `run(args) -> exit code`. Only the chosen one is imported, so that help comes at once.
 
 Flags are written with hyphens (`--group-size`); underscores are accepted everywhere.
-Exit codes: 0 done, 2 a mistake that the person can fix (one message on stderr), 130 interrupted, 141 reader gone.
+Exit codes: 0 done, 2 a mistake that the person can fix (one message on stderr), 3 no signal (inspect --follow),
+130 interrupted, 141 reader gone.
 Set ONEDIAL_TRACEBACK=1 to see where a message came from.
 """
 
