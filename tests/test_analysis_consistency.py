@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from findings_logs import rate_log, rollout_log, simulated
 from logs_data import make
@@ -216,7 +217,7 @@ def test_the_summary_fits_80_columns_and_names_its_intervals(
     assert main(["inspect", str(path)]) == 0
     text = capsys.readouterr().out
     for line in text.splitlines():
-        assert len(line) <= 80 or str(path) in line, line
+        assert cell_len(line) <= 80 or str(path) in line, line
         assert line == line.rstrip()
     spans = re.findall(r"\d – \d", text)
     assert not spans or "95 %" in text

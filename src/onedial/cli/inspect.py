@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onedial.cli.follow import add_follow_options, check_follow_options, follow
-from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
+from onedial.cli.log_options import (
+    add_group_size,
+    add_log_options,
+    add_price_options,
+    check_group_size,
+    with_analysis,
+)
 from onedial.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,12 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the page with plots to this .html file"
     )
-    parser.add_argument(
-        "--group-size",
-        type=int,
-        metavar="G",
-        help="training group size at which the expected silent share is told [8]",
-    )
+    add_group_size(parser)
     parser.add_argument(
         "--at-k", type=whole_numbers, metavar="K[,K...]", help="pass@k at these k too, besides 1, 2, 4 … and 1, 10, 100"
     )
@@ -70,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.findings and not args.json:
         raise ConfigError("--findings adds every finding to --json; the summary and the page (-o) show them anyway")
-    if args.group_size is not None and args.group_size < 2:
-        raise ConfigError(f"--group-size {args.group_size}: must be at least 2")
+    check_group_size(args.group_size)
     check_follow_options(args)
     if args.follow:
         return follow(args)
@@ -112,15 +112,9 @@ def _measure(analysis: Analysis, args: argparse.Namespace) -> tuple[Analysis, Pa
 
 def check_inspect_options(analysis: Analysis, args: argparse.Namespace) -> None:
     """Raises ConfigError for a group size or a k beyond the tries that the log holds."""
+    check_group_size(args.group_size, analysis)
     if analysis.is_empty or analysis.tables.visits.is_empty():
         return
-    from onedial.analysis.findings.expected import visits_of
-
-    if args.group_size is not None and visits_of(analysis.tables, args.group_size) is None:
-        median = int(analysis.tables.visits.get_column("n").median() or 0)  # type: ignore[arg-type]
-        raise ConfigError(
-            f"--group-size {args.group_size}: most prompts have fewer tries (median {median}); give at most {median}"
-        )
     most = int(analysis.tables.visits.get_column("n").max())  # type: ignore[arg-type]
     if args.at_k and max(args.at_k) > most:
         raise ConfigError(f"--at-k {max(args.at_k)}: no prompt has so many tries at once; the most is {most}")

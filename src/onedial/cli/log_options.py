@@ -32,6 +32,33 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=("train", "eval", "all"), help="rows to look at [train where there are any]")
 
 
+def add_group_size(parser: argparse.ArgumentParser) -> None:
+    """Adds --group-size."""
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        metavar="G",
+        help=f"size of the groups whose silence, σ̂ and weights are expected from the tries [{GROUP_SIZE}]",
+    )
+
+
+def check_group_size(size: int | None, analysis: Analysis | None = None) -> None:
+    """Raises ConfigError for a group size below 2, or beyond the tries that an analyzed log holds."""
+    if size is None:
+        return
+    if size < 2:
+        raise ConfigError(f"--group-size {size}: must be at least 2")
+    if analysis is None or analysis.is_empty or analysis.tables.visits.is_empty():
+        return
+    from onedial.analysis.findings.expected import visits_of
+
+    if visits_of(analysis.tables, size) is None:
+        median = int(analysis.tables.visits.get_column("n").median() or 0)  # type: ignore[arg-type]
+        raise ConfigError(
+            f"--group-size {size}: most prompts have fewer tries (median {median}); give at most {median}"
+        )
+
+
 def add_price_options(parser: argparse.ArgumentParser) -> None:
     """Adds --price and --seconds."""
     add = parser.add_argument_group("what silent groups cost").add_argument

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onedial.analysis.findings.finding import percent_parts
 from onedial.analysis.logs import ALIASES, FORMATS
 from onedial.analysis.logs.readers.common import count_of
+from onedial.cli.rate_text import print_rate_figures
 from onedial.cli.terminal import Bar, Terminal, span_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def print_summary(terminal: Terminal, path: Path, analysis: Analysis) -> None:
     _print_shares(terminal, figures)
     _print_figures(terminal, figures)
     _print_by_tries(terminal, figures)
+    if figures["kind"] == "rates":
+        print_rate_figures(terminal, figures)
     _print_findings(terminal, analysis.findings)
     _print_withheld(terminal, figures["withheld"])
     _print_broken(terminal, figures)
@@ -127,21 +130,29 @@ def _print_figures(terminal: Terminal, figures: Figures) -> None:
 
 def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
     """pass@k and the expected silent share, side by side: both are about a number of tries."""
-    passes, silent = figures.get("pass_at_k") or {}, figures.get("expected_silent_share") or {}
-    sizes = sorted({*map(int, passes), *map(int, silent)})
+    passes = figures.get("pass_at_k") or {}
+    # beyond the tries what a fitted distribution of rates gives, with the range that the tries allow
+    silent = (figures.get("deconvolved_silent_share") or {}) | (figures.get("expected_silent_share") or {})
+    plug_in = figures.get("plug_in_silent_share") or {}
+    sizes = sorted({*map(int, passes), *map(int, silent), *map(int, plug_in)})
     if not sizes:
         return
     terminal.head("Means over prompts, by the number of tries (a group's size, or k)")
-    of_pass, of_silent = (figures.get(f"{name}_intervals", {}) for name in ("pass_at_k", "expected_silent"))
+    of_pass = figures.get("pass_at_k_intervals", {})
+    of_silent = figures.get("deconvolved_silent_intervals", {}) | figures.get("expected_silent_intervals", {})
     rows = [
         (
             f"{size:,}",
             *_cells(passes.get(str(size)), of_pass.get(str(size))),
             *_cells(silent.get(str(size)), of_silent.get(str(size))),
+            *([_cells(plug_in.get(str(size)), None)[0]] if plug_in else []),
         )
         for size in sizes
     ]
-    terminal.table(("tries", "pass@k", "95 %", "silent groups expected", "95 %"), rows, left=0)
+    heads = ("tries", "pass@k", "95 %", "silent groups expected", "95 %")
+    terminal.table((*heads, "plug-in") if plug_in else heads, rows, left=0)
+    if plug_in:
+        terminal.write("plug-in: p̂^G + (1 − p̂)^G at the rates as they stand, which the luck of few tries raises")
 
 
 def _cells(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onedial.cli.log_options import add_log_options, add_price_options, with_analysis
+from onedial.cli.log_options import (
+    add_group_size,
+    add_log_options,
+    add_price_options,
+    check_group_size,
+    with_analysis,
+)
 from onedial.core.text_safety import say
+
+if TYPE_CHECKING:
+    from onedial.analysis import Analysis
 
 HELP = """
 Works on onedial's own runs and on any rollout log or table of solve rates.
@@ -21,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or NAME.report.html here"
     )
     parser.add_argument("--open", action="store_true", help="show it in the browser")
+    add_group_size(parser)
     add_log_options(parser)
     add_price_options(parser)
 
@@ -31,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from onedial.analysis.page import write_curves, write_html
     from onedial.analysis.page.curves import generation_seconds, run_curves
 
+    check_group_size(args.group_size)
     source = Path(args.run)
     target, title = args.output or default_output(source), source.resolve().name
     curves, notes = run_curves(source) if source.is_dir() else ([], [])
@@ -40,9 +52,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.seconds is None and source.is_dir():
         args.seconds = generation_seconds(source)
-    path = with_analysis(
-        args, source, lambda analysis: write_html(target, analysis, title=title, curves=curves, notes=notes)
-    )
+
+    def write(analysis: Analysis) -> Path:
+        check_group_size(args.group_size, analysis)
+        return write_html(target, analysis, title=title, curves=curves, notes=notes)
+
+    path = with_analysis(args, source, write)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if args.open:
         import webbrowser

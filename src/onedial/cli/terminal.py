@@ -83,9 +83,9 @@ class Terminal:
         if not fits:
             self.write(why, indent=6)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-        """A table without lines; the first `left` columns are aligned to the left, numbers to the right."""
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim", show_header=any(columns))
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, gap: int = 3) -> None:
+        """A table without lines, its columns `gap` apart; the first `left` are aligned left, numbers to the right."""
+        table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim", show_header=any(columns))
         for number, name in enumerate(columns):
             table.add_column(self.clean(name), justify="left" if number < left else "right", overflow="fold")
         for row in rows:

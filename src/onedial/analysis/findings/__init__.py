@@ -20,6 +20,7 @@ from onedial.analysis.findings.log_tables import LogTables, collect
 from onedial.analysis.findings.prompts import always_solved, never_solved
 from onedial.analysis.findings.replay import algorithm_weights
 from onedial.analysis.findings.sigma import sigma
+from onedial.analysis.findings.sigma_laws import extreme_weight
 from onedial.analysis.findings.silence import shaping_leaks, silent_share, silent_tokens, unusable_share
 from onedial.analysis.findings.suspicious import suspicious
 
@@ -37,6 +38,7 @@ __all__ = [
     "drift",
     "duplicates",
     "expected_silence",
+    "extreme_weight",
     "find_all",
     "length_bias",
     "measures",
@@ -65,6 +67,7 @@ def find_all(tables: LogTables, *, price: float | None = None, seconds: float | 
         sigma(tables),
         expected_silence(tables),
         algorithm_weights(tables),
+        *([extreme_weight(tables)] if tables.log.kind == "rates" else []),
         drift(tables),
         length_bias(tables),
         shaping_leaks(tables),

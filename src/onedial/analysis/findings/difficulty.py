@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onedial.analysis.findings.expected import GRADED, expected_kinds
+from onedial.analysis.findings.expected import GRADED, deconvolved_silent_shares, expected_kinds
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
 from onedial.analysis.findings.intervals import Interval
 from onedial.analysis.findings.log_tables import LogTables
@@ -104,11 +104,12 @@ def expected_silence(tables: LogTables) -> Measurement | str:
     if reason := _no_rates(tables) or (GRADED if tables.graded else ""):
         return reason
     sizes = np.array(sorted({*SIZES, tables.group_size, *_common_sizes(tables)}))
-    rows = tuple(_row(tables, int(size)) for size in sizes)
+    rows = _rows(tables, sizes)
     expected, low, high, naive = (np.array(column, dtype=np.float64) for column in list(zip(*rows, strict=True))[1:5])
     value, interval = _at_own_sizes(tables)
     observed = _observed(tables)
     columns = ("G", "expected", "low", "high", "at the mean rate", "known from the log")
+    plug_in = _plug_in(tables, sizes)
     most = _determined(tables)
     return Measurement(
         value=value,
@@ -128,6 +129,7 @@ def expected_silence(tables: LogTables) -> Measurement | str:
                 (
                     Series("expected", _floats(expected), "plain", _floats(low), _floats(high)),
                     Series("at the mean solve rate", _floats(naive), "ghost"),
+                    *([Series("plug-in p̂^G + (1 − p̂)^G", plug_in, "alt")] if plug_in else []),
                     *_observed_series(tables, sizes),
                 ),
                 log_x=True,
@@ -136,7 +138,7 @@ def expected_silence(tables: LogTables) -> Measurement | str:
                 else "",
             ),
         ),
-        tables=(Table("By group size", columns, rows, ("", *["share"] * 4, "")),),
+        tables=(_with_plug_in(Table("By group size", columns, rows, ("", *["share"] * 4, "")), plug_in),),
     )
 
 
@@ -171,7 +173,36 @@ def _bin_of(p: Array) -> NDArray[np.int64]:
     return np.asarray(np.where(p <= EDGES[1], 0, inner), dtype=np.int64)
 
 
-def _row(tables: LogTables, size: int) -> tuple[int, float, float, float, float, str]:
+def _plug_in(tables: LogTables, sizes: NDArray[np.int64]) -> tuple[float, ...]:
+    """The plug-in share of a rate table at each size; () for a log, whose own groups show it."""
+    if tables.log.kind != "rates":
+        return ()
+    rates = tables.rates.get_column("rate").drop_nulls().to_numpy()
+    return tuple(silent_row(rates, tuple(map(int, sizes))).values())
+
+
+def _with_plug_in(table: Table, plug_in: tuple[float, ...]) -> Table:
+    if not plug_in:
+        return table
+    rows = tuple((*row, share) for row, share in zip(table.rows, plug_in, strict=True))
+    return Table(table.title, (*table.columns, "plug-in"), rows, (*table.units, "share"))
+
+
+Row = tuple[int, float, float, float, float, str]
+
+
+def _rows(tables: LogTables, sizes: NDArray[np.int64]) -> tuple[Row, ...]:
+    """`_row` of each size, for a rate table with the fitted distribution of its visits' rates beyond their tries."""
+    found = tuple(_row(tables, int(size)) for size in sizes)
+    beyond = [row[0] for row in found if row[5] != "yes"] if tables.log.kind == "rates" else []
+    fitted = deconvolved_silent_shares(tables, beyond) if beyond else {}
+    return tuple(
+        (row[0], fitted[row[0]].share, *(fitted[row[0]].interval or (0.0, 1.0)), *row[4:]) if row[0] in fitted else row
+        for row in found
+    )
+
+
+def _row(tables: LogTables, size: int) -> Row:
     """Group size, expected silent share with its interval, the share at the mean rate, and whether it is known."""
     at_mean = float(dispersion.silent_probability(tables.solve_rates.mean, size))
     drawn = expected_kinds(tables, size, ("silent",)).get("silent")
@@ -200,8 +231,9 @@ def _hold(value: float, interval: Interval) -> Interval:
 
 
 def _determined(tables: LogTables) -> int:
-    """The largest group size that the tries of at least half of the prompts determine."""
-    return int(np.median(tables.counts.get_column("n").to_numpy()))
+    """The largest group size that the tries of at least half of the prompts (of the rows of a table) determine."""
+    tries = tables.visits if tables.log.kind == "rates" else tables.counts
+    return int(np.median(tries.get_column("n").to_numpy()))
 
 
 def _silence_headline(tables: LogTables, value: float, interval: Interval, observed: float | None) -> str:
@@ -242,7 +274,7 @@ def _own_sizes(tables: LogTables) -> dict[int, float]:
 def _at_own_sizes(tables: LogTables) -> tuple[float, Interval]:
     """Value and interval of the finding: at the log's own group sizes, or at the training size of a rate table."""
     if tables.log.kind == "rates":
-        _, value, low, high, *_ = _row(tables, tables.group_size)
+        _, value, low, high, *_ = _rows(tables, np.array([tables.group_size]))[0]
         return value, (low, high)
     return _expected(tables, _own_sizes(tables))
 

@@ -11,6 +11,7 @@ from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, measures, percent
 from onedial.analysis.findings.intervals import bootstrap
 from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.findings.rate_series import rate_series, series_plots
 from onedial.analysis.findings.silence import why_no_group_shares
 from onedial.analysis.logs.grouping import SHARED_KINDS
 from onedial.core.maths import dispersion
@@ -54,7 +55,9 @@ def drift(tables: LogTables) -> Measurement | str:
         else "",
         method="bootstrap over prompts",
         importance=0.25 + min(0.24, abs(value)),
-        plots=_plots(tables, by_iteration(groups)),
+        plots=series_plots(rate_series(tables), tables.group_size)
+        if tables.log.kind == "rates"
+        else _plots(tables, by_iteration(groups)),
     )
 
 
@@ -145,7 +148,7 @@ def _plots(tables: LogTables, table: pl.DataFrame) -> tuple[Plot, ...]:
             x,
             table,
             {kind: (GROUP_KINDS[kind].label, kind) for kind in kinds},
-            trials=tables.log.kind != "rates",
+            trials=True,
         ),
         _lines("Mean outcome reward", "reward", x, table, {"reward": ("mean reward", "plain")}, unit="number"),
         _lines(

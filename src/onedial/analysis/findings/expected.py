@@ -18,6 +18,8 @@ from onedial.analysis.findings.intervals import ratio_interval
 from onedial.analysis.findings.log_tables import KindShare, LogTables
 from onedial.analysis.findings.visits import Visits
 from onedial.core.maths import dispersion
+from onedial.core.maths.likelihood_region import likelihood_region
+from onedial.core.maths.mixing import Cells, npmle
 
 Array = NDArray[np.float64]
 
@@ -60,6 +62,29 @@ def expected_silent_shares(tables: LogTables) -> dict[int, KindShare]:
     sizes = sorted({*GROUP_SIZES, tables.group_size, *same})
     found = {size: expected_kinds(tables, size, ("silent",)) for size in sizes}
     return {size: kinds["silent"] for size, kinds in found.items() if kinds}
+
+
+def deconvolved_silent_shares(tables: LogTables, sizes: Sequence[int]) -> dict[int, KindShare]:
+    """Group size → E[p^G + (1−p)^G] over the distribution of rates behind the visits' counts, at any size.
+
+    By nonparametric maximum likelihood (`mixing.npmle`); the interval is the range of values that the counts allow,
+    wide beyond the tries. Visits of one prompt resemble each other, so that all together count as much as the prompts.
+    """
+    visits = tables.visit_counts
+    if not len(visits.n):
+        return {}
+    if len(visits.cell) == len(tables.counts):
+        fitted, region = tables.solve_rates, tables.solve_rate_region
+    else:
+        counts = visits.counts()
+        cells = Cells(visits.k, visits.n, counts * len(tables.counts) / counts.sum(), np.ones(len(visits.k)))
+        fitted, region = npmle(cells), likelihood_region(cells)
+    found = {}
+    for size in sizes:
+        value = float(fitted.mass @ dispersion.silent_probability(fitted.points, size))
+        low, high = region.interval(dispersion.silent_probability(region.points, size))
+        found[size] = KindShare(len(visits.cell), value, (min(low, value), max(high, value)))
+    return found
 
 
 def group_pmf(k: Array, n: Array, size: int) -> Array:

@@ -13,7 +13,8 @@ Definitions
     expected_silent_share  silent share of groups of size G drawn from the tries of each visit, see `expected`
 
 In a rate table each row stands for one group of its n tries in the shares; `expected_groups` holds the shares of groups
-of the training size, and the mean reward is the mean over prompts. Intervals are 95 %, with prompts as units.
+of the training size, the mean reward is the mean over prompts, and `rate_figures` adds what only such a table has.
+Intervals are 95 %, with prompts as units.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from onedial.analysis.findings.expected import GRADED, expected_kinds, expected_
 from onedial.analysis.findings.intervals import Interval, clustered_wilson, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.pass_rates import pass_rates
+from onedial.analysis.findings.rate_figures import rate_figures
 from onedial.analysis.findings.silence import why_no_group_shares
 from onedial.analysis.logs.schema import Log
 
@@ -50,6 +52,8 @@ def key_figures(tables: LogTables, *, ks: Sequence[int] = ()) -> Figures:
     withheld: Reasons = {}
     figures = _of_rates(tables, withheld) if tables.log.kind == "rates" else _of_rollouts(tables, withheld)
     figures |= _expected(tables, withheld) | _passes(tables, ks, withheld)
+    if tables.log.kind == "rates":
+        figures |= rate_figures(tables, withheld)
     return _framed(tables.log, figures, withheld)
 
 

@@ -9,25 +9,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
-from onedial.analysis.findings.expected import group_pmf, no_visits
+from onedial.analysis.findings.difficulty_bands import rate_bands
+from onedial.analysis.findings.difficulty_groups import BINS, LABELS, Groups, drawn_groups, own_groups
+from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures, percent
 from onedial.analysis.findings.intervals import bootstrap
 from onedial.analysis.findings.log_tables import LogTables
-from onedial.analysis.findings.silence import SHOWN, why_no_group_shares
+from onedial.analysis.findings.silence import why_no_group_shares
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.maths import dispersion
-from onedial.core.maths.mixing import posterior, smoothed
 
 Array = NDArray[np.float64]
-
-BINS = 10
-MOST_ROWS = 2_000_000
-LABELS = tuple(f"{10 * i}–{10 * i + 10}" for i in range(BINS))
-
 
 WEIGHTS = Spec(
     name="algorithm_weights",
@@ -36,8 +31,8 @@ WEIGHTS = Spec(
     definition=(
         "Counterfactual replay: each group's coefficient σ̂^(2−α) (times n/(n−1) with a leave-one-out baseline), "
         "summed by the prompt's estimated solve rate, as a share of the total. For a rate table, its expectation over "
-        "groups of the training size drawn from the tries. The figure is the share that α = 1 gives to prompts solved "
-        "less than 20 % of the time."
+        "groups of the training size drawn from the tries (of a row's own size where it has one). The figure is the "
+        "share that α = 1 gives to prompts solved less than 20 % of the time."
     ),
     why="The dial α, not only the data, decides which prompts drive the update.",
 )
@@ -49,20 +44,6 @@ class CoefficientCells(NamedTuple):
     dial: float
     leave_one_out: bool = False
     ddof: int = 0
-
-
-class Groups(NamedTuple):
-    """Groups of k right of n, each counted `times` times: the difficulty bin and the number of its prompt, all (R,)."""
-
-    k: Array
-    n: Array
-    times: Array
-    bin: NDArray[np.int64]
-    prompt: NDArray[np.int64]
-
-    def by_bin(self, weight: Array) -> Array:
-        """A weight per row, summed by difficulty (BINS,)."""
-        return np.bincount(self.bin, weights=weight * self.times, minlength=BINS).astype(np.float64)
 
 
 def coefficient(k: Array, n: Array, row: CoefficientCells) -> Array:
@@ -81,16 +62,15 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
     """Share of the total weight by difficulty under each algorithm row; value: GRPO's share on hard prompts."""
     if reason := _why_not(tables):
         return reason
-    groups, members = _drawn(tables) if tables.log.kind == "rates" else _own(tables)
-    weights = {label: groups.by_bin(coefficient(groups.k, groups.n, cells)) for label, cells in replay_rows().items()}
+    rates = tables.log.kind == "rates"
+    groups, members = drawn_groups(tables, tables.group_size) if rates else own_groups(tables)
     each = coefficient(groups.k, groups.n, CoefficientCells(1.0))
     grpo, plain = groups.by_bin(each), groups.by_bin(coefficient(groups.k, groups.n, CoefficientCells(0.0)))
     if not grpo.any():  # rewards differ within groups, verdicts do not
         return "no group holds both right and wrong answers: its rewards differ in degree only"
-    shares = {label: weight / weight.sum() for label, weight in weights.items()}
     low, high, hard = _intervals(groups, each)
     value, flat = (float(weight[:2].sum() / weight.sum()) for weight in (grpo, plain))
-    rows: tuple[tuple[Value, ...], ...] = tuple((label, *map(float, share)) for label, share in shares.items())
+    rows = _drawn_rows(tables) if rates else _replayed_rows(groups)
     if low is not None and high is not None:
         rows += (("α = 1, low", *map(float, low)), ("α = 1, high", *map(float, high)))
     return Measurement(
@@ -105,8 +85,44 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
         method="bootstrap over prompts; difficulty is the posterior mean of the prompt's solve rate",
         importance=0.33,
         plots=(_dial_plot(groups, grpo / grpo.sum(), members),),
-        tables=(Table("Share of weight by solve rate", ("row", *LABELS), rows, ("", *["share"] * BINS)),),
+        tables=(
+            Table("Share of weight by solve rate", ("row", *LABELS), rows, ("", *["share"] * BINS)),
+            *([_band_table(tables)] if rates else []),
+        ),
     )
+
+
+def _replayed_rows(groups: Groups) -> tuple[tuple[Value, ...], ...]:
+    """The share of each bin in the weight of the log's groups, a line per coefficient."""
+    weights = {label: groups.by_bin(coefficient(groups.k, groups.n, cells)) for label, cells in replay_rows().items()}
+    return tuple((label, *map(float, weight / weight.sum())) for label, weight in weights.items())
+
+
+def _drawn_rows(tables: LogTables) -> tuple[tuple[Value, ...], ...]:
+    """The same for groups of a rate table, each row of the algorithm table at its own group size where it has one."""
+    found = rate_bands(tables)
+    return tuple((row.label, *row.shares) for row in found.weights) if found else ()
+
+
+def _band_table(tables: LogTables) -> Table:
+    """The bands of a rate table: what groups of the training size show, and closed forms at the middle of each band."""
+    found, size = rate_bands(tables), tables.group_size
+    columns = (
+        "solve rate, %",
+        "prompts",
+        "silent",
+        "mean σ̂",
+        "E[σ̂]/√(pq) *",
+        "W, α = 1 *",
+        "W, endless *",
+        "G for 95 % *",
+    )
+    rows = tuple(
+        (label, b.prompts, b.silent, b.sigma, b.fidelity, b.amplification, b.amplification_limit, b.size_for_fidelity)
+        for label, b in zip(LABELS, found.bands if found else (), strict=True)
+    )
+    title = f"Groups of {size} by solve rate; * at the middle of the band, W the factor of ∇p in the expected gradient"
+    return Table(title, columns, rows, ("", "share", "share", "", "share", "", "", ""))
 
 
 def _why_not(tables: LogTables) -> str:
@@ -149,60 +165,17 @@ def _dial_plot(groups: Groups, grpo: Array, members: tuple[tuple[str, ...], ...]
 def replay_rows() -> dict[str, CoefficientCells]:
     """Distinct group coefficients in the algorithm table: label (names of the rows) → cells.
 
-    Rows whose baseline is not the group's (none, or a function) have no such coefficient and are left out.
+    Rows whose baseline is not the group's (none, or a function) have no such coefficient, and rows of a group size of
+    their own would have made other groups: they are left out.
     """
     names: dict[CoefficientCells, list[str]] = {}
     for row in ALGORITHMS.values():
-        if row.baseline in ("group_mean", "leave_one_out") and row.scale_over == "group":
+        own = row.baseline in ("group_mean", "leave_one_out") and row.scale_over == "group"
+        if own and row.group_size is None:
             key = CoefficientCells(row.dial, row.baseline == "leave_one_out", row.ddof if row.dial else 0)
             names.setdefault(key, []).append(row.name)
     names.setdefault(CoefficientCells(2.0), []).append("α = 2 (classes weigh the same)")
     return {", ".join(labels): cells for cells, labels in sorted(names.items())}
-
-
-def _difficulty(tables: LogTables) -> pl.DataFrame:
-    """Per prompt: prompt_id, prompt (its number), bin (of the posterior mean of its solve rate)."""
-    cells, number = tables.cells
-    prior = smoothed(cells)
-    mean = posterior(cells, prior) @ prior.points
-    bins = np.minimum((mean[number] * BINS).astype(np.int64), BINS - 1)
-    return tables.counts.select("prompt_id").with_columns(
-        pl.Series("bin", bins), pl.Series("prompt", np.arange(len(number)))
-    )
-
-
-def _own(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
-    """The groups of the log that enter shares, and prompts of each bin."""
-    table = tables.shared.select("prompt_id", "n", "c").join(_difficulty(tables), on="prompt_id")
-    table = table.sort("prompt", "n", "c")
-    k, n, bins, prompt = (table.get_column(name).to_numpy() for name in ("c", "n", "bin", "prompt"))
-    groups = Groups(k.astype(np.float64), n.astype(np.float64), np.ones(len(k)), bins, prompt)
-    return groups, _members(table)
-
-
-def _drawn(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
-    """Groups of the training size drawn from the tries of every prompt, by their probability, and prompts of each bin.
-
-    Where that makes more than `MOST_ROWS` rows, a part of the prompts, chosen by hash, stands for all.
-    """
-    size = tables.group_size
-    table = tables.visits.filter(pl.col("n") >= size).join(_difficulty(tables), on="prompt_id")
-    step = -(-len(table) * (size + 1) // MOST_ROWS)
-    if step > 1:
-        table = table.filter(pl.col("prompt_id").hash(5) % step == 0)
-    table = table.sort("prompt", "iteration", "n", "k")
-    k, n, bins, prompt = (table.get_column(name).to_numpy() for name in ("k", "n", "bin", "prompt"))
-    pairs, where = np.unique(np.stack([k, n], axis=1), axis=0, return_inverse=True)
-    pmf = group_pmf(pairs[:, 0].astype(np.float64), pairs[:, 1].astype(np.float64), size)[where.reshape(-1)]
-    row, right = np.nonzero(pmf)
-    sizes = np.full(len(row), float(size))
-    groups = Groups(right.astype(np.float64), sizes, pmf[row, right], bins[row], prompt[row])
-    return groups, _members(table)
-
-
-def _members(table: pl.DataFrame) -> tuple[tuple[str, ...], ...]:
-    found = dict(table.group_by("bin").agg(pl.col("prompt_id").unique(maintain_order=True).head(SHOWN)).iter_rows())
-    return tuple(tuple(found.get(i, ())) for i in range(BINS))
 
 
 def _commonest_size(groups: Groups) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.expected import group_pmf, no_visits, visits_of
-from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, measures
+from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures
 from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
+from onedial.analysis.findings.sigma_laws import expected_coefficient, sigma_moments
 from onedial.analysis.findings.silence import SHOWN, why_no_group_shares
 from onedial.core.maths import dispersion
 
@@ -72,10 +75,42 @@ def _of_rates(tables: LogTables) -> Measurement | str:
     share = visits.counts() @ pmf / len(visits.cell)
     sums, number = visits.per_prompt(pmf @ values)
     mean, mixed = float(share @ values), float(1 - share[0] - share[-1])
+    laws = Table(f"E[σ̂^(2−α)] of groups of {size}", *_moment_rows(tables))
     labels, number_of_bar = _bars_of(values)
     bins = np.bincount(number_of_bar, weights=share, minlength=len(labels))
     of_mixed = mean / mixed if mixed > 0 else 0.0
-    return _measured(mean, of_mixed, ratio_interval(sums, number), labels, bins.astype(np.float64), (), f" of {size}")
+    found = _measured(mean, of_mixed, ratio_interval(sums, number), labels, bins.astype(np.float64), (), f" of {size}")
+    return replace(found, plots=(*found.plots, _law_plot(size)), tables=(laws,))
+
+
+def _moment_rows(tables: LogTables) -> tuple[tuple[str, ...], tuple[tuple[Value, ...], ...]]:
+    """Columns and rows of the moments of σ̂, one row per α."""
+    rows = tuple(
+        (f"{each.alpha:g}", round(each.value, 4), *(round(end, 4) for end in each.interval or ()), round(each.limit, 4))
+        for each in sigma_moments(tables)
+    )
+    return ("α", "mean", "low", "high", "endless groups, rates as they stand"), rows
+
+
+def _law_plot(size: int) -> Plot:
+    """E[σ̂^(2−α)] over the solve rate, and its limit in endless groups."""
+    p = np.linspace(0, 1, 101)
+    named = (("α = 0", 0.0, "right"), ("α = 1", 1.0, "plain"), ("α = 2", 2.0, "wrong"))
+    series = [
+        Series(f"{label}, groups of {size}", tuple(map(float, expected_coefficient(p, alpha, size))), role)
+        for label, alpha, role in named
+    ]
+    endless = Series("α = 1, endless groups", tuple(map(float, expected_coefficient(p, 1.0, None))), "ghost")
+    return Plot(
+        "line",
+        f"What a prompt weighs by its solve rate, groups of {size}",
+        "solve rate p",
+        "E[σ̂^(2−α)]",
+        tuple(map(float, p)),
+        (*series, endless),
+        unit="number",
+        note="closed form; at α = 2 it is the chance of a mixed group",
+    )
 
 
 def _bars_of(sigma: Array) -> tuple[tuple[str, ...], NDArray[np.int64]]:
