@@ -33,6 +33,13 @@ class Run:
     out: str = setting("", "run directory (default: the first free of runs/ROW-TASK-sSEED, …-2, …)")
     seed: int = setting(0, "seed of everything random", at_least=-LARGEST_SEED, at_most=LARGEST_SEED)
     iterations: int = setting(100, "iterations: rollouts, then an update", at_least=1, resumable=True)
+    max_generated_tokens: int = setting(
+        0,
+        "the run ends after the iteration in which its rollouts reach this many completion tokens; 0 sets no limit",
+        at_least=0,
+        at_most=LARGEST_SEED,
+        resumable=True,
+    )
     prompts_per_iteration: int = setting(8, "groups trained on per iteration", at_least=1)
     group_size: int = setting(8, "rollouts per prompt; a row may fix its own", at_least=1)
     plan: str = setting("", "plan file of onedial plan --export onedial:FILE: prompts, and rollouts of each")
@@ -206,6 +213,16 @@ def contradictions_of_run(run: Run) -> list[str]:
             row.critic_warmup >= run.iterations,
             f"algorithm.critic_warmup={row.critic_warmup}: must be less than iterations={run.iterations}, because in "
             "those iterations only the critic learns; lower it, or raise iterations",
+        ),
+        (
+            run.max_generated_tokens > 0 and not row.generates,
+            f"max_generated_tokens={run.max_generated_tokens}: algorithm {row.name!r} generates nothing; "
+            "set iterations instead",
+        ),
+        (
+            run.max_generated_tokens > 0 and run.schedule != "constant",
+            f"max_generated_tokens={run.max_generated_tokens}: schedule={run.schedule!r} falls to 0 at the last of "
+            "iterations, which such a run does not reach; use schedule='constant'",
         ),
         (
             row.overlong_buffer > run.max_new_tokens,

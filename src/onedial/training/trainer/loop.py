@@ -49,8 +49,9 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
         if resume:
             restore(trainer)
         models = trainer.models
-        before = after = evaluate_when_due(trainer, trainer.iteration)
-        for iteration in range(trainer.iteration + 1, run.iterations + 1):
+        before = after = evaluate_when_due(trainer)
+        while not trainer.finished:
+            iteration = trainer.iteration + 1
             started = time.perf_counter()
             collected = trainer.collect(iteration)
             batch = pack(collected.allocation.train, version=trainer.step)
@@ -71,7 +72,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
             times = {"time_s": time.perf_counter() - started, "update_s": update_s}
             metrics = measure_iteration(iteration, trainer.step, collected, figures, updated, times)
             log_metrics(trainer, iteration, metrics)
-            if iteration % run.checkpoint_every == 0 or iteration == run.iterations:
+            if iteration % run.checkpoint_every == 0 or trainer.finished:
                 save_checkpoint(trainer, iteration)
-            after = evaluate_when_due(trainer, iteration)
+            after = evaluate_when_due(trainer)
         return Result(run.directory, before, after, trainer.train_s)

@@ -52,7 +52,8 @@ class Trainer:
     """Resources and state of a training run: `iteration` iterations and `step` optimizer steps are completed.
 
     `run` is resolved, `asked` as it was asked for. `train_s` are the seconds they took, checkpoints included,
-    evaluations not. `expected_bytes` is the memory that the run was planned for.
+    evaluations not; `generated_tokens` are the completion tokens of their rollouts. `expected_bytes` is the memory that
+    the run was planned for.
     """
 
     run: Run
@@ -67,7 +68,14 @@ class Trainer:
     iteration: int = 0
     step: int = 0
     train_s: float = 0.0
+    generated_tokens: int = 0
     said_fewer_minibatches: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last iteration is done: `iterations` of them, or the one that reached `max_generated_tokens`."""
+        limit = self.run.max_generated_tokens
+        return self.iteration >= self.run.iterations or 0 < limit <= self.generated_tokens
 
     def collect(self, iteration: int) -> Collected:
         """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`."""

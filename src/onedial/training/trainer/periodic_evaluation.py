@@ -8,10 +8,10 @@ from onedial.training.rollout.engine import seed_of
 from onedial.training.trainer.open_run import Trainer, sampling_of
 
 
-def evaluate_when_due(trainer: Trainer, iteration: int) -> Evaluation | None:
-    """Held-out accuracy after an iteration (0: before the first); None when none is due or it is in `eval.jsonl`."""
-    run, path = trainer.run, trainer.run.directory / "eval.jsonl"
-    due = iteration in (0, run.iterations) or (run.eval_every and iteration % run.eval_every == 0)
+def evaluate_when_due(trainer: Trainer) -> Evaluation | None:
+    """Held-out accuracy after the iterations done so far; None when none is due or it is in `eval.jsonl`."""
+    run, iteration, path = trainer.run, trainer.iteration, trainer.run.directory / "eval.jsonl"
+    due = iteration == 0 or trainer.finished or (run.eval_every and iteration % run.eval_every == 0)
     if not run.eval_prompts or not due or any(r["iteration"] == iteration for r in read_json_lines(path)):
         return None
     groups = generate_groups(

@@ -28,11 +28,8 @@ def restore(trainer: Trainer) -> None:
         _check_settings(directory)
     if stored is not None:
         _load(trainer, stored, check=check)
-    if trainer.iteration >= trainer.run.iterations and not _evaluation_is_missing(trainer):
-        raise RunDirError(
-            f"{directory}: all {trainer.run.iterations} iterations are done; to go on, add --iterations N with "
-            f"N > {trainer.run.iterations}"
-        )
+    if trainer.finished and not _evaluation_is_missing(trainer):
+        raise RunDirError(f"{directory}: {_describe_end(trainer)}")
     write_run(trainer.asked, trainer.run)  # the next resume goes on with what this one changed
     for name in ("metrics.jsonl", "eval.jsonl"):
         if (directory / name).exists():
@@ -74,7 +71,21 @@ def _load(trainer: Trainer, stored: Path, *, check: bool) -> None:
         raise CheckpointError(f"{error}. {_advice(trainer.run.directory, stored)}") from error
     trainer.collector.restore(state["collector"], surplus)
     trainer.iteration, trainer.step, trainer.train_s = state["iteration"], state["step"], state["train_s"]
+    lines = read_json_lines(trainer.run.directory / "metrics.jsonl")
+    trainer.generated_tokens = sum(line["tokens_generated"] for line in lines if line["iteration"] <= trainer.iteration)
     models.engine.load_weights(models.policy.model, trainer.step)
+
+
+def _describe_end(trainer: Trainer) -> str:
+    """Why a run is finished, and the setting that lets it go on."""
+    run = trainer.run
+    if trainer.iteration >= run.iterations:
+        return f"all {run.iterations} iterations are done; to go on, add --iterations N with N > {run.iterations}"
+    tokens = trainer.generated_tokens
+    return (
+        f"its rollouts have {tokens} tokens (max_generated_tokens={run.max_generated_tokens}); to go on, add "
+        f"--max-generated-tokens N with N > {tokens}, or 0 for no limit"
+    )
 
 
 def _advice(directory: Path, damaged: Path) -> str:
@@ -117,8 +128,8 @@ def _read_checked(directory: Path, path: Path, *, check: bool) -> dict[str, Grou
 def _evaluation_is_missing(trainer: Trainer) -> bool:
     """Whether the run was killed after its last iteration and before its last evaluation."""
     run = trainer.run
-    last = [r for r in read_json_lines(run.directory / "eval.jsonl") if r["iteration"] == run.iterations]
-    return run.eval_prompts > 0 and trainer.iteration == run.iterations and not last
+    last = [r for r in read_json_lines(run.directory / "eval.jsonl") if r["iteration"] == trainer.iteration]
+    return run.eval_prompts > 0 and trainer.iteration <= run.iterations and not last
 
 
 def _surplus_groups(trainer: Trainer, names: Sequence[Sequence[Any]], *, check: bool) -> list[Group]:

@@ -60,8 +60,10 @@ def _shaped_only(trainer: Trainer, groups: Sequence[Group]) -> Signals:
 
 
 def log_metrics(trainer: Trainer, iteration: int, metrics: dict[str, Any]) -> None:
-    """Writes one line of metrics to the file, the screen and the trackers."""
+    """Completes an iteration: writes its line of metrics to the file, the screen and the trackers."""
+    trainer.iteration = iteration
     trainer.train_s += metrics["time_s"]
+    trainer.generated_tokens += metrics["tokens_generated"]
     append_json(trainer.run.directory / "metrics.jsonl", metrics)
     trainer.view.update(metrics)
     for tracker in trainer.trackers:
