@@ -14,7 +14,7 @@ from importlib.resources import files
 from onedial.core.errors import ConfigError, nearest
 from onedial.evidence.claim import Claim, Json, judge_checks
 
-CLAIMS = ("silent_rates",)
+CLAIMS = ("identity", "silent_rates")
 """The modules of `onedial.evidence.claims`; the name of a claim has hyphens."""
 
 
