@@ -13,6 +13,7 @@ import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
 from onedial.analysis.findings import collect
+from onedial.analysis.findings.measured_rho import rho_of
 from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
 from onedial.analysis.planning.backtest import held_out
 from onedial.analysis.planning.by_rate import tries_by_rate
@@ -53,7 +54,7 @@ def real_totals() -> np.ndarray:
 @pytest.fixture(scope="module")
 def made() -> BudgetPlan:
     rng = np.random.default_rng(0)
-    return plan(counts_of(rng.binomial(8, rng.beta(0.4, 0.8, 1000)), 8), 4000)
+    return plan(counts_of(rng.binomial(8, rng.beta(0.4, 0.8, 1000)), 8), 4000, rho=0.05)
 
 
 def test_budget_is_kept_and_tables_agree(made: BudgetPlan) -> None:
@@ -112,11 +113,11 @@ def test_saving_is_real_on_fresh_rollouts() -> None:
     rng = np.random.default_rng(3)
     rates = rng.beta(0.3, 0.6, 4000)
     counts = counts_of(rng.binomial(8, rates), 8)
-    made = plan(counts, 8000)
+    made = plan(counts, 8000, rho=0.05)
     gain = utility(made.group_size, rates)[made.tries > 0].sum()
     assert made.fixed.utility == pytest.approx(float(gain), rel=0.03)
     uniform = float(utility(8, rates).mean() * 1000)
-    frugal = plan(counts, 8000 * (1 - made.saving))
+    frugal = plan(counts, 8000 * (1 - made.saving), rho=0.05)
     assert utility(frugal.group_size, rates)[frugal.tries > 0].sum() == pytest.approx(uniform, rel=0.04)
 
 
@@ -167,6 +168,76 @@ def test_tries_by_solve_rate_add_up(made: BudgetPlan) -> None:
     assert band.prompts == middle.sum()
     assert band.inverse == pytest.approx(float(rule[middle].mean() / rule.sum() * made.tries.sum()), rel=1e-6)
     assert bands[0].inverse > band.inverse and bands[0].fixed < band.fixed, "the two rules go opposite ways"
+
+
+def test_the_rule_of_the_sources_is_counted_like_the_plan(made: BudgetPlan) -> None:
+    # oracle: prompts one by one, each with floor or ceiling of its tries by the part behind the point
+    rate = made.beliefs.mean()
+    tries = 1 / np.clip(rate * (1 - rate), 1e-3 * (1 - 1e-3), None)
+    tries *= made.fixed.rollouts / tries.sum()
+    belief, points = made.beliefs.belief[made.beliefs.number], made.beliefs.prior.points
+    gain = mixed = groups = 0.0
+    for row, n in zip(belief, tries, strict=True):
+        for size, part in ((math.floor(n), math.floor(n) + 1 - n), (math.floor(n) + 1, n - math.floor(n))):
+            gain += part * float(row @ utility(size, points))
+            mixed += part * float(row @ (1 - points**size - (1 - points) ** size)) if size else 0.0
+            groups += part * (size > 0)
+    rule = made.inverse
+    assert (rule.utility, rule.mixed_groups) == (pytest.approx(gain), pytest.approx(mixed))
+    assert (rule.prompts, rule.silent_share) == (pytest.approx(groups), pytest.approx(1 - mixed / groups))
+    assert rule.rollouts == made.fixed.rollouts and rule.utility < made.fixed.utility
+
+
+# --- ρ -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_rho_is_said_and_its_whole_range_is_shown() -> None:
+    rng = np.random.default_rng(5)
+    made = plan(counts_of(rng.binomial(8, rng.beta(0.4, 0.8, 600)), 8), 2400)
+    assert (made.rho.source, made.rho.low, made.rho.high) == ("unknown", 0.005, 5.0)
+    assert made.rho.value == pytest.approx(math.sqrt(0.005 * 5), rel=0.02)
+    assert [under.rho for under in made.under_rho] == pytest.approx([0.005, 0.05, made.rho.value, 0.5, 5])
+    # oracle: plans made at the ends of the range
+    for rho, under in ((0.005, made.under_rho[0]), (5.0, made.under_rho[-1])):
+        assert plan(made.beliefs.counts, 2400, rho=rho).group_size == under.group_size
+    low, high = made.saving_range
+    assert low == min(under.saving_interval[0] for under in made.under_rho)
+    assert high == max(under.saving_interval[1] for under in made.under_rho)
+    assert made.under_rho[0].group_size > made.under_rho[-1].group_size, "noise asks for larger groups"
+
+
+def test_rho_is_said_as_it_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "rates.jsonl"
+    rows = [{"prompt": f"q{i}", "n_correct": i % 9, "n_total": 8} for i in range(180)]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = {}
+    for options in ((), ("--rho", "0.4")):
+        assert main(["plan", str(table), "--budget", "600", *options]) == 0
+        said[options] = " ".join(capsys.readouterr().out.split("Ways to spend")[0].split())
+    assert "is not known (a run with --probe measures it); taken as 0.16." in said[()]
+    assert "is taken as 0.4, as given. From rho = 0.04 to 4 the best G" in said["--rho", "0.4"]
+    for text in said.values():  # no saving is told as a fact
+        assert (
+            "the plan would reach" in text and "arithmetic under this assumption, confirmed by no training run" in text
+        )
+
+
+def test_measured_rho_is_the_ratio_of_sums_and_its_interval_covers() -> None:
+    # simulation: 40 probes of signal 2 and noise 10, both noisy; a single probe's signal may be negative
+    hits, values = 0, []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        records = [
+            {"iteration": i, "probe_signal": 2 + 4 * rng.normal(), "probe_noise": 10 * rng.gamma(20, 1 / 20)}
+            for i in range(40)
+        ]
+        found = rho_of([*records, {"iteration": 40}])
+        assert found is not None and found.probes == 40 and found.source == "measured"
+        values.append(found.value)
+        hits += found.low <= 0.2 <= found.high
+    assert np.mean(values) == pytest.approx(0.2, rel=0.03) and hits >= 180
+    assert rho_of([{"iteration": 1, "probe_signal": 1.0, "probe_noise": 2.0}]) is None, "no interval from one probe"
+    assert rho_of([{"iteration": i, "probe_signal": -1.0, "probe_noise": 2.0} for i in range(9)]) is None
 
 
 SLOW = [pytest.param(n, size, marks=pytest.mark.slow) for n, size in [(8, 4), (16, 8), (8, 16)]]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 HELP = """
 The first lines are the decision; the rest says why, and what the log cannot tell.
-The saving holds under --rho, which no log can tell; the plan shows it over a range.
+How tries trade against prompts depends on rho, the strength of one prompt's
+gradient against the noise of one rollout. A run with --probe measures it;
+where it is not known, the plan is shown for rho from 0.005 to 5.
 Example: onedial plan runs/x --budget 100000 --export onedial:plan.json
 """
 
@@ -27,7 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", choices=("rollouts", "tokens"), default="rollouts", help="default: rollouts")
     parser.add_argument("--group-size", type=int, default=8, metavar="G", help="uniform groups to compare with (8)")
     parser.add_argument("--fixed-size", type=int, metavar="G", help="plan with this group size instead of choosing one")
-    parser.add_argument("--rho", type=float, default=0.05, help="a prompt's signal over a rollout's noise (0.05)")
+    parser.add_argument(
+        "--rho",
+        type=float,
+        metavar="R",
+        help="a prompt's signal over a rollout's noise (measured where the log is a run with --probe, else unknown)",
+    )
     parser.add_argument("--audit", type=float, default=0.1, help="share of the budget for second looks (0.1)")
     parser.add_argument("--survivors-only", action="store_true", help="silent groups were dropped before logging")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -45,14 +52,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, export."""
+    from onedial.analysis.findings.measured_rho import measured_rho
     from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
     from onedial.analysis.planning.backtest import held_out
     from onedial.analysis.planning.export import export, parse_target
     from onedial.analysis.planning.planner import plan
+    from onedial.analysis.planning.rho import UNKNOWN, given_rho
     from onedial.cli.plan_text import print_plan
     from onedial.core.safe_console import SafeConsole
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
+    rho = measured_rho(Path(args.log)) or UNKNOWN if args.rho is None else given_rho(args.rho)
     tables = with_analysis(args, Path(args.log), lambda analysis: analysis.tables)
     counts = prompt_counts(tables, survivors_only=True if args.survivors_only else None)
     made = plan(
@@ -61,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
         unit=args.unit,
         group_size=args.group_size,
         fixed_size=args.fixed_size,
-        rho=args.rho,
+        rho=rho,
         audit=args.audit,
     )
-    check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=args.rho)
+    check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=rho)
     texts = prompt_rows(tables.log, counts.ids) if targets else None
     written = [str(export(made, texts, kind, path)) for kind, path in targets if texts is not None]
     if args.json:
@@ -85,13 +95,17 @@ def as_json(made: BudgetPlan, check: HeldOut | None, written: list[str]) -> dict
         "budget": made.budget,
         "budget_per_pass": made.per_pass,
         "passes": made.passes,
-        "rho": made.rho,
+        "rho": made.rho.value,
+        "rho_range": (made.rho.low, made.rho.high),
+        "rho_source": made.rho.source,
+        "rho_probes": made.rho.probes,
         "group_size": made.group_size,
         "prompts": fate,
         "audit_prompts": made.audit_prompts,
         "uniform": made.uniform,
         "fixed": made.fixed,
         "adaptive": made.adaptive,
+        "inverse_variance_rule": made.inverse,
         "saving": made.saving,
         "saving_range_over_rho": made.saving_range,
         "under_rho": made.under_rho,

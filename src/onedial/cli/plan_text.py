@@ -13,8 +13,9 @@ from onedial.analysis.findings.finding import percent
 from onedial.analysis.planning.backtest import HeldOut
 from onedial.analysis.planning.by_rate import WHY, tries_by_rate
 from onedial.analysis.planning.planner import BudgetPlan
+from onedial.analysis.planning.rho import Rho
 
-WIDTH = 80
+WIDTH, BAR = 80, 20
 FATES = {
     "fund": "in this pass",
     "revisit": "unsure; some get a second look",
@@ -22,11 +23,11 @@ FATES = {
     "drop": "hardly ever split",
 }
 UTILITY = (
-    "Utility is what rollouts are expected to teach: (tries − 1) · p(1 − p) for a prompt of solve rate p, with "
-    "diminishing returns. rho sets how fast they diminish: it is the strength of one prompt's gradient against the "
-    "noise of one rollout. No log tells it, so the plan is shown for a tenth and for ten times of it."
+    "Utility is what rollouts are assumed to teach: (tries − 1) · p(1 − p) for a prompt of solve rate p, with "
+    "diminishing returns, which rho sets. Where noise dominates (small rho), large groups on few prompts pay; where a "
+    "prompt's own signal dominates, small groups on many."
 )
-UNCONFIRMED = "No training run has confirmed this figure; it is arithmetic under rho and the fitted solve rates."
+RHO = "rho, the strength of one prompt's gradient against the noise of one rollout,"
 OUTSIDE = (
     "What was seen lies outside what was expected. The prompts may have been chosen by these very tries (those "
     "never or always solved left out, say), or the tries are not alike: take the shares above with caution."
@@ -53,28 +54,38 @@ def decide(plan: BudgetPlan) -> str:
     return (
         f"Use G = {plan.group_size} on {funded:,} of {prompts:,} prompts{passes}, drop "
         f"{plan.fate.count('drop'):,}; expect {percent(plan.silent_fixed[0])} silent groups instead of "
-        f"{percent(plan.silent_uniform[0])} at uniform G = {plan.uniform.group_size}. {_cost(plan)} {UNCONFIRMED}"
+        f"{percent(plan.silent_uniform[0])} at uniform G = {plan.uniform.group_size}. {_cost(plan)}"
     )
 
 
 def _cost(plan: BudgetPlan) -> str:
-    """What the utility of uniform groups costs under the plan, in the direction in which the range is given."""
+    """What is assumed of ρ, and the range of what the plan would cost against uniform groups under that assumption."""
     low, high = plan.saving_range
-    if low > 0 or high <= 0:
-        ends = sorted((abs(low), abs(high)))
-        span = f"{_range((ends[0], ends[1]))}"
+    if low > 0:
+        span = f"{_range((low, high))} fewer {plan.unit}"
+    elif high <= 0:
+        span = f"{_range((-high, -low))} more {plan.unit}"
     else:
-        span = f"from {percent(-low, 1)} more to {percent(high, 1)} fewer"
-    span += " over a hundredfold range of rho"
-    if plan.saving > 0:
-        return (
-            f"If rho = {plan.rho:g}, the expected utility of uniform groups takes {percent(plan.saving, 1)} fewer "
-            f"{plan.unit} ({span})."
-        )
+        span = f"anything from {percent(-low, 1)} more to {percent(high, 1)} fewer {plan.unit}"
+    sizes = [under.group_size for under in plan.under_rho]
+    shown = plan.rho.shown
     return (
-        f"If rho = {plan.rho:g}, uniform groups are the better buy: their expected utility takes "
-        f"{percent(-plan.saving, 1)} more {plan.unit} under this plan, second looks included ({span})."
+        f"{_rho(plan.rho)} From rho = {shown[0]:.3g} to {shown[-1]:.3g} the best G goes from {sizes[0]} to "
+        f"{sizes[-1]}, and the plan would reach the utility of uniform groups with {span}: arithmetic under this "
+        "assumption, confirmed by no training run."
     )
+
+
+def _rho(rho: Rho) -> str:
+    """What is known of ρ."""
+    if rho.source == "measured":
+        return (
+            f"{RHO} was measured in {rho.probes} probed iterations of this run: {rho.value:.3g} (95 %: {rho.low:.3g} "
+            f"to {rho.high:.3g}), an upper bound, as prompts share part of their gradients."
+        )
+    if rho.source == "given":
+        return f"{RHO} is taken as {rho.value:g}, as given."
+    return f"{RHO} is not known (a run with --probe measures it); taken as {rho.value:g}."
 
 
 def _blocks(plan: BudgetPlan, check: HeldOut | None) -> Iterator[RenderableType]:
@@ -120,6 +131,7 @@ def _choices(plan: BudgetPlan) -> Table:
         (f"uniform G = {plan.uniform.group_size}", plan.uniform),
         (f"planned G = {plan.group_size}", plan.fixed),
         ("planned, own G each", plan.adaptive),
+        ("tries by 1/(pq)", plan.inverse),
     ):
         table.add_row(
             label,
@@ -141,13 +153,17 @@ def _fates(plan: BudgetPlan) -> Table:
 
 
 def _bands(plan: BudgetPlan) -> Table:
-    table = _table("solve rate", "prompts", "mixed", f"G = {plan.group_size}", "own G", "rule 1/(pq)")
-    for band in tries_by_rate(plan):
+    table = _table("solve rate", "prompts", "mixed", f"G = {plan.group_size}", "1/(pq)", "own G", "")
+    table.columns[6].justify = "left"
+    bands = tries_by_rate(plan)
+    most = max(band.own for band in bands) or 1.0
+    for band in bands:
         table.add_row(
             f"{100 * band.low:.0f}–{100 * band.high:.0f} %",
             f"{band.prompts:,}",
             percent(band.mixed),
-            *(f"{tries:.1f}" for tries in (band.fixed, band.own, band.inverse)),
+            *(f"{tries:.1f}" for tries in (band.fixed, band.inverse, band.own)),
+            "█" * round(BAR * band.own / most),
         )
     return table
 
@@ -156,7 +172,7 @@ def _rhos(plan: BudgetPlan) -> Table:
     table = _table("rho", "G", "prompts", "saving", "95 %, over prompts")
     for under in plan.under_rho:
         table.add_row(
-            f"{under.rho:g}",
+            f"{under.rho:.3g}" + (" (plan)" if under.rho == plan.rho.value else ""),
             str(under.group_size),
             f"{under.prompts:,.0f}",
             percent(under.saving, 1),

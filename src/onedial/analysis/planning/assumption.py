@@ -1,4 +1,4 @@
-"""How the answer depends on ρ, which no log can tell, and what the plan saves under each value of it."""
+"""How the answer depends on ρ, and what the plan saves under each value of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from onedial.analysis.planning.posterior import Beliefs
 from onedial.analysis.planning.strata import Strata, build_menu
 
 Array = NDArray[np.float64]
-
-DECADE = (0.1, 1.0, 10.0)  # the factors by which ρ is varied
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,14 @@ def vary_rho(
     *,
     group_size: int,
     sizes: tuple[int, ...],
-    rho: float,
+    rhos: tuple[float, ...],
     audit: float,
     seed: int,
 ) -> tuple[UnderRho, ...]:
-    """The plan at ρ/10, ρ and 10ρ."""
+    """The plan at each of `rhos`."""
     samples = _resampled(beliefs, strata, seed)
     found = []
-    for factor in DECADE:
-        at = rho * factor
+    for at in rhos:
         fixed, _ = choose_fixed(strata, build_menu(strata, sizes, at), budget * (1 - audit))
         values = [_saving(sample, budget, group_size, sizes, at, audit) for sample in (strata, *samples)]
         low, high = np.percentile(values, [2.5, 97.5])

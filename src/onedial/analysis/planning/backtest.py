@@ -9,6 +9,7 @@ import numpy as np
 from onedial.analysis.planning.counts import PromptCounts
 from onedial.analysis.planning.limits import Unit
 from onedial.analysis.planning.planner import SIZES, plan
+from onedial.analysis.planning.rho import Rho
 from onedial.core.errors import DataError
 from onedial.core.maths import dispersion
 
@@ -52,7 +53,7 @@ class HeldOut:
 
 
 def held_out(
-    counts: PromptCounts, per_pass: float, size: int, *, unit: Unit, rho: float, seed: int = 0
+    counts: PromptCounts, per_pass: float, size: int, *, unit: Unit, rho: Rho | float, seed: int = 0
 ) -> HeldOut | None:
     """The check at group size `size`, or the largest that the other halves allow; None where tries cannot be halved.
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onedial.analysis.planning.choices import inverse_tries
 from onedial.analysis.planning.planner import BudgetPlan
 
 EDGES = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
-_LEAST = 1e-3  # solve rates nearer to 0 or 1 count as this far from it in the rule 1/(pq)
 
 WHY = (
-    "The rule of arXiv:2607.00152, tries in proportion to 1/(p(1 − p)), brings every prompt's normalized gradient "
-    "equally near its limit, so it spends most on prompts that hardly ever split; the plan maximizes the expected "
-    "utility of a rollout and leaves those for later."
+    "The rule of arXiv:2607.00152 gives tries in proportion to 1/(p(1 − p)). It answers another question: how many "
+    "bring each prompt's normalized gradient equally near its limit. So it spends most where groups hardly ever split "
+    "(rates within 0.1 % of 0 or 1 count as 0.1 %), while the plan spends a rollout where it is expected to teach most."
 )
 
 
@@ -41,9 +41,7 @@ def tries_by_rate(plan: BudgetPlan) -> tuple[RateBand, ...]:
     """The plan by bands of the believed solve rate; bands without a prompt are left out."""
     rate = plan.beliefs.mean()
     band = np.clip(np.searchsorted(EDGES, rate, side="right") - 1, 0, len(EDGES) - 2)
-    inside = np.clip(rate, _LEAST, 1 - _LEAST)
-    inverse = 1 / (inside * (1 - inside))
-    inverse *= plan.tries.sum() / inverse.sum()
+    inverse = inverse_tries(rate, np.ones(len(rate)), float(plan.tries.sum()))
     mixed = plan.beliefs.mixed(plan.group_size)
     found = []
     for i in np.unique(band):

@@ -12,6 +12,7 @@ from onedial.analysis.planning.strata import Menu, Strata, build_menu
 Array = NDArray[np.float64]
 
 LEAST_MIXED = 0.02  # no group is funded whose chance of being mixed is smaller
+NEAREST = 1e-3  # to 0 or 1, for the rule 1/(pq)
 OWN_TRIES = (0, *range(2, 17), *range(18, 33, 2), *range(36, 65, 4))
 
 
@@ -78,6 +79,36 @@ def choose_own(strata: Strata, budget: float, rho: float) -> tuple[Choice, Split
         utility=total(gain),
     )
     return choice, Split(tries[cheap], tries[dear], some)
+
+
+def inverse_tries(p: Array, count: Array, rollouts: float) -> Array:
+    """Tries in proportion to 1/(pq), `rollouts` in all over prompts of rates p, `count` of each; shape of p.
+
+    The rule of arXiv:2607.00152, under which each prompt's E[σ̂] is equally near its limit: G = 1/(8(1−f)pq) reaches the
+    share f. Rates nearer to 0 or 1 than `NEAREST` count as that near.
+    """
+    inside = np.clip(p, NEAREST, 1 - NEAREST)
+    share = 1 / (inside * (1 - inside))
+    return np.asarray(share * rollouts / float(count @ share))
+
+
+def choose_inverse(strata: Strata, rollouts: float, rho: float) -> Choice:
+    """Tries by `inverse_tries` at each stratum's mean rate, rounded up for as many prompts as keep the mean."""
+    tries = inverse_tries(strata.belief @ strata.points, strata.count, rollouts)
+    low = np.floor(tries)
+    totals = {"prompts": 0.0, "mixed": 0.0, "utility": 0.0, "cost": 0.0}
+    for size in np.unique([low, low + 1]):
+        # prompts of each stratum with this many tries
+        share = strata.count * np.clip(1 - np.abs(tries - size), 0, 1)
+        if size < 1 or not share.any():
+            continue
+        menu = build_menu(strata, (int(size),), rho)
+        totals["prompts"] += float(share.sum())
+        totals["mixed"] += float(share @ menu.mixed[:, 0])
+        totals["utility"] += float(share @ menu.gain[:, 0])
+        totals["cost"] += float(share @ strata.cost) * size
+    silent = 1 - totals["mixed"] / totals["prompts"] if totals["prompts"] else float("nan")
+    return Choice(None, totals["prompts"], rollouts, totals["cost"], silent, totals["mixed"], totals["utility"])
 
 
 def least_budget(strata: Strata, menu: Menu, budget: float, target: float) -> float:

@@ -18,17 +18,13 @@ MOST_PASSES = 1000
 UNEVEN = 0.2  # correlation of tries with extreme rates from which on they are taken to follow difficulty
 
 
-def check_plan_options(
-    budget: float, unit: Unit, group_size: int, fixed_size: int | None, rho: float, audit: float
-) -> None:
+def check_plan_options(budget: float, unit: Unit, group_size: int, fixed_size: int | None, audit: float) -> None:
     """Raises DataError for an option that makes no sense, with what is allowed."""
     if not (budget > 0 and math.isfinite(budget)):
         raise DataError(f"--budget {budget:g}: must be a positive, finite number of {unit}")
     for name, size in (("--group-size", group_size), ("--fixed-size", fixed_size)):
         if size is not None and not 2 <= size <= MOST_SIZE:
             raise DataError(f"{name} {size}: must lie in 2 … {MOST_SIZE:,}; a group of one is its own baseline")
-    if not (rho > 0 and math.isfinite(rho)):
-        raise DataError(f"--rho {rho:g}: must be a positive, finite number; 0.05 is the default")
     if not 0 <= audit < 1:
         raise DataError(f"--audit {audit:g}: must be a share of the budget, 0 ≤ audit < 1")
 

@@ -3,7 +3,8 @@
 A prompt's n tries with a leave-one-out baseline count as m = n − 1 effective rollouts, whose utility is
 U = E[mσ²/(1 + ρmσ²)] with σ² = p(1 − p) and the expectation over the posterior of p: never the plug-in rate, which
 calls a prompt with 0 of 4 hopeless and one with 2 of 4 certain. ρ is the signal of one prompt over the noise of one
-rollout; it cannot be read from verdicts, so it is a setting, and the plan shows how its answer moves with it.
+rollout; it cannot be read from verdicts, so it is measured by a run's probes, given, or unknown (`rho`), and the plan
+shows how its answer moves with it.
 
 Two plans come out. `fixed` has one group size, for trainers that know only that: the size and the prompts with the most
 utility. `adaptive` gives each prompt its own number of tries at one price per unit of utility.
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.planning.assumption import UnderRho, vary_rho
-from onedial.analysis.planning.choices import Choice, choose_fixed, choose_own, choose_uniform
+from onedial.analysis.planning.choices import Choice, choose_fixed, choose_inverse, choose_own, choose_uniform
 from onedial.analysis.planning.counts import PromptCounts
 from onedial.analysis.planning.limits import Unit, cautions, check_counts, check_plan_options, split_passes
 from onedial.analysis.planning.posterior import Beliefs, believe
+from onedial.analysis.planning.rho import UNKNOWN, Rho, given_rho
 from onedial.analysis.planning.strata import Strata, build_menu, build_strata, rank_within
 from onedial.core.errors import DataError
 from onedial.core.maths import dispersion
@@ -30,7 +32,6 @@ Array = NDArray[np.float64]
 Expected = tuple[float, tuple[float, float]]  # a value and its 95 % interval
 
 SIZES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
-RHO = 0.05
 AUDIT = 0.1
 TEACHES = 0.2  # with a smaller chance of a mixed group, a prompt is dropped rather than kept waiting
 UNSURE = 0.05  # posterior chance of deserving a place at which an unfunded prompt gets a second look
@@ -46,7 +47,9 @@ class BudgetPlan:
     fate       "fund" (in this pass); "revisit" (unsure: at least 5 % likely to deserve a place; a sample of
                `audit_prompts` of them gets a group each); "wait" (would split, but others teach more per rollout);
                "drop" (a group of the plan's size would be mixed less than one time in five)
-    under_rho  the fixed plan and its saving at ρ/10, ρ and 10ρ
+    rho        what is known of ρ, and the value that this plan uses
+    under_rho  the fixed plan and its saving at each of `rho.shown`
+    inverse    tries in proportion to 1/(pq) with as many rollouts as the fixed plan, the sources' own rule
     silent_*   expected silent share of uniform groups and of the funded ones, with 95 % prediction intervals
     """
 
@@ -54,10 +57,11 @@ class BudgetPlan:
     budget: float
     per_pass: float
     passes: int
-    rho: float
+    rho: Rho
     uniform: Choice
     fixed: Choice
     adaptive: Choice
+    inverse: Choice
     tries: NDArray[np.int64]
     adaptive_tries: NDArray[np.int64]
     weight: Array
@@ -78,11 +82,11 @@ class BudgetPlan:
     @property
     def saving(self) -> float:
         """The saving at the assumed ρ; see `UnderRho`."""
-        return next(under.saving for under in self.under_rho if under.rho == self.rho)
+        return next(under.saving for under in self.under_rho if under.rho == self.rho.value)
 
     @property
     def saving_range(self) -> tuple[float, float]:
-        """From the least to the largest saving over the 95 % intervals at ρ/10, ρ and 10ρ."""
+        """From the least to the largest saving over the 95 % intervals at every ρ shown."""
         lows, highs = zip(*(under.saving_interval for under in self.under_rho), strict=True)
         return min(lows), max(highs)
 
@@ -94,24 +98,26 @@ def plan(
     unit: Unit = "rollouts",
     group_size: int = 8,
     fixed_size: int | None = None,
-    rho: float = RHO,
+    rho: Rho | float = UNKNOWN,
     audit: float = AUDIT,
     seed: int = 0,
 ) -> BudgetPlan:
     """Plan a budget over prompts with counts.
 
     `group_size` is what uniform sampling would use, the comparison; `fixed_size` forces the size of the fixed plan.
-    A budget beyond one uniform group per prompt is spread over equal passes. Raises DataError where it cannot know.
+    `rho` is what is known of ρ, or a number to assume. A budget beyond one uniform group per prompt is spread over
+    equal passes. Raises DataError where it cannot know.
     """
-    check_plan_options(budget, unit, group_size, fixed_size, rho, audit)
+    check_plan_options(budget, unit, group_size, fixed_size, audit)
+    known = rho if isinstance(rho, Rho) else given_rho(rho)
     check_counts(counts, unit)
     beliefs = believe(counts)
     strata = build_strata(beliefs, counts.tokens if unit == "tokens" else None)
     passes, per_pass = split_passes(budget, strata.cost_of_all * group_size)
     sizes = SIZES if fixed_size is None else (fixed_size,)
     own_budget = per_pass * (1 - audit)
-    uniform = choose_uniform(strata, per_pass, group_size, rho)
-    fixed, funded = choose_fixed(strata, build_menu(strata, sizes, rho), own_budget)
+    uniform = choose_uniform(strata, per_pass, group_size, known.value)
+    fixed, funded = choose_fixed(strata, build_menu(strata, sizes, known.value), own_budget)
     if uniform.prompts < 1 or own_budget < strata.cost.min() * min(sizes):
         size = max(group_size, min(sizes))
         raise DataError(
@@ -119,27 +125,28 @@ def plan(
             f"{math.ceil(size * strata.cost_of_all / strata.count.sum() / (1 - audit)):,} {unit}"
         )
     size = int(fixed.group_size or group_size)
-    adaptive, split = choose_own(strata, own_budget, rho)
+    adaptive, split = choose_own(strata, own_budget, known.value)
     rank, number = rank_within(strata, seed), strata.number
     chosen = rank < funded[number]
-    fate = _fates(strata, chosen, size, rho)
+    fate = _fates(strata, chosen, size, known.value)
     cost = strata.cost_of_all / float(strata.count.sum())
     return BudgetPlan(
         unit=unit,
         budget=budget,
         per_pass=per_pass,
         passes=passes,
-        rho=rho,
+        rho=known,
         uniform=uniform,
         fixed=fixed,
         adaptive=adaptive,
+        inverse=choose_inverse(strata, fixed.rollouts, known.value),
         tries=np.where(chosen, size, 0).astype(np.int64),
         adaptive_tries=np.where(rank < split.some[number], split.more[number], split.fewer[number]).astype(np.int64),
-        weight=_weights(strata, chosen, size, rho),
+        weight=_weights(strata, chosen, size, known.value),
         fate=fate,
         audit_prompts=min(fate.count("revisit"), int(per_pass * audit / (size * cost))),
         under_rho=vary_rho(
-            beliefs, strata, per_pass, group_size=group_size, sizes=sizes, rho=rho, audit=audit, seed=seed
+            beliefs, strata, per_pass, group_size=group_size, sizes=sizes, rhos=known.shown, audit=audit, seed=seed
         ),
         silent_uniform=beliefs.silent(group_size, seed=seed),
         silent_fixed=beliefs.silent_of(chosen, size, seed=seed),
