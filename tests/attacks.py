@@ -194,8 +194,11 @@ def user() -> list[int]:
 
 
 def private() -> str:
-    """What must work: a scratch file, a child process, an import."""
+    """What must work: a scratch file, a child process, an import, random bytes from the device (torch reads them)."""
     import decimal
+
+    with open("/dev/urandom", "rb") as device, open("/dev/null", "w") as sink:
+        sink.write(str(device.read(1)))
 
     path = Path(os.environ["TMPDIR"]) / "scratch"
     path.write_text("1")

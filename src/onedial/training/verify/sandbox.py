@@ -103,7 +103,7 @@ def prepare_launch(sandbox: Sandbox, readable: Sequence[str]) -> Launch:
     places = {name: private for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
     environment = {"PATH": os.defpath, **kept, **threads, **places, "PYTHONDONTWRITEBYTECODE": "1"}
     processes = MAX_PROCESSES + (0 if user is not None else _count_own_threads())
-    limits = Limits(readable, private, user, sandbox.level == "landlock", processes)
+    limits = Limits((*readable, *DEVICES), private, user, sandbox.level == "landlock", processes)
     return Launch(_bubblewrap(readable, sandbox.change_user) if inside else (), environment, limits, folder)
 
 
@@ -116,7 +116,7 @@ def _bubblewrap(readable: Sequence[str], change_user: bool) -> tuple[str, ...]:
         words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         words += ["--unshare-user"]
-    words += [*size, "--tmpfs", _PRIVATE, "--proc", "/proc"]
+    words += [*size, "--tmpfs", _PRIVATE, "--proc", "/proc", "--dir", "/dev"]
     for device in DEVICES:
         words += ["--dev-bind-try", device, device]
     here = Path.cwd()
