@@ -16,14 +16,18 @@ from typing import Any
 import pytest
 import torch
 
-from onedial.bench import machine, measure, ours
-from onedial.bench.busy import run_beside_busy_process
-from onedial.bench.figure import Figure, Point
-from onedial.bench.flops import WeightCounts, count_weights, decode_flops, update_flops
-from onedial.bench.peer_process import Reply, Worker, WorkerFailed
-from onedial.bench.result_page import as_page, as_text, format_number
-from onedial.bench.scaling import AXES, workload_at
-from onedial.bench.workload import (
+from onedial.cli import main as cli
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.errors import ConfigError
+from onedial.core.maths.loss import contributes
+from onedial.evidence.bench import machine, measure, ours
+from onedial.evidence.bench.busy import run_beside_busy_process
+from onedial.evidence.bench.figure import Figure, Point
+from onedial.evidence.bench.flops import WeightCounts, count_weights, decode_flops, update_flops
+from onedial.evidence.bench.peer_process import Reply, Worker, WorkerFailed
+from onedial.evidence.bench.result_page import as_page, as_text, format_number
+from onedial.evidence.bench.scaling import AXES, workload_at
+from onedial.evidence.bench.workload import (
     GENERATE,
     LONG,
     STEP,
@@ -34,10 +38,6 @@ from onedial.bench.workload import (
     rows_per_pass,
     wanted_reward,
 )
-from onedial.cli import main as cli
-from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.errors import ConfigError
-from onedial.core.maths.loss import contributes
 from onedial.training.models import load_causal_lm, load_tokenizer
 
 SMALL = Workload(4, 4, 20, 6)

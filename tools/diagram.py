@@ -41,8 +41,8 @@ BOXES: list[Box] = [
     (20, 494, 660, 96, "panel", "core", CORE),
     (40, 530, 300, 52, "box", "maths", "one implementation per formula"),
     (360, 530, 300, 52, "box", "tables", "jsonl, json, csv, parquet, arrow"),
-    (700, 494, 200, 42, "panel", "evidence", "explanations"),
-    (700, 548, 200, 42, "panel", "bench", "speed, memory"),
+    (700, 494, 200, 42, "panel", "evidence", "explain · reproduce · bench"),
+    (700, 548, 200, 42, "panel", "integrations", "in other trainers"),
 ]  # fmt: skip
 
 ARROWS: list[tuple[tuple[int, int], ...]] = [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from onedial.bench.workload import Conditions
+    from onedial.evidence.bench.workload import Conditions
 
 T = TypeVar("T")
 
@@ -53,11 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print: every figure as soon as it is there, so that an interruption loses none."""
-    from onedial.bench.figure import Figure, Point
-    from onedial.bench.machine import describe_conditions
-    from onedial.bench.measure import measure, select_figures
-    from onedial.bench.result_page import as_page, json_lines, text_lines
-    from onedial.bench.scaling import curves
+    from onedial.evidence.bench.figure import Figure, Point
+    from onedial.evidence.bench.machine import describe_conditions
+    from onedial.evidence.bench.measure import measure, select_figures
+    from onedial.evidence.bench.result_page import as_page, json_lines, text_lines
+    from onedial.evidence.bench.scaling import curves
 
     names = select_figures(args.what, args.figures)
     conditions = _settings(args)
@@ -94,9 +94,9 @@ def _settings(args: argparse.Namespace) -> Conditions:
     """The checked conditions; the model is fetched if need be, so that no download is ever timed."""
     import torch
 
-    from onedial.bench.workload import Conditions
     from onedial.core.errors import ConfigError
     from onedial.core.system import available_cores
+    from onedial.evidence.bench.workload import Conditions
     from onedial.training.models import load_config, resolve
     from onedial.training.trainer.policy import pick_device, pick_dtype
 

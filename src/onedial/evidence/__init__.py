@@ -1,1 +1,1 @@
-"""Evidence: what the documents of the field say, made visible and checkable. It needs no torch."""
+"""Evidence: claims of the field measured again, a page on which the algorithms can be tried, and our speed."""

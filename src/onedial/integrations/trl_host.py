@@ -26,13 +26,14 @@ from onedial.core.errors import ConfigError, MissingExtra
 from onedial.core.maths.advantage import advantages
 from onedial.core.types import Prompt
 from onedial.training.verify.pool import VerifierPool
-from onedial.training.verify.rewards import Function, Reward
-from onedial.training.verify.verdict import Verifier
+from onedial.training.verify.rewards import Reward
 
 try:
-    from trl import GRPOTrainer
+    import trl
 except ImportError as error:
     raise MissingExtra("trl", "trl", "onedial.integrations.trl_host runs inside TRL's trainer") from error
+
+Trainer: Any = trl.GRPOTrainer
 
 LOSS_TYPES = {
     "sequence_mean": "grpo",
@@ -90,7 +91,7 @@ def _obstacles(row: Algorithm) -> list[str]:
     return [text for text, hit in checks.items() if hit]
 
 
-class DialGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class DialGRPOTrainer(Trainer):  # type: ignore[misc]
     """GRPOTrainer with the advantages of one row, over usable completions, computing only those with a gradient.
 
     A completion that every reward function declined (None) leaves its group before any statistic, and with
@@ -233,7 +234,7 @@ class PooledReward:
 
     def __init__(
         self,
-        verifier: Verifier | Function | str,
+        verifier: Any,
         *,
         workers: int = 2,
         timeout_s: float = 10.0,
@@ -242,22 +243,16 @@ class PooledReward:
         answer: str = "answer",
         hidden: Sequence[Path] = (),
     ) -> None:
-        """`verifier`: an onedial verifier, or a reward function of TRL's, verl's or the simple kind.
+        """`verifier`: an onedial verifier, or a reward function of TRL's, verl's or the plain kind, or its place
+        ("file.py:function").
 
         `answer` is the data set's column with the reference answer; reward functions get every column.
         timeout_s is per completion, memory_mb per worker; unsafe runs without a sandbox.
         """
-        judged = verifier if hasattr(verifier, "judge") else Reward((verifier,))  # type: ignore[arg-type]
-        self.__name__ = judged.name
+        judge: Any = verifier if hasattr(verifier, "judge") else Reward((verifier,))
+        self.__name__ = judge.name
         self._answer = answer
-        self._pool = VerifierPool(
-            judged,
-            workers,
-            timeout_s,
-            memory_mb,
-            unsafe=unsafe,
-            hidden=hidden,  # type: ignore[arg-type]
-        )
+        self._pool = VerifierPool(judge, workers, timeout_s, memory_mb, unsafe=unsafe, hidden=hidden)
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any

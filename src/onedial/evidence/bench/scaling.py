@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 
-from onedial.bench.figure import Point
-from onedial.bench.measure import Note
-from onedial.bench.ours import Generation, Update, open_policy
-from onedial.bench.workload import Conditions, Workload
+from onedial.evidence.bench.figure import Point
+from onedial.evidence.bench.measure import Note
+from onedial.evidence.bench.ours import Generation, Update, open_policy
+from onedial.evidence.bench.workload import Conditions, Workload
 from onedial.training.trainer.cpu import trim_memory_beyond
 from onedial.training.trainer.policy import Policy
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from onedial.bench.workload import Conditions, Workload
 from onedial.core.errors import EngineError
+from onedial.evidence.bench.workload import Conditions, Workload
 
 # What runs in a process: sends what the last piece of work took (None at first), gets the next mode (None: stop).
 Exchange = Callable[[float | None], str | None]
 # name → module with `serve(conditions, workload, exchange)`
 SERVERS = {
-    "ours": "onedial.bench.ours",
-    "trl": "onedial.bench.peer_trl",
-    "vllm": "onedial.bench.peer_vllm",
+    "ours": "onedial.evidence.bench.ours",
+    "trl": "onedial.evidence.bench.peer_trl",
+    "vllm": "onedial.evidence.bench.peer_vllm",
 }
 
 
@@ -109,7 +109,7 @@ def _live(pipe: Connection, module: str, conditions: Conditions, workload: Workl
         os.dup2(sink.fileno(), sys.stderr.fileno() if _real(sys.stderr) else 2)
     import torch
 
-    from onedial.bench.machine import peak_bytes
+    from onedial.evidence.bench.machine import peak_bytes
 
     torch.set_num_threads(conditions.threads)
     device = torch.device(conditions.device)

@@ -9,7 +9,7 @@ from itertools import chain, groupby
 from statistics import median
 from typing import Any
 
-from onedial.bench.figure import Figure, Point
+from onedial.evidence.bench.figure import Figure, Point
 
 WIDTH = 80
 COMMAND = "onedial bench all --write docs/performance.md"

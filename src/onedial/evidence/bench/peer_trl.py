@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from onedial.bench.machine import synchronize
-from onedial.bench.peer_process import Exchange
-from onedial.bench.workload import Conditions, Workload, make_prompt_texts, rows_per_pass, wanted_reward
+from onedial.evidence.bench.machine import synchronize
+from onedial.evidence.bench.peer_process import Exchange
+from onedial.evidence.bench.workload import Conditions, Workload, make_prompt_texts, rows_per_pass, wanted_reward
 from onedial.training.models import load_tokenizer
 
 MAX_STEPS = 1000

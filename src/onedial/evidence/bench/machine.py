@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from onedial.bench.workload import Conditions
 from onedial.core.system import find_version, name_cpu
+from onedial.evidence.bench.workload import Conditions
 
 PACKAGES = ("onedial", "torch", "transformers", "trl", "vllm")
 

@@ -9,16 +9,16 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from onedial.bench.busy import run_beside_busy_process
-from onedial.bench.figure import Figure
-from onedial.bench.flops import count_weights, decode_flops, update_flops
-from onedial.bench.machine import Ceiling, measure_in_turn
-from onedial.bench.ours import Generation, Update, open_policy
-from onedial.bench.peer_process import Worker, WorkerFailed
-from onedial.bench.peer_transformers import TransformersGeneration
-from onedial.bench.workload import GENERATE, LONG, MODES, STEP, Conditions, Workload, rows_per_pass
 from onedial.core.errors import ConfigError, nearest
 from onedial.core.system import find_version
+from onedial.evidence.bench.busy import run_beside_busy_process
+from onedial.evidence.bench.figure import Figure
+from onedial.evidence.bench.flops import count_weights, decode_flops, update_flops
+from onedial.evidence.bench.machine import Ceiling, measure_in_turn
+from onedial.evidence.bench.ours import Generation, Update, open_policy
+from onedial.evidence.bench.peer_process import Worker, WorkerFailed
+from onedial.evidence.bench.peer_transformers import TransformersGeneration
+from onedial.evidence.bench.workload import GENERATE, LONG, MODES, STEP, Conditions, Workload, rows_per_pass
 from onedial.training.trainer.cpu import prepare_process, trim_memory_beyond
 
 # sub-command → its figures

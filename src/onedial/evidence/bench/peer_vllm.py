@@ -6,9 +6,9 @@ import os
 
 import torch
 
-from onedial.bench.machine import time_seconds
-from onedial.bench.peer_process import Exchange
-from onedial.bench.workload import Conditions, Workload, make_prompt_ids
+from onedial.evidence.bench.machine import time_seconds
+from onedial.evidence.bench.peer_process import Exchange
+from onedial.evidence.bench.workload import Conditions, Workload, make_prompt_ids
 from onedial.training.models import load_tokenizer
 
 

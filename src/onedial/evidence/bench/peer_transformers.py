@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from onedial.bench.machine import time_seconds
-from onedial.bench.workload import Conditions, Workload, make_prompt_ids
+from onedial.evidence.bench.machine import time_seconds
+from onedial.evidence.bench.workload import Conditions, Workload, make_prompt_ids
 from onedial.training.models import load_causal_lm, load_tokenizer
 
 
