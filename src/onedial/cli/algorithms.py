@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onedial.cli.group_rewards import add_group_options, show_groups
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.errors import ConfigError
 from onedial.core.field_rules import rules_of
 from onedial.core.maths.coefficient import describe_coefficient
 
@@ -21,6 +23,7 @@ HELP = """
   onedial algorithms dapo       every cell of a row: its meaning, and where it differs from grpo
   onedial algorithms --json     all cells of all rows
   onedial algorithms --coefficients    who writes, what judges, what multiplies ∇log π: the rows side by side
+  onedial algorithms --rewards 1,0,0,0 --lengths 40,10,20,90    a group of yours under every row
 
 Any cell can be changed for a run: onedial train dapo --algorithm.clip-high 0.3"""
 
@@ -46,10 +49,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", nargs="?", metavar="ROW", help="show this row in full")
     parser.add_argument("--json", action="store_true", help="print all cells as JSON, a list of rows")
     parser.add_argument("--coefficients", action="store_true", help="the gradient coefficient of each row")
+    add_group_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     rows = [get_algorithm(args.row)] if args.row else list(ALGORITHMS.values())
+    if args.lengths and not args.rewards:
+        raise ConfigError("--lengths goes with --rewards: give the rewards of these answers too")
+    if args.rewards and args.coefficients:
+        raise ConfigError("--rewards shows a group, --coefficients the table: give one of them")
+    if args.rewards:
+        return show_groups(rows, args)
     if args.coefficients:
         return show_coefficients(rows, as_json=args.json)
     if args.json:
