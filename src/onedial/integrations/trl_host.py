@@ -29,11 +29,11 @@ from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.rewards import Reward
 
 try:
-    import trl
+    from trl.trainer.grpo_trainer import GRPOTrainer
 except ImportError as error:
     raise MissingExtra("trl", "trl", "onedial.integrations.trl_host runs inside TRL's trainer") from error
 
-Trainer: Any = trl.GRPOTrainer
+Trainer: Any = GRPOTrainer
 
 LOSS_TYPES = {
     "sequence_mean": "grpo",
@@ -146,7 +146,8 @@ class DialGRPOTrainer(Trainer):  # type: ignore[misc]
         loss: Tensor = super()._compute_loss(model, inputs)
         if self.loss_type not in MEANS_OVER_ROWS:
             return loss
-        return loss * (len(inputs["advantages"]) / total / counted.clamp(min=1 / total)).to(loss)
+        scaled: Tensor = loss * (len(inputs["advantages"]) / total / counted.clamp(min=1 / total)).to(loss)
+        return scaled
 
     def _silent_rows_count(self) -> bool:
         """Whether a completion with advantage 0 changes the loss, its gradient or an evaluation."""
