@@ -37,7 +37,7 @@ def commands(row: Algorithm, out: Path) -> list[list[str]]:
     if own.is_file():
         settings = ["--config", str(own)]
     elif row.source == "pairs":
-        warm = ["train", "dapo", *LESSON, *_words(iterations=4, prompts_per_iteration=16, eval_every=0), "--out"]
+        warm = ["train", "mixed_grpo", *LESSON, *_words(iterations=4, prompts_per_iteration=16, eval_every=0), "--out"]
         return [
             [*warm, str(out / "warm")],
             [*train, "--from", str(out / "warm"), *_words(iterations=20, prompts_per_iteration=16, lr=1e-5)]

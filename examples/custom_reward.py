@@ -1,7 +1,7 @@
 """A data file and a reward function with TRL's signature, as they are.
 
     python examples/custom_reward.py
-    onedial train dapo --task examples/capitals.jsonl --task.reward examples/custom_reward.py:short_and_right
+    onedial train mixed_grpo --task examples/capitals.jsonl --task.reward examples/custom_reward.py:short_and_right
 
 A reward function takes lists (prompts, completions, and every column of the file that it names) and returns a list of
 numbers. It runs in processes that are killed when they hang; if it raises, that is recorded and is no reward of 0.

@@ -1,7 +1,7 @@
 """A new task in ten lines: an object that makes prompts and judges completions.
 
     python examples/new_task.py
-    onedial train dapo --task examples/new_task.py:Reverse --task.length 3
+    onedial train mixed_grpo --task examples/new_task.py:Reverse --task.length 3
 
 All randomness comes from `rng`, so that a prompt depends on its place in the run alone. Prompts for training and for
 evaluation are kept apart by their content.

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import onedial
 from onedial.training.models import resolve
 
-ROW = onedial.ALGORITHMS["dapo"]
+ROW = onedial.ALGORITHMS["mixed_grpo"]
 GROUP_SIZE, NEW_TOKENS = 8, 8
 
 

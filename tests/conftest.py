@@ -100,8 +100,8 @@ def trained_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     settings = Run(
         model=str(tiny_model),
         task=Early(),
-        algorithm=ALGORITHMS["dapo"],
-        out=str(tmp_path_factory.mktemp("trained") / "early-dapo"),
+        algorithm=ALGORITHMS["mixed_grpo"],
+        out=str(tmp_path_factory.mktemp("trained") / "early-mixed"),
         iterations=16,
         prompts_per_iteration=8,
         group_size=8,

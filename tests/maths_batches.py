@@ -121,7 +121,7 @@ def variants() -> list[Algorithm]:
         "+tis": {"sampler_correction": "truncate", "correction_cap": 1.1},
         "+mis": {"sampler_correction": "mask", "correction_cap": 1.2, "correction_floor": 0.8},
         "+seqtis": {"sampler_correction": "truncate", "correction_level": "sequence"},
-        "+mask": {"overlong": "mask"},
+        "+mask": {"overlong": "mask", "overlong_buffer": 0},
         "+group_token_mean": {"aggregate": "group_token_mean", "length_budget": None},
     }
     return [

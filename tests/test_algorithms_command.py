@@ -35,7 +35,8 @@ def test_every_row_and_paper_is_there_within_80_columns(capsys: pytest.CaptureFi
     assert list(lines) == list(ALGORITHMS)
     # by hand from the papers
     assert lines["grpo"] == ["group_mean", "1", "token", "0.2/0.2", "sequence_mean", "0.04", "all", "1"]
-    assert lines["dapo"] == ["group_mean", "1", "token", "0.2/0.28", "token_mean", "–", "refill", "1"]
+    assert lines["dapo"] == ["group_mean", "1", "token", "0.2/0.28", "group_token", "–", "refill", "16"]
+    assert lines["mixed_grpo"] == ["group_mean", "1", "token", "0.2/0.28", "token_mean", "–", "refill", "1"]
     assert lines["gspo"] == ["group_mean", "1", "sequence", "3e-4/4e-4", "sequence_mean", "–", "all", "4"]
     assert lines["two_grpo"][-1] == "2"
 
@@ -53,8 +54,19 @@ def test_one_row_shows_each_cell_and_what_differs_from_grpo(capsys: pytest.Captu
     flat = " ".join(out.split())
     dapo, grpo = ALGORITHMS["dapo"].cells(), ALGORITHMS["grpo"].cells()
     differs = {cell for cell in dapo if dapo[cell] != grpo[cell]} - {"name", "paper"}
-    assert flat.count("(grpo: ") == len(differs) == 5
+    assert flat.count("(grpo: ") == len(differs) == 8
     assert "(grpo: 0.04)" in flat and "(grpo: sequence_mean)" in flat
+
+
+def test_a_clip_that_cannot_bind_is_shown_as_idle(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: one update per iteration has ratio 1 (DeepSeekMath drops the clip there, App. A.1.5); 16 have not."""
+    idle = "idle here: with one update per iteration the ratio is 1"
+    shown = {
+        name: " ".join(printed(capsys, name).split()) for name in ("grpo", "mixed_grpo", "dapo", "rloo", "verl_grpo")
+    }
+    assert [shown[name].count(idle) for name in shown] == [2, 2, 0, 0, 3]
+    assert f"{idle}, but on surplus groups of an earlier iteration" in shown["mixed_grpo"]
+    assert replace(ALGORITHMS["grpo"], epochs_per_iteration=2).idle_clip == ""
 
 
 def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +86,8 @@ def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixtu
         "grpo": ("o ~ π", "r", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.2] + 0.04(π_ref/π − 1)"),
         "rloo": ("o ~ π", "r", "(r − r̄₋ᵢ)"),
         "dr_grpo": ("o ~ π", "r", "ρ·(r − r̄), ρ in [0.8, 1.2]"),
-        "dapo": ("o ~ π, mixed", "r", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
+        "mixed_grpo": ("o ~ π, mixed", "r", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
+        "dapo": ("o ~ π, mixed", "2r − 1 + R_length", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
         "gspo": ("o ~ π", "r", "s·(r − r̄)/σ̂, s in [0.9997, 1.0004]"),
     }
     for name, expected in by_hand.items():
@@ -91,6 +104,7 @@ def test_coefficients_follow_the_cells() -> None:
     for cells, expected in (
         ({"dial": 2.0, "scale_over": "batch"}, "ρ·(r − r̄)/σ̂_batch^2"),
         ({"baseline": len}, "ρ·(r − len)/σ̂"),
+        ({"baseline": "none", "dial": 0.0, "reward": "signed"}, "ρ·(2r − 1)"),
         ({"kl_coef": 0.1, "kl_estimator": "k2"}, "ρ·(r − r̄)/σ̂ + 0.1·log π_ref/π"),
         ({"kl_coef": 0.1, "kl_estimator": "k1"}, "ρ·(r − r̄)/σ̂"),  # its expected gradient is 0
         ({"positive_nll": 0.1, "clip_dual": 3.0}, "ρ·(r − r̄)/σ̂, loss ≤ 3·|A| + 0.1·1[correct]"),

@@ -35,7 +35,7 @@ def test_every_row_survives_the_file(name: str, tmp_path: Path) -> None:
 
 
 def test_changed_settings_cells_and_options_survive_the_file(tmp_path: Path) -> None:
-    row = replace(ALGORITHMS["dapo"], clip_high=0.3, overlong="penalty", overlong_buffer=4, clip_dual=3.0)
+    row = replace(ALGORITHMS["dapo"], clip_high=0.3, overlong_buffer=4, clip_dual=3.0)
     run = Run(
         model='a "quoted" \\ näme',
         task="arithmetic",

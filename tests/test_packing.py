@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from maths_batches import MAX_TOKENS, batch_of, make_batch, make_group, ragged_groups
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
+from onedial.core.maths.advantage import default_buffer
 from onedial.core.types import Group
 from onedial.training.trainer.advantages import add_advantages
 from onedial.training.trainer.packing import micro_batches, pack, split_minibatches
@@ -148,13 +149,38 @@ def test_overlong_penalty_shapes_the_reward() -> None:
     assert packed.rollout_mask.all()
 
 
+def test_dapo_shapes_the_reward() -> None:
+    """Oracle: by hand from Eq. 7 and 13: ±1, and a penalty over a fifth of the limit of 12, that is 2 tokens: 0 up to
+    10, −½ at 11, −1 at 12. Of 20,480 tokens a fifth is the paper's 4,096."""
+    group = make_group([1.0, 0.0, 1.0, 0.0], lengths=[10, 10, 11, MAX_TOKENS])
+    assert batch_of(ALGORITHMS["dapo"], [group])["shaped_reward"].tolist() == [1.0, -1.0, 0.5, -2.0]
+    assert default_buffer(20480) == 4096 and default_buffer(4) == 1
+
+
+def test_penalty_and_mask_can_be_combined() -> None:
+    """Oracle: by hand: the penalty of the penalty alone, the mask of the mask alone; what is left out of the loss stays
+    in its group's statistic, penalized."""
+    row = replace(ROW, name="row", overlong="mask_and_penalty", overlong_buffer=4, dial=0.0)
+    packed = batch_of(row, [make_group([1.0, 1.0, 1.0], lengths=[8, 10, MAX_TOKENS])])
+    assert packed["shaped_reward"].tolist() == [1.0, 0.5, 0.0]
+    assert packed["advantage"].tolist() == [0.5, 0.0, -0.5]
+    assert packed.rollout_mask.tolist() == [True, True, False]
+    assert Counts.of(packed) == Counts(tokens=18, sequences=2, groups=1, positive_tokens=18)
+
+
+def test_signed_rewards_are_twice_the_reward_minus_one() -> None:
+    """Oracle: by hand: 0, ½ and 1 become −1, 0 and 1, with verdicts correct and wrong."""
+    row = replace(ROW, name="row", reward="signed")
+    assert batch_of(row, [make_group([0.0, 0.5, 1.0])])["shaped_reward"].tolist() == [-1.0, 0.0, 1.0]
+
+
 def test_shaping_does_not_make_a_unanimous_group_mixed() -> None:
     """C6: mixed is said of the outcome reward; a length penalty on three wrong answers is no reason to keep them.
 
     Oracle: the definition: outcomes 0, 0, 0 are silent whatever their shaped rewards.
     """
     wrong, mixed = _dapo_groups()
-    row = replace(ALGORITHMS["dapo"], name="row", overlong="penalty", overlong_buffer=4)
+    row = replace(ALGORITHMS["dapo"], name="row", overlong_buffer=4)
     shaped = batch_of(row, [wrong])["shaped_reward"]
     assert len(set(shaped.tolist())) == 3
     assert (wrong.mixed, mixed.mixed) == (False, True)

@@ -34,7 +34,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Run:
     return Run(
         model=str(tiny_model),
         task=Early(),
-        algorithm=ALGORITHMS["dapo"],
+        algorithm=ALGORITHMS["mixed_grpo"],
         out=str(tmp_path / "run"),
         iterations=4,
         prompts_per_iteration=3,
@@ -99,7 +99,7 @@ def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
     assert AutoTokenizer.from_pretrained(folder).eos_token == "<|end|>"
 
 
-@pytest.mark.parametrize("row", ["dapo", "grpo", "gspo", "reinforce", "ppo", "vapo"])
+@pytest.mark.parametrize("row", ["mixed_grpo", "dapo", "grpo", "gspo", "reinforce", "ppo", "vapo"])
 def test_a_run_repeats_and_resumes_bit_for_bit(run: Run, row: str, tmp_path: Path) -> None:
     """Invariance: two runs agree in every bit; so does one whose later half is done again after a stop."""
     warmup = min(1, ALGORITHMS[row].critic_warmup)
@@ -259,7 +259,10 @@ def test_repeating_a_command_makes_another_run(run: Run, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     unplaced = replace(run, out="", iterations=1)
     first, second = train(unplaced), train(unplaced)
-    assert [str(result.directory) for result in (first, second)] == ["runs/dapo-early-s0", "runs/dapo-early-s0-2"]
+    assert [str(result.directory) for result in (first, second)] == [
+        "runs/mixed_grpo-early-s0",
+        "runs/mixed_grpo-early-s0-2",
+    ]
     assert same(weights(first.directory), weights(second.directory))
 
 
@@ -360,10 +363,10 @@ def test_views_and_metrics_agree(run: Run, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_log_shapes_silent_groups_too(run: Run) -> None:
-    """Hand value: with DAPO's length penalty every usable rollout's shaped reward = reward + penalty(length)."""
-    row = replace(ALGORITHMS["dapo"], overlong="penalty", overlong_buffer=3)
+    """Hand value: DAPO's shaped reward of every usable rollout is ±1 + penalty(length)."""
+    row = replace(ALGORITHMS["dapo"], overlong_buffer=3)
     train(replace(run, algorithm=row, iterations=2))
     frame = rollouts(run.out)
     assert set(frame["fate"]) >= {"trained", "silent"}
     for reward, shaped, length in frame.select("reward", "shaped_reward", "completion_tokens").iter_rows():
-        assert shaped == pytest.approx(reward + min(0.0, (6 - 3 - length) / 3))
+        assert shaped == pytest.approx((1 if reward else -1) + min(0.0, (6 - 3 - length) / 3))

@@ -28,9 +28,10 @@ HELP = """
 Any cell can be changed for a run: onedial train dapo --algorithm.clip-high 0.3"""
 
 COMPARED_WITH = "grpo"
+CLIPS = ("clip_low", "clip_high", "clip_dual")
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
 COEFFICIENTS = (
-    "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, r̄: mean of the group, r̄₋ᵢ: of the others, "
+    "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward (in r − r̄ with the penalty), r̄: mean of the group, r̄₋ᵢ: of the others, "
     "σ̂: their std · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
     "ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
     "m: log π(o⁺)/π_ref(o⁺) − log π(o⁻)/π_ref(o⁻) · 1[·]: 1 where it holds, else 0 · |o|: tokens of the sequence, "
@@ -38,7 +39,7 @@ COEFFICIENTS = (
 )
 LEGEND = (
     "α: advantage = (reward − baseline) / σ̂^α · ratio: π/π_old per token, per sequence, or none · "
-    "clip: distances below/above 1 (/dual clip) · KL: weight (r: in the reward) · critic λ: of its "
+    "clip: distances below/above 1 (/dual clip), idle with n = 1 and no refill · group_token: group_token_mean · KL: weight (r: in the reward) · critic λ: of its "
     "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
     "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a data set · "
     "n: updates per iteration · G: group size, where the row fixes it"
@@ -121,7 +122,7 @@ def select_main_cells(row: Algorithm) -> dict[str, str]:
         "α": f"{row.dial:g}",
         "ratio": row.ratio_level,
         "clip": "/".join(_short(bound) for bound in clips) or "–",
-        "aggregate": row.aggregate,
+        "aggregate": "group_token" if row.aggregate == "group_token_mean" else row.aggregate,
         "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else "r"),
         "keep": KEPT.get(row.source) or ("refill" if row.refill else row.keep),
         "n": str(row.updates_per_iteration),
@@ -145,6 +146,8 @@ def show_row(console: Console, row: Algorithm) -> None:
     console.print(Text.assemble((row.name, "bold"), "  ", row.paper))
     console.print()
     meanings, compared = cell_meanings(), ALGORITHMS[COMPARED_WITH].cells()
+    if row.idle_clip:
+        meanings |= {cell: f"{meanings[cell]}; idle here: {row.idle_clip}" for cell in CLIPS if row.cells()[cell]}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     table.add_column("cell", no_wrap=True)
     table.add_column("value", no_wrap=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HELP = """
   onedial eval smollm2 --task arithmetic
   onedial eval ./my-model --task data.jsonl --temperature 0
-  onedial eval runs/dapo-arithmetic-s0 --samples 16
+  onedial eval runs/mixed_grpo-arithmetic-s0 --samples 16
 
 MODEL is 'smollm2', a folder, a Hugging Face name, or a run directory: then its newest
 checkpoint, with the run's task and sampling as defaults. --task.OPTION sets an option of the task."""

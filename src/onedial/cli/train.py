@@ -16,12 +16,12 @@ from onedial.core.text_safety import say
 from onedial.core.user_code import Trust
 
 HELP = """
-  onedial train dapo --task arithmetic --iterations 30
+  onedial train mixed_grpo --task arithmetic --iterations 30
   onedial train grpo --model ./my-model --task data.jsonl --lr 1e-6
   onedial train --config run.toml --seed 1
   onedial train sft --data demonstrations.jsonl --eval-prompts 0
-  onedial train dpo --from runs/dapo-arithmetic-s0     learns from what that run wrote
-  onedial train --resume runs/dapo-arithmetic-s0
+  onedial train dpo --from runs/mixed_grpo-arithmetic-s0     learns from what that run wrote
+  onedial train --resume runs/mixed_grpo-arithmetic-s0
 
 ROW is a row of the table (onedial algorithms). Any setting below can stand in the TOML file too.
 --task.OPTION sets an option of the task, --algorithm.CELL a cell of the row."""

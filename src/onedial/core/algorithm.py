@@ -95,10 +95,14 @@ class Algorithm:
     refill: bool = setting(False, "sample further prompts until the batch is full of kept groups (DAPO)")
     overlong: str = setting(
         "none",
-        "truncated completions: leave in, leave out of the loss, or soft penalty",
-        choices=("none", "mask", "penalty"),
+        "truncated completions: leave in, leave out of the loss, soft length penalty on the reward, or both",
+        choices=("none", "mask", "penalty", "mask_and_penalty"),
     )
-    overlong_buffer: int = setting(0, "tokens before the limit over which the penalty falls from 0 to −1", at_least=0)
+    overlong_buffer: int = setting(
+        0,
+        "tokens before the limit over which the penalty falls from 0 to −1; 0 takes a fifth of the limit (DAPO's share)",
+        at_least=0,
+    )
     updates_per_iteration: int = setting(
         1, "mini-batches, one optimizer step each, that an iteration's rollouts are split into", at_least=1
     )
@@ -164,8 +168,9 @@ class Algorithm:
     )
     reward: str = setting(
         "task",
-        "the verifier's, 1 for what it judged correct and else 0 (RFT), or 1 for all (SFT)",
-        choices=("task", "correct", "one"),
+        "r, the verifier's; 2r − 1, which is ±1 for 0 and 1 (DAPO); 1 for what it judged correct and else 0 (RFT); or 1 "
+        "for all (SFT)",
+        choices=("task", "signed", "correct", "one"),
     )
     preference_beta: float = setting(
         0.0,
@@ -205,6 +210,25 @@ class Algorithm:
     def kl_in_loss(self) -> bool:
         """Whether every token has a KL gradient, silent groups included."""
         return self.kl_coef > 0 and self.kl_in == "loss"
+
+    @property
+    def idle_clip(self) -> str:
+        """Why the clip cannot stop the gradient of a fresh rollout; empty where it can, or where there is no clip."""
+        clipped = self.clip_low is not None or self.clip_dual is not None
+        if not clipped or self.updates_per_iteration * self.epochs_per_iteration > 1:
+            return ""
+        surplus = ", but on surplus groups of an earlier iteration" if self.refill else ""
+        return f"with one update per iteration the ratio is 1{surplus}"
+
+    @property
+    def masks_truncated(self) -> bool:
+        """Whether completions cut off by the length limit are left out of the loss."""
+        return self.overlong in ("mask", "mask_and_penalty")
+
+    @property
+    def penalizes_length(self) -> bool:
+        """Whether the reward falls over the last tokens before the length limit."""
+        return self.overlong in ("penalty", "mask_and_penalty")
 
     def cells(self) -> dict[str, Any]:
         """The row as plain values for TOML and JSON; a callable is written as its name."""

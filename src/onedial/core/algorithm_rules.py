@@ -88,12 +88,8 @@ def _group_rules(row: Algorithm) -> Rules:
 def _length_rules(row: Algorithm) -> Rules:
     return [
         (
-            row.overlong == "penalty" and row.overlong_buffer == 0,
-            "overlong='penalty' needs overlong_buffer > 0 tokens over which the penalty grows",
-        ),
-        (
-            row.overlong != "penalty" and row.overlong_buffer > 0,
-            "overlong_buffer is used by overlong='penalty' only",
+            not row.penalizes_length and row.overlong_buffer > 0,
+            "overlong_buffer is used by overlong='penalty' and 'mask_and_penalty' only",
         ),
         (
             row.length_budget is not None and row.aggregate != "fixed_length",

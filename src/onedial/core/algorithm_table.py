@@ -30,7 +30,7 @@ RLOO = replace(
 # DeepSeekMath does not report its clip range; 0.2 is PPO's and every implementation's.
 GRPO = Algorithm(
     "grpo",
-    "Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, Eq. 3 and 4",
+    "Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, Eq. 3 and 4, §4.2",
     clip_low=0.2,
     clip_high=0.2,
     kl_coef=0.04,
@@ -57,13 +57,29 @@ DR_GRPO = replace(
     aggregate="fixed_length",
 )
 
-# Token mean over the whole step, as DAPO's code does it; its Eq. 8 divides by each group's own tokens
-# (aggregate="group_token_mean"). It fixes the mini-batch (512 sequences), not the number of updates:
-# at a laptop's batch that is one update.
+# Eq. 8 divides by each group's own tokens; the released code takes the mean over all tokens of the step (verl's
+# token-mean). 16 updates: 512 prompts of 16 completions, in mini-batches of 512. The paper does not say whether its
+# final recipe keeps the mask of Table 1's second row beside the penalty (overlong="mask_and_penalty").
 DAPO = replace(
     NAIVE_GRPO,
     name="dapo",
-    paper="Yu et al. 2025, DAPO, arXiv:2503.14476, Eq. 8 to 13",
+    paper="Yu et al. 2025, DAPO, arXiv:2503.14476, Eq. 7 to 13, §4.1",
+    clip_high=0.28,
+    aggregate="group_token_mean",
+    keep="mixed",
+    refill=True,
+    reward="signed",
+    overlong="penalty",
+    updates_per_iteration=16,
+)
+
+# For small batches, and what `make train` takes: of DAPO the dynamic sampling and the raised clip, as in its code with
+# a mean over all tokens of the step, but one update of all the tokens per iteration. The clip then meets only surplus
+# groups that an earlier policy wrote.
+MIXED_GRPO = replace(
+    NAIVE_GRPO,
+    name="mixed_grpo",
+    paper="GRPO on mixed groups only: Yu et al. 2025, DAPO, arXiv:2503.14476, Eq. 10 and 11",
     clip_high=0.28,
     aggregate="token_mean",
     keep="mixed",
@@ -210,6 +226,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         NAIVE_GRPO,
         TWO_GRPO,
         DR_GRPO,
+        MIXED_GRPO,
         DAPO,
         GSPO,
         PPO,

@@ -25,7 +25,7 @@ PER_ROLLOUT: dict[str, str] = {
     "stale": "whether an earlier policy than the one training starts from wrote it; from pack",
     "shaped_reward": "reward after overlong penalty and KL; from add_advantages",
     "advantage": "what the gradient of log π is multiplied with; from add_advantages",
-    "rollout_mask": "False leaves a rollout out of the loss and of every count (overlong='mask'); from add_advantages",
+    "rollout_mask": "False leaves a rollout out of the loss and of every count (overlong); from add_advantages",
     "group_tokens": "completion tokens in the loss of the whole group, however it is split; from add_advantages",
 }
 PER_TOKEN: dict[str, str] = {

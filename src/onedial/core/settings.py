@@ -28,7 +28,7 @@ class Run:
     model: str = setting("smollm2", "'smollm2' (fetched once), a folder, or a Hugging Face name")
     task: Any = setting("arithmetic", "task name, data file, or a task object")
     task_options: Mapping[str, Any] = field(default_factory=dict)
-    algorithm: Algorithm = ALGORITHMS["dapo"]
+    algorithm: Algorithm = ALGORITHMS["mixed_grpo"]
     data: str = setting("", "demonstrations or pairs (a file, or a run's directory) for rows that train on them")
     out: str = setting("", "run directory (default: the first free of runs/ROW-TASK-sSEED, …-2, …)")
     seed: int = setting(0, "seed of everything random", at_least=-LARGEST_SEED, at_most=LARGEST_SEED)

@@ -8,7 +8,7 @@ row's name and any cells that differ from it:
     name = "arithmetic"
     levels = "add1,mul1"
     [algorithm]
-    row = "dapo"
+    row = "mixed_grpo"
     clip_high = 0.3
 
 On the command line the same are `--task arithmetic --task.levels add1,mul1 --algorithm.clip-high 0.3`.
@@ -99,7 +99,7 @@ def _algorithm_of(value: Any, where: str) -> Algorithm:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}algorithm={shown(value)}: must be the name of a row, or a table with row and cells")
     cells = dict(value)
-    row = get_algorithm(str(cells.pop("row", "dapo")))
+    row = get_algorithm(str(cells.pop("row", Run.algorithm.name)))
     _refuse_unnamed(cells.get("baseline"), f"{where}algorithm.baseline", "the same row")
     changed = {key: convert(Algorithm, key, cell, where=f"{where}algorithm.") for key, cell in cells.items()}
     if isinstance(baseline := changed.get("baseline"), str) and ":" in baseline:
@@ -235,6 +235,9 @@ def _plain(value: Any) -> Any:
 def check_unchanged(run: Run, directory: Path) -> None:
     """Raises ConfigError where a run to be resumed differs from the one in its directory in more than may change."""
     stored, given = _parse(directory / "run.toml"), plain_settings(run)
+    # a cell that the run's version did not have yet has no value that could have changed
+    known = stored.get("algorithm", {})
+    given["algorithm"] = {cell: value for cell, value in given["algorithm"].items() if cell in known}
     changed = [name for name in given if name not in RESUMABLE and name in stored and stored[name] != given[name]]
     if changed:
         raise ConfigError(

@@ -78,3 +78,11 @@ def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:
     0 up to max_tokens − buffer, then linear to −1 at max_tokens (DAPO, arXiv:2503.14476, Eq. 13).
     """
     return ((max_tokens - buffer - lengths).double() / buffer).clamp(min=-1.0, max=0.0)
+
+
+def default_buffer(max_tokens: int) -> int:
+    """Tokens of the penalty's buffer where a row names none: a fifth of the limit, at least 1.
+
+    DAPO's share: 4,096 of 20,480 (arXiv:2503.14476, §4.1).
+    """
+    return max(1, max_tokens // 5)

@@ -22,7 +22,7 @@ SOURCES = {
     "dataset": "o ~ data",
     "pairs": "o⁺, o⁻ ~ data",
 }
-REWARDS = {"task": "r", "correct": "1[correct]", "one": "1"}
+REWARDS = {"task": "r", "signed": "2r − 1", "correct": "1[correct]", "one": "1"}
 BASELINES = {"none": "", "group_mean": "r̄", "leave_one_out": "r̄₋ᵢ", "critic": "V"}
 RATIOS = {"none": "", "token": "ρ", "sequence": "s"}
 KLS = {"k1": "", "k2": "·log π_ref/π", "k3": "(π_ref/π − 1)"}
@@ -59,7 +59,7 @@ def describe_coefficient(row: Algorithm) -> Coefficient:
 
 
 def _reward(row: Algorithm) -> str:
-    length = " + R_length" if row.overlong == "penalty" else ""
+    length = " + R_length" if row.penalizes_length else ""
     kl = f" − {row.kl_coef:g}·KL" if row.kl_coef > 0 and row.kl_in == "reward" else ""
     return REWARDS[row.reward] + length + kl
 
@@ -90,9 +90,9 @@ def _advantage(row: Algorithm) -> str:
     if row.needs_critic:
         lam = f"1 − 1/({row.lambda_length:g}·|o|)" if row.lambda_length > 0 else f"{row.lambda_policy:g}"
         return f"GAE({row.gamma:g}, {lam})" + (", whitened" if row.whiten else "")
-    reward = "r" if row.reward == "task" else REWARDS[row.reward]
     baseline = getattr(row.baseline, "__name__", "b") if callable(row.baseline) else BASELINES[row.baseline]
-    text = f"({reward} − {baseline})" if baseline else reward
+    reward = "r" if row.reward == "task" or (row.reward == "signed" and baseline) else REWARDS[row.reward]
+    text = f"({reward} − {baseline})" if baseline else f"({reward})" if row.reward == "signed" else reward
     if row.dial == 0:
         return text
     sigma = "σ̂" if row.scale_over == "group" else "σ̂_batch"

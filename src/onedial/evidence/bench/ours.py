@@ -28,7 +28,7 @@ from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import update
 
 # without refill exactly the workload's prompts are generated, silent groups too
-ROW = replace(ALGORITHMS["dapo"], refill=False)
+ROW = replace(ALGORITHMS["mixed_grpo"], refill=False)
 
 
 def make_bench_run(conditions: Conditions, workload: Workload) -> Run:

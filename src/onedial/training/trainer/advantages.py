@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch
-from onedial.core.maths.advantage import advantages, overlong_penalty
+from onedial.core.maths.advantage import advantages, default_buffer, overlong_penalty
 from onedial.core.maths.gae import calibration_error, compute_gae, explained_variance, token_rewards
 from onedial.core.maths.kl import kl
 from onedial.core.maths.surrogate import sequence_sum
@@ -20,6 +20,7 @@ from onedial.training.trainer.policy import Policy, evaluate_logps
 # itself, which may be −1 or a half.
 REWARDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "task": lambda reward, positive: reward,
+    "signed": lambda reward, positive: 2 * reward - 1,
     "correct": lambda reward, positive: positive.to(reward.dtype),
     "one": lambda reward, positive: torch.ones_like(reward),
 }
@@ -57,8 +58,9 @@ def shape_rewards(
     The penalty comes after the verifier's reward, so a group of equal rewards can still be told by those.
     """
     shaped = REWARDS[algorithm.reward](reward, positive)
-    if algorithm.overlong == "penalty":
-        shaped = shaped + overlong_penalty(lengths, max_new_tokens, algorithm.overlong_buffer)
+    if algorithm.penalizes_length:
+        buffer = algorithm.overlong_buffer or default_buffer(max_new_tokens)
+        shaped = shaped + overlong_penalty(lengths, max_new_tokens, buffer)
     return shaped
 
 
@@ -71,7 +73,7 @@ def add_advantages(algorithm: Algorithm, batch: Batch, *, max_new_tokens: int, t
     if token_kl is not None:
         sums = sequence_sum(token_kl, batch.rollout_of_token, batch.num_rollouts)
         shaped = shaped - algorithm.kl_coef * sums.double()
-    mask = ~batch["truncated"] if algorithm.overlong == "mask" else torch.ones_like(batch["truncated"])
+    mask = ~batch["truncated"] if algorithm.masks_truncated else torch.ones_like(batch["truncated"])
     group_tokens = torch.zeros(len(batch.group_ids), dtype=torch.long)
     group_tokens = group_tokens.index_add(0, batch.group, batch.lengths * mask)
     return batch.annotate(
