@@ -130,4 +130,5 @@ def variants() -> list[Algorithm]:
         for tail, cells in extras.items()
         if row.source != "pairs" or tail == ""  # the loss of a pair takes no further term
         if row.source != "dataset" or not tail.endswith("is")  # and a data set no importance weight
+        if row.listwise == "none" or tail in ("", "+k1", "+k2", "+k3", "+nll")  # nor a list other weights or a mask
     ]

@@ -88,6 +88,9 @@ def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixtu
         "dr_grpo": ("o ~ π", "r", "ρ·(r − r̄), ρ in [0.8, 1.2]"),
         "mixed_grpo": ("o ~ π, mixed", "r", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
         "dapo": ("o ~ π, mixed", "2r − 1 + R_length", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
+        "lpo": ("o ~ π", "r", "w − P"),
+        "sign_grpo": ("o ~ π", "2r − 1", "ρ·(2r − 1), ρ in [0.8, 1.2]"),
+        "pass_at_k": ("o ~ π", "r", "4·(best₄(i) − best₄(−i))"),
         "gspo": ("o ~ π", "r", "s·(r − r̄)/σ̂, s in [0.9997, 1.0004]"),
     }
     for name, expected in by_hand.items():
@@ -107,6 +110,8 @@ def test_coefficients_follow_the_cells() -> None:
         ({"baseline": "none", "dial": 0.0, "reward": "signed"}, "ρ·(2r − 1)"),
         ({"kl_coef": 0.1, "kl_estimator": "k2"}, "ρ·(r − r̄)/σ̂ + 0.1·log π_ref/π"),
         ({"kl_coef": 0.1, "kl_estimator": "k1"}, "ρ·(r − r̄)/σ̂"),  # its expected gradient is 0
+        ({"listwise": "reverse", "aggregate": "sequence_sum"}, "P·(log w/P + KL(P‖w))"),
+        ({"entropy_coef": 0.01}, "ρ·(r − r̄)/σ̂ + 0.01·∇H"),
         ({"positive_nll": 0.1, "clip_dual": 3.0}, "ρ·(r − r̄)/σ̂, loss ≤ 3·|A| + 0.1·1[correct]"),
     ):
         assert describe_coefficient(replace(base, **cells)).coefficient == expected  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ from onedial.core.maths.aggregate import AGGREGATES
 from onedial.core.maths.preference import pair_loss
 from onedial.core.maths.surrogate import clipped_tokens
 from onedial.evidence.explainer import explainer_data
+from onedial.training.trainer.advantages import shape_rewards
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to drive a browser")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -225,7 +226,8 @@ def test_every_row_gives_a_real_group_the_library_s_advantages(page: Any, draw: 
     assert len(shown) == len(weighed) == len(rows)
     for cells, got, weights in zip(rows, shown, weighed, strict=True):
         row = ALGORITHMS[cells["name"]]
-        wanted = advantages(row, rewards, group).tolist()
+        shaped = shape_rewards(row, rewards, rewards > 0, torch.tensor(lengths), max_new_tokens=data["group"]["budget"])
+        wanted = advantages(row, shaped, group).tolist()
         assert all(close(a, b) for a, b in zip(got, wanted, strict=True)), row.name
         token = library_weights(row.aggregate, lengths, data["group"]["budget"])
         assert all(close(got, 1000 * a * w) for got, a, w in zip(weights, wanted, token, strict=True)), row.name
@@ -250,7 +252,7 @@ def test_the_page_is_made_at_once_and_holds_every_row_that_compares_a_group(path
     text = path.read_text(encoding="utf-8")
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     names = {row["name"] for row in data["rows"]}
-    assert {"reinforce", "rloo", "grpo", "dr_grpo", "dapo", "gspo", "two_grpo"} <= names
+    assert {"reinforce", "rloo", "grpo", "dr_grpo", "mixed_grpo", "dapo", "gspo", "two_grpo"} <= names
     assert not names & {"ppo", "vapo", "sft", "dpo"}
     rewards = {answer["correct"] for answer in data["group"]["answers"]}
     assert rewards == {True, False}, "the group shown at first is mixed"

@@ -41,7 +41,7 @@ def _rows_of(whole: Batch, parts: list[list[int]], gradients: list[torch.Tensor]
 def _random_parts(row: Algorithm, batch: Batch, random: Random) -> list[list[int]]:
     """A random order of the rows cut in one to nine parts: groups are cut in the middle and mixed up, but pairs."""
     units = [[number] for number in range(batch.num_rollouts)]
-    if row.source == "pairs":
+    if row.needs_whole_groups:
         units = [(batch.group == number).nonzero().flatten().tolist() for number in range(len(batch.group_ids))]
     random.shuffle(units)
     cuts = sorted(random.sample(range(1, len(units)), random.randint(0, 8)))
@@ -106,7 +106,8 @@ def test_rows_that_do_not_contribute_have_gradient_exactly_zero(row: Algorithm) 
     assert loss_live == pytest.approx(loss, abs=1e-6)
     assert torch.equal(gradient_live, gradient[live[batch.rollout_of_token]])
     silent = torch.isin(batch.group, torch.tensor([0, 4]))  # the unanimous groups of `ragged_groups`
-    if row.baseline not in ("none", "critic"):  # what is no group statistic pulls on unanimous groups too
+    # what is no group statistic pulls on unanimous groups too, and so does a penalty that differs inside them
+    if row.baseline not in ("none", "critic") and not row.penalizes_length and row.listwise == "none":
         masked = ~batch.rollout_mask
         pulled = torch.full_like(silent, row.kl_in_loss) | (batch["positive"] if row.positive_nll else False)
         assert torch.equal(live[silent], (pulled & ~masked)[silent])

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from maths_batches import MAX_TOKENS, batch_of, make_batch, make_group, ragged_groups
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
-from onedial.core.maths.advantage import default_buffer
 from onedial.core.types import Group
 from onedial.training.trainer.advantages import add_advantages
 from onedial.training.trainer.packing import micro_batches, pack, split_minibatches
@@ -154,7 +153,7 @@ def test_dapo_shapes_the_reward() -> None:
     10, −½ at 11, −1 at 12. Of 20,480 tokens a fifth is the paper's 4,096."""
     group = make_group([1.0, 0.0, 1.0, 0.0], lengths=[10, 10, 11, MAX_TOKENS])
     assert batch_of(ALGORITHMS["dapo"], [group])["shaped_reward"].tolist() == [1.0, -1.0, 0.5, -2.0]
-    assert default_buffer(20480) == 4096 and default_buffer(4) == 1
+    assert [ALGORITHMS["dapo"].penalty_buffer(limit) for limit in (20480, 4)] == [4096, 1]
 
 
 def test_penalty_and_mask_can_be_combined() -> None:

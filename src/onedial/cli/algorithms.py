@@ -31,15 +31,18 @@ COMPARED_WITH = "grpo"
 CLIPS = ("clip_low", "clip_high", "clip_dual")
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
 COEFFICIENTS = (
-    "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward (in r − r̄ with the penalty), r̄: mean of the group, r̄₋ᵢ: of the others, "
-    "σ̂: their std · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
+    "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, in r − r̄ that of its column, "
+    "r̄: mean of the group, r̄₋ᵢ: of the others, σ̂: their std · best₄(i), best₄(−i): mean of the best reward of four "
+    "rollouts of the group, this one among them, or not · w: softmax of r/σ̂ in the group, P: that of log π/π_old · "
+    "H: entropy of π at a token · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
     "ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
     "m: log π(o⁺)/π_ref(o⁺) − log π(o⁻)/π_ref(o⁻) · 1[·]: 1 where it holds, else 0 · |o|: tokens of the sequence, "
     "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
 )
 LEGEND = (
     "α: advantage = (reward − baseline) / σ̂^α · ratio: π/π_old per token, per sequence, or none · "
-    "clip: distances below/above 1 (/dual clip), idle with n = 1 and no refill · group_token: group_token_mean · KL: weight (r: in the reward) · critic λ: of its "
+    "clip: distances below/above 1 (/dual clip); with n = 1 it is idle, but on the surplus groups of refill · "
+    "group_token: group_token_mean · KL: weight (r: in the reward) · critic λ: of its "
     "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
     "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a data set · "
     "n: updates per iteration · G: group size, where the row fixes it"

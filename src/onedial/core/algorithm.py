@@ -81,6 +81,23 @@ class Algorithm:
     length_budget: int | None = setting(
         None, "tokens; divisor of fixed_length (none: the run's max_new_tokens)", at_least=1
     )
+    pass_k: int = setting(
+        1,
+        "k > 1: a rollout is worth what it adds to the best of k of its group, which ascends pass@k",
+        at_least=1,
+        note="1 is pass@1",
+    )
+    listwise: str = setting(
+        "none",
+        "LPO: projects the group's policy on the softmax of its advantages, by KL(target‖policy) or the reverse",
+        choices=("none", "forward", "reverse"),
+    )
+    entropy_coef: float = setting(
+        0.0,
+        "weight of the policy's entropy per token (nats), which the loss rewards",
+        at_least=0,
+        note="0.01 is PPO's",
+    )
     kl_coef: float = setting(
         0.0,
         "weight of the KL to the frozen reference, per token (nats)",
@@ -100,7 +117,7 @@ class Algorithm:
     )
     overlong_buffer: int = setting(
         0,
-        "tokens before the limit over which the penalty falls from 0 to −1; 0 takes a fifth of the limit (DAPO's share)",
+        "tokens before the limit over which the penalty falls from 0 to −1; 0: a fifth of the limit (DAPO's share)",
         at_least=0,
     )
     updates_per_iteration: int = setting(
@@ -168,8 +185,8 @@ class Algorithm:
     )
     reward: str = setting(
         "task",
-        "r, the verifier's; 2r − 1, which is ±1 for 0 and 1 (DAPO); 1 for what it judged correct and else 0 (RFT); or 1 "
-        "for all (SFT)",
+        "r, the verifier's; signed: 2r − 1, so ±1 for 0 and 1 (DAPO); 1 for what it judged correct and else 0 (RFT); "
+        "or 1 for all (SFT)",
         choices=("task", "signed", "correct", "one"),
     )
     preference_beta: float = setting(
@@ -202,6 +219,11 @@ class Algorithm:
         return self.kl_in_loss or self.preference_beta > 0
 
     @property
+    def needs_whole_groups(self) -> bool:
+        """Whether the loss compares the rollouts of a group, which must then stay in one micro-batch."""
+        return self.preference_beta > 0 or self.listwise != "none"
+
+    @property
     def needs_critic(self) -> bool:
         """Whether a learned value takes the place of a group's statistic."""
         return self.baseline == "critic"
@@ -229,6 +251,15 @@ class Algorithm:
     def penalizes_length(self) -> bool:
         """Whether the reward falls over the last tokens before the length limit."""
         return self.overlong in ("penalty", "mask_and_penalty")
+
+    def penalty_buffer(self, max_new_tokens: int) -> int:
+        """Tokens before the limit over which the length penalty grows; 0 without one.
+
+        A row that names none has a fifth of the limit, as DAPO's 4,096 of 20,480 (arXiv:2503.14476, §4.1).
+        """
+        if not self.penalizes_length:
+            return 0
+        return self.overlong_buffer or max(1, max_new_tokens // 5)
 
     def cells(self) -> dict[str, Any]:
         """The row as plain values for TOML and JSON; a callable is written as its name."""

@@ -11,9 +11,14 @@ OF_CRITICS = ("gamma", "lambda_policy", "lambda_length", "lambda_critic", "value
 """Cells that only a row with a critic uses."""
 NEUTRAL_FOR_PAIRS = {
     "baseline": "none", "ratio_level": "none", "sampler_correction": "none", "keep": "all", "overlong": "none",
-    "kl_coef": 0, "positive_nll": 0, "aggregate": "sequence_sum",
+    "kl_coef": 0, "positive_nll": 0, "entropy_coef": 0, "aggregate": "sequence_sum",
 }  # fmt: skip
 """What a row that trains on pairs must leave these cells at."""
+NEUTRAL_FOR_LISTS = {
+    "ratio_level": "token", "clip_low": None, "clip_high": None, "clip_dual": None, "sampler_correction": "none",
+    "aggregate": "sequence_sum", "source": "policy",
+}  # fmt: skip
+"""What a row with a listwise loss must leave these cells at."""
 
 Rules = list[tuple[bool, str]]
 """Whether a rule is broken, and the message."""
@@ -21,7 +26,8 @@ Rules = list[tuple[bool, str]]
 
 def contradictions(row: Algorithm) -> list[str]:
     """Reasons why the cells of a row cannot stand together; empty for a sound row."""
-    rules = [*_ratio_rules(row), *_group_rules(row), *_length_rules(row), *_critic_rules(row), *_offline_rules(row)]
+    rules = [*_ratio_rules(row), *_group_rules(row), *_length_rules(row), *_critic_rules(row)]
+    rules += [*_offline_rules(row), *_list_rules(row)]
     return [reason for broken, reason in rules if broken]
 
 
@@ -81,6 +87,35 @@ def _group_rules(row: Algorithm) -> Rules:
         (
             row.baseline in ("group_mean", "leave_one_out") and row.group_size == 1,
             f"baseline={row.baseline!r} of a group of one leaves nothing to learn; set group_size ≥ 2",
+        ),
+    ]
+
+
+def _list_rules(row: Algorithm) -> Rules:
+    """Rules of rows whose rollouts are compared as sets: pass@k and the listwise loss."""
+    changed = [name for name, neutral in NEUTRAL_FOR_LISTS.items() if getattr(row, name) != neutral]
+    return [
+        (
+            row.pass_k > 1 and (row.baseline != "leave_one_out" or row.dial > 0),
+            "pass_k > 1 has the other rollouts' best of k as its baseline; set baseline='leave_one_out' and dial=0",
+        ),
+        (
+            row.pass_k > 1 and row.group_size is not None and row.group_size <= row.pass_k,
+            f"pass_k={row.pass_k} compares sets of {row.pass_k} with and without a rollout; set group_size > pass_k",
+        ),
+        (
+            row.listwise != "none" and bool(changed),
+            "a listwise loss compares whole sequences with the policy that sampled them; set "
+            + ", ".join(f"{name}={NEUTRAL_FOR_LISTS[name]!r}" for name in changed),
+        ),
+        (
+            row.listwise != "none" and row.baseline != "group_mean",
+            "a listwise loss takes the softmax of (r − mean)/σ̂^dial; set baseline='group_mean'",
+        ),
+        (
+            row.listwise != "none" and row.masks_truncated,
+            f"overlong={row.overlong!r} takes rollouts out of the list that a listwise loss is made of; set "
+            "overlong='none' or 'penalty'",
         ),
     ]
 

@@ -86,6 +86,34 @@ MIXED_GRPO = replace(
     refill=True,
 )
 
+# The paper's LPO_fwd with GRPO's temperature τ = σ̂ (dial 1) and one update per iteration; "reverse" is its LPO_rev.
+LPO = replace(
+    NAIVE_GRPO,
+    name="lpo",
+    paper="Qu et al. 2026, Listwise policy optimization, arXiv:2605.06139, §4, forward KL",
+    clip_low=None,
+    clip_high=None,
+    aggregate="sequence_sum",
+    listwise="forward",
+)
+
+# A fixed reference in the place of the group's mean: every group teaches, unanimous ones too.
+SIGN_GRPO = replace(
+    NAIVE_GRPO,
+    name="sign_grpo",
+    paper="Nie et al. 2026, Gradient starvation in binary-reward GRPO, arXiv:2605.07689, abstract: A = 2r − 1",
+    baseline="none",
+    dial=0.0,
+    reward="signed",
+)
+
+PASS_AT_K = replace(
+    RLOO,
+    name="pass_at_k",
+    paper="Walder and Karkhanis 2025, Pass@K policy optimization, arXiv:2505.15201, leave-one-out baseline",
+    pass_k=4,
+)
+
 GSPO = replace(
     NAIVE_GRPO,
     name="gspo",
@@ -228,6 +256,9 @@ ALGORITHMS: dict[str, Algorithm] = {
         DR_GRPO,
         MIXED_GRPO,
         DAPO,
+        LPO,
+        SIGN_GRPO,
+        PASS_AT_K,
         GSPO,
         PPO,
         VAPO,

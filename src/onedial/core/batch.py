@@ -33,6 +33,7 @@ PER_TOKEN: dict[str, str] = {
     "old_logp": "log-probability by the policy before the iteration's first update",
     "ref_logp": "log-probability by the frozen reference",
     "logp": "log-probability by the policy now, with gradient; from the trainer's forward pass",
+    "entropy": "entropy of the policy now, in nats, with gradient; from the trainer's forward pass",
     "token_advantage": "advantage of each token, in place of the rollout's; from add_gae",
     "value": "the critic's value before the iteration's first update, in units of reward; from add_gae",
     "returns": "what the critic learns, in units of reward; from add_gae",

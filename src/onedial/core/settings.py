@@ -200,6 +200,11 @@ def contradictions_of_run(run: Run) -> list[str]:
             "one teaches nothing; set group_size ≥ 2 or use algorithm 'reinforce'",
         ),
         (
+            row.pass_k >= group_size > 1,
+            f"group_size={group_size}: algorithm.pass_k={row.pass_k} compares sets of {row.pass_k} rollouts with and "
+            "without one; raise group_size above pass_k",
+        ),
+        (
             bool(run.data) and row.generates,
             f"data={run.data!r}: algorithm {row.name!r} trains on what the model writes; prompts come "
             "from task=FILE, and data is for rows with source 'dataset' or 'pairs' (sft, dpo)",

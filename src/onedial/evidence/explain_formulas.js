@@ -72,6 +72,13 @@ const formulas = {
   // ½^(2−α): the size of GRPO's gradient on a group of one correct and one wrong answer.
   pairCoefficient: (alpha) => formulas.groupSigma(1, 2) ** (2 - alpha),
 
+  // Rewards that a row trains on: 0 and 1, or −1 and 1, less a length penalty (advantages.shape_rewards).
+  shapedRewards: (row, rewards, lengths, budget) =>
+    rewards.map((reward, i) => {
+      const penalty = row.buffer ? Math.max(-1, Math.min(0, (budget - row.buffer - lengths[i]) / row.buffer)) : 0;
+      return (row.signed ? 2 * reward - 1 : reward) + penalty;
+    }),
+
   // Advantages of one group under a row of the algorithm table (advantage.advantages).
   advantages: (row, rewards) => {
     const size = rewards.length;

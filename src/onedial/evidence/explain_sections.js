@@ -164,6 +164,7 @@ const drawRows = () => {
   const lengths = DATA.group.answers.map((answer) => answer.tokens);
   const rewards = correct.map(Number);
   const silent = rewards.every((reward) => reward === rewards[0]);
+  const shaped = (row) => formulas.shapedRewards(row, rewards, lengths, DATA.group.budget);
   const head = [
     cell("row", { head: true }),
     ...rewards.map((reward, i) => cell(`${i + 1} ${reward ? "✓" : "✗"}`, { head: true, kind: reward ? "correct" : "wrong" })),
@@ -174,12 +175,12 @@ const drawRows = () => {
       ...(silent && row.keep === "mixed" ? rewards.map(() => cell("·")) : measure(row)),
     ]);
   const signed = (value) => cell(charts.short(value), { value, kind: value > 0 ? "up" : value < 0 ? "down" : "zero" });
-  fillTable("rows-advantages", [head, ...body((row) => formulas.advantages(row, rewards).map(signed))]);
+  fillTable("rows-advantages", [head, ...body((row) => formulas.advantages(row, shaped(row)).map(signed))]);
   fillTable("rows-weights", [
     head.map((made) => made.cloneNode(true)),
     ...body((row) => {
       const weights = formulas.tokenWeights(row.aggregate, lengths, DATA.group.budget);
-      return formulas.advantages(row, rewards).map((advantage, i) => signed(1000 * advantage * weights[i]));
+      return formulas.advantages(row, shaped(row)).map((advantage, i) => signed(1000 * advantage * weights[i]));
     }),
   ]);
   byId("rows-says").textContent = silent

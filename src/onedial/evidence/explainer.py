@@ -46,18 +46,21 @@ def render_explainer() -> str:
 
 def explainer_data() -> dict[str, Any]:
     """Returns what the page's scripts read: the rows with group advantages, and one group of a real training run."""
-    rows = [_cells(row) for row in ALGORITHMS.values() if _compares_a_group(row)]
-    return {"rows": rows, "group": json.loads(_read("explain_group.json"))}
+    group = json.loads(_read("explain_group.json"))
+    rows = [_cells(row, group["budget"]) for row in ALGORITHMS.values() if _compares_a_group(row)]
+    return {"rows": rows, "group": group}
 
 
 def _compares_a_group(row: Algorithm) -> bool:
-    """Whether a row's advantages follow from the task rewards of one group alone."""
-    return row.source == "policy" and row.reward == "task" and isinstance(row.baseline, str) and not row.needs_critic
+    """Whether a row's advantages follow from the rewards and lengths of one group alone."""
+    judged, apart = row.reward in ("task", "signed"), row.pass_k == 1 and row.listwise == "none"
+    return row.source == "policy" and judged and apart and isinstance(row.baseline, str) and not row.needs_critic
 
 
-def _cells(row: Algorithm) -> dict[str, Any]:
+def _cells(row: Algorithm, budget: int) -> dict[str, Any]:
     names = ("name", "baseline", "dial", "ddof", "eps", "aggregate", "keep")
-    return {name: getattr(row, name) for name in names}
+    shaping = {"signed": row.reward == "signed", "buffer": row.penalty_buffer(budget)}
+    return {name: getattr(row, name) for name in names} | shaping
 
 
 def _read(name: str) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from onedial.core.algorithm import Algorithm, BaselineFunction
+from onedial.core.maths.best_of_k import best_of_k_advantages
 from onedial.core.maths.segments import group_mean, group_size, group_std, group_sum, group_unanimous
 
 
@@ -55,9 +56,13 @@ def advantages(algorithm: Algorithm, rewards: Tensor, group: Tensor) -> Tensor:
     """(B,) rewards and group numbers → (B,) advantages A = (r − b) / (σ̂ + eps)^dial.
 
     `rewards` are the shaped ones. With a centering baseline a unanimous group gets exactly 0, without
-    rounding errors. σ̂ is the group's, or with scale_over='batch' that of all B rewards.
+    rounding errors. σ̂ is the group's, or with scale_over='batch' that of all B rewards. pass_k > 1 has its own, see
+    `maths.best_of_k`.
     """
     rewards = rewards.double()
+    if algorithm.pass_k > 1:
+        best = best_of_k_advantages(rewards, group, algorithm.pass_k)
+        return torch.where(group_unanimous(rewards, group)[group], torch.zeros_like(best), best)
     if callable(algorithm.baseline):
         baseline = apply_custom_baseline(algorithm.baseline, rewards, group)
     else:
@@ -78,11 +83,3 @@ def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:
     0 up to max_tokens − buffer, then linear to −1 at max_tokens (DAPO, arXiv:2503.14476, Eq. 13).
     """
     return ((max_tokens - buffer - lengths).double() / buffer).clamp(min=-1.0, max=0.0)
-
-
-def default_buffer(max_tokens: int) -> int:
-    """Tokens of the penalty's buffer where a row names none: a fifth of the limit, at least 1.
-
-    DAPO's share: 4,096 of 20,480 (arXiv:2503.14476, §4.1).
-    """
-    return max(1, max_tokens // 5)

@@ -6,6 +6,8 @@ coefficient. The text of each cell value stands in one dict, so a new value need
 
     r reward, r̄ its mean in the group, r̄₋ᵢ that of the others, σ̂ its std (in the group, or σ̂_batch), ρ = π/π_old of a
     token, s = π/π_old of a sequence (geometric mean), π_ref the frozen reference, 1[·] 1 where it holds
+    best_k(i), best_k(−i) the mean of the best reward of k rollouts of the group, with this one among them and without
+    w the softmax of r/σ̂^α in the group, P that of log π/π_old of its sequences, H the entropy of π at a token
     GAE(γ, λ) = Σ_k (γλ)^k·δ_{t+k} with δ = r_t + γV_{t+1} − V_t, V the critic's
     |o| tokens of the sequence, Σ|o| of the step, L a constant, B sequences, N groups of the step
 """
@@ -26,6 +28,8 @@ REWARDS = {"task": "r", "signed": "2r − 1", "correct": "1[correct]", "one": "1
 BASELINES = {"none": "", "group_mean": "r̄", "leave_one_out": "r̄₋ᵢ", "critic": "V"}
 RATIOS = {"none": "", "token": "ρ", "sequence": "s"}
 KLS = {"k1": "", "k2": "·log π_ref/π", "k3": "(π_ref/π − 1)"}
+LISTS = {"forward": "w − P", "reverse": "P·(log w/P + KL(P‖w))"}
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 WEIGHTS = {
     "sequence_mean": "1/(B·|o|)",
     "token_mean": "1/Σ|o|",
@@ -54,7 +58,7 @@ def describe_coefficient(row: Algorithm) -> Coefficient:
         source=SOURCES[row.source] + ("" if row.keep == "all" else ", mixed"),
         reward="o⁺ > o⁻" if pairs else _reward(row),
         coefficient=_pair(row) if pairs else _rollout(row),
-        weight="1/N" if pairs else WEIGHTS[row.aggregate],
+        weight="1/N" if row.needs_whole_groups else WEIGHTS[row.aggregate],
     )
 
 
@@ -70,10 +74,10 @@ def _pair(row: Algorithm) -> str:
 
 
 def _rollout(row: Algorithm) -> str:
-    """Ratio times advantage, with the clip range, and the terms of KL and positive likelihood."""
-    text = _advantage(row)
+    """Ratio times advantage, with the clip range, and the terms of KL, entropy and positive likelihood."""
+    text = LISTS.get(row.listwise) or _advantage(row)
     ratio = RATIOS[row.ratio_level]
-    if ratio:
+    if ratio and row.listwise == "none":
         text = f"{ratio}·{text}"
     if row.clip_low is not None and row.clip_high is not None:
         text += f", {ratio} in [{1 - row.clip_low:.6g}, {1 + row.clip_high:.6g}]"
@@ -81,6 +85,8 @@ def _rollout(row: Algorithm) -> str:
         text += f", loss ≤ {row.clip_dual:g}·|A|"
     if row.kl_in_loss and KLS[row.kl_estimator]:
         text += f" + {row.kl_coef:g}{KLS[row.kl_estimator]}"
+    if row.entropy_coef > 0:
+        text += f" + {row.entropy_coef:g}·∇H"
     if row.positive_nll > 0:
         text += f" + {row.positive_nll:g}·1[correct]"
     return text
@@ -90,6 +96,9 @@ def _advantage(row: Algorithm) -> str:
     if row.needs_critic:
         lam = f"1 − 1/({row.lambda_length:g}·|o|)" if row.lambda_length > 0 else f"{row.lambda_policy:g}"
         return f"GAE({row.gamma:g}, {lam})" + (", whitened" if row.whiten else "")
+    if row.pass_k > 1:
+        k = str(row.pass_k).translate(SUBSCRIPTS)
+        return f"{row.pass_k}·(best{k}(i) − best{k}(−i))"
     baseline = getattr(row.baseline, "__name__", "b") if callable(row.baseline) else BASELINES[row.baseline]
     reward = "r" if row.reward == "task" or (row.reward == "signed" and baseline) else REWARDS[row.reward]
     text = f"({reward} − {baseline})" if baseline else f"({reward})" if row.reward == "signed" else reward

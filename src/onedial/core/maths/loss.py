@@ -11,7 +11,9 @@ from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.aggregate import token_weights
 from onedial.core.maths.kl import kl
+from onedial.core.maths.listwise import listwise_loss
 from onedial.core.maths.preference import pair_loss
+from onedial.core.maths.segments import group_sum
 from onedial.core.maths.surrogate import (
     MISMATCH_BOUND,
     clipped_loss,
@@ -39,13 +41,14 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
     """Loss of `batch` as its part of a step of size `counts`, to be minimized.
 
         Σ_t w_t · m_t · [−min(ρ_t A, clip(ρ_t) A) or −A log π_t]  +  kl_coef Σ_t w_t KL_t
-        −  positive_nll · (1/T₊) Σ_{t correct} log π_t
+        −  entropy_coef Σ_t w_t H_t  −  positive_nll · (1/T₊) Σ_{t correct} log π_t
 
     `batch["logp"]` (T,) carries the gradient. A missing "old_logp" means that the policy has not moved since the
     rollouts: the ratio ρ is exactly 1, with the right gradient. A is the rollout's advantage, or with a critic the
     token's. The weights w_t come from `maths.aggregate`; m_t corrects for a sampler that differs from the trainer.
     Template: PPO (arXiv:1707.06347, Eq. 7) with each paper's cells, see `onedial.core.algorithm_table`. With
-    preference_beta > 0 the loss is that of pairs, see `maths.preference`.
+    preference_beta > 0 the loss is that of pairs, see `maths.preference`; with `listwise` the first term is that of
+    `maths.listwise`. The entropy H_t of the policy at a token is PPO's bonus (arXiv:1707.06347, Eq. 9).
     Raises ValueError when an annotation that the row needs is missing.
     """
     logp = batch["logp"].float()
@@ -69,11 +72,18 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
     if algorithm.sampler_correction != "none":
         engine = batch["engine_logp"].float()
         token_loss = token_loss * correction_weight(algorithm, old, engine, index, batch.num_rollouts)
+    if algorithm.listwise != "none":
+        token_loss = torch.zeros_like(token_loss)
     if algorithm.kl_in_loss:
         reference = batch["ref_logp"].float()
         token_loss = token_loss + algorithm.kl_coef * kl(algorithm.kl_estimator, logp, reference)
 
+    if algorithm.entropy_coef > 0:
+        token_loss = token_loss - algorithm.entropy_coef * batch["entropy"].float()
+
     loss = (token_loss * weights).sum()
+    if algorithm.listwise != "none":
+        loss = loss + listwise_loss(algorithm.listwise, logp, old, batch) / counts.groups
     if algorithm.positive_nll > 0 and counts.positive_tokens > 0:
         positive = batch.mask & batch["positive"][index]
         loss = loss - algorithm.positive_nll * logp[positive].sum() / counts.positive_tokens
@@ -90,13 +100,17 @@ def contributes(algorithm: Algorithm, batch: Batch) -> Tensor:
     """(B,) False exactly where a rollout's gradient is exactly 0, so that its forward and backward can be skipped.
 
     These are masked rollouts, and rollouts with advantage 0 (with a critic: on every token) unless a KL term in the
-    loss, a positive-example likelihood term or the loss of a pair gives them a gradient.
+    loss, an entropy bonus, a positive-example likelihood term or the loss of a pair gives them a gradient. A listwise
+    loss has one in all rollouts of a mixed group, and once the policy has moved in the others too.
     """
     live = batch["advantage"] != 0
     of_tokens = batch.get("token_advantage")
     if of_tokens is not None:
         live = sequence_sum((of_tokens != 0).float(), batch.rollout_of_token, batch.num_rollouts) > 0
-    if algorithm.reference_in_loss:
+    if algorithm.listwise != "none":
+        live = group_sum(live.long(), batch.group)[batch.group] > 0
+    moved = algorithm.listwise != "none" and batch.get("old_logp") is not None
+    if algorithm.reference_in_loss or algorithm.entropy_coef > 0 or moved:
         live = torch.ones_like(live)
     if algorithm.positive_nll > 0:
         live = live | batch["positive"]

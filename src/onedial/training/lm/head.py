@@ -21,7 +21,7 @@ def count_chunk_tokens(vocabulary: int) -> int:
     return max(16, CHUNK_BYTES // (4 * vocabulary))
 
 
-def _log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
+def chunk_log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor | None, inverse_temperature: float) -> Tensor:
     """(t, V) fp32."""
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
     if inverse_temperature != 1.0:
@@ -45,7 +45,7 @@ class _TokenLogps(torch.autograd.Function):
         small = len(hidden) * weight.shape[0] * hidden.element_size() <= KEPT_BYTES
         logps, kept = [], []
         for part, target in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
-            log_probabilities = _log_probabilities(part, weight, bias, inverse_temperature)
+            log_probabilities = chunk_log_probabilities(part, weight, bias, inverse_temperature)
             logps.append(log_probabilities.gather(1, target[:, None]).squeeze(1))
             if small and any(ctx.needs_input_grad):
                 kept.append(_logit_grad(log_probabilities, target, hidden.dtype))
@@ -68,7 +68,7 @@ class _TokenLogps(torch.autograd.Function):
             if kept:
                 grad_logits = kept[number]
             else:
-                log_probabilities = _log_probabilities(hidden[piece], weight, bias, ctx.inverse_temperature)
+                log_probabilities = chunk_log_probabilities(hidden[piece], weight, bias, ctx.inverse_temperature)
                 grad_logits = _logit_grad(log_probabilities, targets[piece], hidden.dtype)
             # each token's gradient is a factor: cheaper to apply to hidden states than to logits
             if grad_hidden is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch
-from onedial.core.maths.advantage import advantages, default_buffer, overlong_penalty
+from onedial.core.maths.advantage import advantages, overlong_penalty
 from onedial.core.maths.gae import calibration_error, compute_gae, explained_variance, token_rewards
 from onedial.core.maths.kl import kl
 from onedial.core.maths.surrogate import sequence_sum
@@ -58,8 +58,7 @@ def shape_rewards(
     The penalty comes after the verifier's reward, so a group of equal rewards can still be told by those.
     """
     shaped = REWARDS[algorithm.reward](reward, positive)
-    if algorithm.penalizes_length:
-        buffer = algorithm.overlong_buffer or default_buffer(max_new_tokens)
+    if buffer := algorithm.penalty_buffer(max_new_tokens):
         shaped = shaped + overlong_penalty(lengths, max_new_tokens, buffer)
     return shaped
 

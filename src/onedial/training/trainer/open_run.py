@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,16 @@ def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
         if not resume:
             _write_settings(asked, run)
         write_sandbox(run.directory, verifiers.sandbox)
-        for note in (*collector.notes, *task.notes, memory.note, verifiers.note):
+        for note in (*collector.notes, *task.notes, memory.note, verifiers.note, *_idle_clip(run)):
             view.note(note)
         yield Trainer(run, asked, view, task, models, verifiers, collector, trackers, memory.expected)
+
+
+def _idle_clip(run: Run) -> list[str]:
+    """What to say of a clip that cannot bind; there are never more mini-batches than prompts."""
+    row = run.algorithm
+    idle = replace(row, updates_per_iteration=min(row.updates_per_iteration, run.prompts_per_iteration)).idle_clip
+    return [f"the clip is idle: {idle}"] if idle else []
 
 
 def _write_settings(asked: Run, run: Run) -> None:

@@ -13,7 +13,8 @@ from onedial.core.batch import Batch
 from onedial.core.errors import ConfigError
 from onedial.core.settings import Run
 from onedial.training.lm.attention import PrefixLayout, use_packed_attention, using
-from onedial.training.lm.decoder import base_model, get_head, hidden_states, lay_together
+from onedial.training.lm.decoder import Head, base_model, get_head, hidden_states, lay_together
+from onedial.training.lm.entropy import token_entropies
 from onedial.training.lm.head import token_logps
 from onedial.training.lm.llama_blocks import patch_llama_blocks
 from onedial.training.models import load_causal_lm
@@ -61,13 +62,22 @@ class Policy:
 
     def logps(self, batch: Batch, *, reference: nn.Module | None = None) -> tuple[Tensor, PrefixLayout]:
         """(T,) log-probabilities of the batch's completion tokens, and the layout that `backward` needs."""
-        model = reference if reference is not None else self.model
+        hidden, head, layout = self._hidden(batch, reference if reference is not None else self.model)
+        logp = token_logps(hidden, head.weight, batch.tokens, bias=head.bias, temperature=self.temperature / head.scale)
+        return logp, layout
+
+    def logps_with_entropy(self, batch: Batch) -> tuple[Tensor, Tensor, PrefixLayout]:
+        """(T,) log-probabilities as from `logps`, (T,) entropies of the policy at these tokens in nats, the layout."""
+        hidden, head, layout = self._hidden(batch, self.model)
+        temperature = self.temperature / head.scale
+        logp, entropy = token_entropies(hidden, head.weight, batch.tokens, bias=head.bias, temperature=temperature)
+        return logp, entropy, layout
+
+    def _hidden(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Head, PrefixLayout]:
+        """(T, d) hidden states that predict the completion tokens."""
         layout = PrefixLayout(batch)
         hidden = hidden_states(model, layout.tokens, layout)
-        head = get_head(model)
-        chosen = hidden.index_select(0, layout.predictors)
-        logp = token_logps(chosen, head.weight, batch.tokens, bias=head.bias, temperature=self.temperature / head.scale)
-        return logp, layout
+        return hidden.index_select(0, layout.predictors), get_head(model), layout
 
     def _share_embedding_gradient(self) -> None:
         """If head and embedding share their weight, the gradient of the few embeddings that were looked up is added to

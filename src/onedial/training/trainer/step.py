@@ -124,8 +124,8 @@ def _accumulate_gradient(
     Only the `live` rollouts are computed; the others have no gradient and count in every denominator.
     """
     run, counts, loss = policy.run, Counts.of(minibatch), 0.0
-    pairs = run.algorithm.preference_beta > 0
-    pieces = micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=pairs)
+    whole = run.algorithm.needs_whole_groups
+    pieces = micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=whole)
     for done, piece in enumerate(pieces):
         progress(done, len(pieces))
         piece_loss, piece_sums = _backward(policy, piece, counts)
@@ -136,7 +136,11 @@ def _accumulate_gradient(
 
 def _backward(policy: Policy, piece: Batch, counts: Counts) -> tuple[float, dict[str, float]]:
     piece = piece.to(policy.device)
-    logp, layout = policy.logps(piece)
+    if policy.run.algorithm.entropy_coef > 0:
+        logp, entropy, layout = policy.logps_with_entropy(piece)
+        piece = piece.annotate(entropy=entropy)
+    else:
+        logp, layout = policy.logps(piece)
     if piece.get("old_logp") is None and policy.run.algorithm.ratio_level != "none":
         piece = piece.annotate(old_logp=_logp_before(piece, logp.detach()))
     result = policy_loss(policy.run.algorithm, piece.annotate(logp=logp), counts)
