@@ -90,7 +90,7 @@ def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixtu
         "dapo": ("o ~ π, mixed", "2r − 1 + R_length", "ρ·(r − r̄)/σ̂, ρ in [0.8, 1.28]"),
         "lpo": ("o ~ π", "r", "w − P"),
         "sign_grpo": ("o ~ π", "2r − 1", "ρ·(2r − 1), ρ in [0.8, 1.2]"),
-        "pass_at_k": ("o ~ π", "r", "4·(best₄(i) − best₄(−i))"),
+        "pass_at_k": ("o ~ π", "r", "4·(b₄⁺ − b₄⁻)"),
         "gspo": ("o ~ π", "r", "s·(r − r̄)/σ̂, s in [0.9997, 1.0004]"),
     }
     for name, expected in by_hand.items():

@@ -32,7 +32,7 @@ CLIPS = ("clip_low", "clip_high", "clip_dual")
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
 COEFFICIENTS = (
     "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, in r − r̄ that of its column, "
-    "r̄: mean of the group, r̄₋ᵢ: of the others, σ̂: their std · best₄(i), best₄(−i): mean of the best reward of four "
+    "r̄: mean of the group, r̄₋ᵢ: of the others, σ̂: their std · b₄⁺, b₄⁻: mean of the best reward of four "
     "rollouts of the group, this one among them, or not · w: softmax of r/σ̂ in the group, P: that of log π/π_old · "
     "H: entropy of π at a token · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
     "ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "
@@ -40,7 +40,7 @@ COEFFICIENTS = (
     "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
 )
 LEGEND = (
-    "α: advantage = (reward − baseline) / σ̂^α · ratio: π/π_old per token, per sequence, or none · "
+    "α: advantage = (reward − baseline) / σ̂^α · best of k: pass@k · ratio: π/π_old per token, per sequence, or none; listwise: LPO · "
     "clip: distances below/above 1 (/dual clip); with n = 1 it is idle, but on the surplus groups of refill · "
     "group_token: group_token_mean · KL: weight (r: in the reward) · critic λ: of its "
     "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
@@ -121,9 +121,9 @@ def select_main_cells(row: Algorithm) -> dict[str, str]:
     """Returns the cells that distinguish algorithms, short enough for one line of 80 columns."""
     clips = [bound for bound in (row.clip_low, row.clip_high, row.clip_dual) if bound is not None]
     return {
-        "baseline": row.cells()["baseline"] + _lambda(row),
+        "baseline": f"best of {row.pass_k}" if row.pass_k > 1 else row.cells()["baseline"] + _lambda(row),
         "α": f"{row.dial:g}",
-        "ratio": row.ratio_level,
+        "ratio": row.ratio_level if row.listwise == "none" else "listwise",
         "clip": "/".join(_short(bound) for bound in clips) or "–",
         "aggregate": "group_token" if row.aggregate == "group_token_mean" else row.aggregate,
         "KL": "–" if row.kl_coef == 0 else _short(row.kl_coef) + ("" if row.kl_in == "loss" else "r"),

@@ -6,7 +6,7 @@ coefficient. The text of each cell value stands in one dict, so a new value need
 
     r reward, r̄ its mean in the group, r̄₋ᵢ that of the others, σ̂ its std (in the group, or σ̂_batch), ρ = π/π_old of a
     token, s = π/π_old of a sequence (geometric mean), π_ref the frozen reference, 1[·] 1 where it holds
-    best_k(i), best_k(−i) the mean of the best reward of k rollouts of the group, with this one among them and without
+    b_k⁺, b_k⁻ the mean of the best reward of k rollouts of the group, with this one among them, and without
     w the softmax of r/σ̂^α in the group, P that of log π/π_old of its sequences, H the entropy of π at a token
     GAE(γ, λ) = Σ_k (γλ)^k·δ_{t+k} with δ = r_t + γV_{t+1} − V_t, V the critic's
     |o| tokens of the sequence, Σ|o| of the step, L a constant, B sequences, N groups of the step
@@ -98,7 +98,7 @@ def _advantage(row: Algorithm) -> str:
         return f"GAE({row.gamma:g}, {lam})" + (", whitened" if row.whiten else "")
     if row.pass_k > 1:
         k = str(row.pass_k).translate(SUBSCRIPTS)
-        return f"{row.pass_k}·(best{k}(i) − best{k}(−i))"
+        return f"{row.pass_k}·(b{k}⁺ − b{k}⁻)"
     baseline = getattr(row.baseline, "__name__", "b") if callable(row.baseline) else BASELINES[row.baseline]
     reward = "r" if row.reward == "task" or (row.reward == "signed" and baseline) else REWARDS[row.reward]
     text = f"({reward} − {baseline})" if baseline else f"({reward})" if row.reward == "signed" else reward
