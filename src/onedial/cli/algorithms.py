@@ -40,7 +40,8 @@ COEFFICIENTS = (
     "L: the longest allowed, B: sequences, N: groups or pairs of the step · mixed: only groups whose rewards differ"
 )
 LEGEND = (
-    "α: advantage = (reward − baseline) / σ̂^α · best of k: pass@k · ratio: π/π_old per token, per sequence, or none; listwise: LPO · "
+    "α: advantage = (reward − baseline) / σ̂^α · best of k: pass@k · ratio: π/π_old per token, per sequence, or none; "
+    "listwise: LPO · "
     "clip: distances below/above 1 (/dual clip); with n = 1 it is idle, but on the surplus groups of refill · "
     "group_token: group_token_mean · KL: weight (r: in the reward) · critic λ: of its "
     "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
