@@ -28,6 +28,7 @@ from onedial.core.text_safety import escape_control
 COMMANDS = {
     "train": "Train a model with verifiable rewards, or resume a run",
     "eval": "Measure accuracy on held-out prompts: avg@k, pass@k, maj@k",
+    "compare": "Train rows on the same seeds at equal generated tokens; intervals of their differences",
     "inspect": "See which groups of a rollout log gave a gradient, and what silent ones cost",
     "plan": "Group size, tries and weight per prompt for a budget, from a log or a table of solve rates",
     "report": "One self-contained HTML page: findings, curves, and sample groups to read",

@@ -119,6 +119,10 @@ class Run:
         10, "iterations between checkpoints; rollouts are saved every iteration", at_least=1, resumable=True
     )
     keep_checkpoints: int = setting(1, "checkpoints kept; the newest are", at_least=1, resumable=True)
+    probe: bool = setting(
+        False,
+        "every eighth iteration: gradient norms of groups, agreement of their halves, ρ; under a tenth of the time",
+    )
     verifier_workers: int = setting(2, "processes that judge completions", at_least=1, at_most=1024)
     verifier_timeout_s: float = setting(10.0, "seconds after which a verifier is killed", above=0, at_most=1e6)
     verifier_memory_mb: int = setting(2048, "memory a verifier may take beyond its start", at_least=64)
@@ -228,6 +232,10 @@ def contradictions_of_run(run: Run) -> list[str]:
             run.max_generated_tokens > 0 and run.schedule != "constant",
             f"max_generated_tokens={run.max_generated_tokens}: schedule={run.schedule!r} falls to 0 at the last of "
             "iterations, which such a run does not reach; use schedule='constant'",
+        ),
+        (
+            run.probe and not row.generates,
+            f"probe=true: algorithm {row.name!r} has no groups of its own completions to probe; leave it out",
         ),
         (
             row.overlong_buffer > run.max_new_tokens,

@@ -36,6 +36,10 @@ class Setup:
     task_options: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
 
+    def folder_of(self, name: str) -> Path:
+        """Returns where the finished units of a claim lie; those of quick runs are kept apart."""
+        return self.work / (f"{name}-quick" if self.quick else name)
+
 
 class NotAtHand(Exception):
     """A unit of work cannot be measured here; the text says what it needs."""
@@ -57,6 +61,7 @@ class Claim:
     claim, source    what is said, in a sentence, and where
     minutes          what a full reproduction costs on two CPU cores
     uses             the options that matter: "data" (public tables), "model"
+    settings         what its runs share, recorded with the result
     seeds            of the full reproduction; empty where nothing is random
     units            (setup) → names of the units of work, in order
     measure          (setup, unit) → what the unit gave, as JSON values; raises NotAtHand
@@ -74,6 +79,7 @@ class Claim:
     figures: Callable[[Mapping[str, Json]], Json]
     checks: Callable[[Json], list[Check]]
     uses: tuple[str, ...] = ("model",)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
 
 

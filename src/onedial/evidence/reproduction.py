@@ -22,8 +22,8 @@ def reproduce(claim: Claim, setup: Setup) -> Json:
     The result holds what the units gave, why others are missing, settings, seeds, machine and versions.
     Raises RunDirError when the work folder holds units of other settings.
     """
-    folder = setup.work / (f"{claim.name}-quick" if setup.quick else claim.name)
-    settings: Json = {"quick": setup.quick}
+    folder = setup.folder_of(claim.name)
+    settings: Json = {"quick": setup.quick, **claim.settings}
     if "model" in claim.uses:
         settings |= {"model": setup.model, "task": _task_name(setup)}
     _open_folder(folder, settings)

@@ -49,12 +49,23 @@ def write_html(
     return _write(Path(path), page_data(analysis, title=title, curves=curves, notes=notes))
 
 
-def write_curves(path: Path | str, *, title: str, curves: Sequence[Plot], notes: Sequence[str]) -> Path:
-    """Write the page of a run that generated nothing: curves and notes, no groups. Raises DataError as `write_html`."""
+def write_curves(
+    path: Path | str,
+    *,
+    title: str,
+    curves: Sequence[Plot],
+    notes: Sequence[str],
+    subtitle: str = "trained on a data set",
+    headings: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a page of curves and notes without groups (a run that generated nothing, a comparison of runs).
+
+    headings: other words above the "notes" and the "curves". Raises DataError as `write_html`.
+    """
     data = {
-        "title": title, "subtitle": "trained on a data set", "facts": [plain(fact) for fact in heldout_facts(curves)],
+        "title": title, "subtitle": subtitle, "facts": [plain(fact) for fact in heldout_facts(curves)],
         "notes": list(notes), "findings": [], **_curve_sections(curves), "groups": [], "groups_note": "", "prompts": {},
-        "kinds": KINDS, "length_unit": "tokens", "footer": FOOTER,
+        "kinds": KINDS, "length_unit": "tokens", "footer": FOOTER, "headings": dict(headings or {}),
     }  # fmt: skip
     return _write(Path(path), data)
 
@@ -94,6 +105,7 @@ def page_data(
         "kinds": KINDS,
         "length_unit": tables.length_unit,
         "footer": FOOTER,
+        "headings": {},
     }
 
 

@@ -28,7 +28,8 @@ from onedial.core.maths.surrogate import (
 class Loss:
     """A micro-batch's share of the step's loss, and sums over its tokens that add up over micro-batches.
 
-    `sums`: tokens, ratio, clip_low, clip_high (tokens whose gradient the clip stopped), kl (nats, k3 against the
+    `sums`: tokens, ratio, clip_low, clip_high (tokens whose gradient the clip stopped), clip_high_p (π_old of the
+    latter), kl (nats, k3 against the
     reference), mismatch (nats, k3 of engine against trainer), nll (nats, −log π). Divide by the step's tokens for a
     mean. Rows that train on pairs add the sums of `maths.preference.pair_loss`, to be divided by `pairs`.
     """
@@ -123,6 +124,7 @@ def _sums(
     mask = batch.mask
     low, high = clipped_tokens(ratio, advantage, algorithm)
     values = {"tokens": mask, "ratio": ratio * mask, "clip_low": low & mask, "clip_high": high & mask}
+    values["clip_high_p"] = old.exp() * values["clip_high"]
     values["nll"] = -logp * mask
     reference, engine = batch.get("ref_logp"), batch.get("engine_logp")
     if reference is not None:

@@ -60,6 +60,8 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
             )
             save_rollouts(trainer, iteration, collected, batch)
             stop_if_exhausted(run, collected)
+            if models.probe is not None:
+                figures |= models.probe.measure(batch, iteration)
 
             update_started = time.perf_counter()
             with stop_on_divergence(run.directory, iteration, run.lr):

@@ -54,6 +54,7 @@ METRICS: dict[str, str] = {
     "entropy": "mean −log p of sampled tokens, nats: an unbiased estimate of the sampling entropy",
     "clip_low_share": "share of trained tokens whose gradient the lower clip stopped",
     "clip_high_share": "share of trained tokens whose gradient the upper clip stopped",
+    "clip_high_probability": "mean π_old of the tokens whose gradient the upper clip stopped: how rare they were",
     "ratio_mean": "mean importance ratio of trained tokens",
     "kl_ref": "k3 estimate of KL(policy‖reference) per trained token, nats",
     "mismatch_kl": "k3 estimate of KL(sampler‖trainer) per trained token, nats",
@@ -65,6 +66,14 @@ METRICS: dict[str, str] = {
     "value_loss": "critic: mean of ½(V − R)² over tokens, in reward², clipped where the row says so",
     "explained_variance": "critic: 1 − Var(R − V)/Var(R) over tokens of rollouts it has not learned from; 1 is perfect",
     "value_calibration": "critic: mean gap between V and outcome over tenths of the tokens by V, in units of reward",
+    "probe_groups": "probe: mixed groups looked at in this iteration; all of its figures are over some of the weights",
+    "probe_norm": "probe: mean norm of a group's own gradient, as if the group were the whole step",
+    "probe_half_cosine": "probe: mean cosine of the slopes of scores on rewards in two halves of a group",
+    "probe_group_cosine": "probe: mean cosine of the gradients of two groups",
+    "probe_signal": "probe: squared norm of the true slope, from the product of the halves; may be below 0 by chance",
+    "probe_noise": "probe: variance of one rollout's score inside a class, from the difference of the halves",
+    "probe_rho": "probe: signal over noise, the ρ of the planner: what one rollout says of its prompt's gradient",
+    "probe_s": "probe: seconds; they are part of time_s",
     "grad_norm": "gradient norm before clipping, mean over the iteration's steps",
     "lr": "learning rate",
     "loss": "value of the objective minimised; its gradient matters, not its level",
@@ -83,7 +92,7 @@ def measure_iteration(
 ) -> dict[str, Any]:
     """Returns the record of an iteration: the keys of `METRICS`, None where nothing was measured.
 
-    `figures` are those of the critic.
+    `figures` are those of the critic and of the probe.
     """
     groups, allocation = collected.groups, collected.allocation
     tokens = sum(group.num_tokens for group in groups)
@@ -107,6 +116,7 @@ def measure_iteration(
         "prompt_tokens": sum(len(group.prompt_tokens) for group in groups),
         "clip_low_share": updated.mean("clip_low"),
         "clip_high_share": updated.mean("clip_high"),
+        "clip_high_probability": updated.mean("clip_high_p", "clip_high"),
         "ratio_mean": updated.mean("ratio"),
         "kl_ref": updated.mean("kl"),
         "mismatch_kl": updated.mean("mismatch"),
@@ -118,6 +128,7 @@ def measure_iteration(
         "value_loss": updated.value_loss,
         "explained_variance": figures.get("explained_variance"),
         "value_calibration": figures.get("value_calibration"),
+        **{key: figures.get(key) for key in METRICS if key.startswith("probe_")},
         "grad_norm": updated.grad_norm,
         "lr": updated.lr,
         "loss": updated.loss,

@@ -30,6 +30,7 @@ from onedial.training.trainer.live_view import View
 from onedial.training.trainer.memory_plan import plan_memory
 from onedial.training.trainer.offline import OfflineCollector, open_examples
 from onedial.training.trainer.policy import Policy
+from onedial.training.trainer.probe import Probe
 from onedial.training.trainer.trackers import Tracker, open_trackers
 from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.sandbox import write_sandbox
@@ -37,14 +38,15 @@ from onedial.training.verify.sandbox import write_sandbox
 
 @dataclass(frozen=True)
 class Models:
-    """The models of a run: the policy, the frozen reference and the critic if the row needs them, and the engine that
-    generates with the policy's weights."""
+    """The models of a run: the policy, the frozen reference and the critic if the row needs them, the engine that
+    generates with the policy's weights, and the probe of its gradients if the run asks for one."""
 
     text: Text
     policy: Policy
     reference: nn.Module | None
     critic: Critic | None
     engine: TorchEngine
+    probe: Probe | None
 
 
 @dataclass
@@ -146,7 +148,8 @@ def _open_models(run: Run, path: Path | str) -> Models:
     policy = Policy(run, path)
     reference = policy.frozen_copy() if run.algorithm.needs_reference else None
     critic = Critic(run, policy, path) if run.algorithm.needs_critic else None
-    return Models(Text(tokenizer), policy, reference, critic, open_engine(run, policy.model, tokenizer))
+    probe = Probe(policy) if run.probe else None
+    return Models(Text(tokenizer), policy, reference, critic, open_engine(run, policy.model, tokenizer), probe)
 
 
 def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:

@@ -31,7 +31,7 @@ def restore(trainer: Trainer) -> None:
     if trainer.finished and not _evaluation_is_missing(trainer):
         raise RunDirError(f"{directory}: {_describe_end(trainer)}")
     write_run(trainer.asked, trainer.run)  # the next resume goes on with what this one changed
-    for name in ("metrics.jsonl", "eval.jsonl"):
+    for name in ("metrics.jsonl", "eval.jsonl", "probe.jsonl"):
         if (directory / name).exists():
             cut_json_lines(directory / name, trainer.iteration)
     trainer.collector.finished_groups = _groups_after(trainer, check=check)

@@ -32,7 +32,7 @@ function factNode(fact) {
 }
 
 function notesNode() {
-  return make("div", { class: "notice" }, make("b", {}, "What this log can and cannot show"), make("ul", {}, DATA.notes.map((note) => make("li", { class: "isolate" }, prose(note)))));
+  return make("div", { class: "notice" }, make("b", {}, DATA.headings.notes || "What this log can and cannot show"), make("ul", {}, DATA.notes.map((note) => make("li", { class: "isolate" }, prose(note)))));
 }
 
 function cards(plots) {
@@ -50,7 +50,7 @@ function sections() {
   return [
     DATA.heldout.length && section("heldout", "Held-out evaluation", cards(DATA.heldout)),
     shown.length && section("findings", "Findings", make("div", { class: "grid" }, loud.map(findingNode), calm.length ? calmNode(calm) : null)),
-    DATA.curves.length && section("curves", "Curves of the run", smoothingNote(), cards(DATA.curves)),
+    DATA.curves.length && section("curves", DATA.headings.curves || "Curves of the run", smoothingNote(), cards(DATA.curves)),
     DATA.groups.length && readerNode(),
     withheld.length && section("withheld", "Not shown, and why", withheldNode(withheld)),
   ].filter(Boolean);
