@@ -61,3 +61,24 @@ def test_correlations_follow_from_the_norms() -> None:
     assert found["0"]["mixed"]["value"] == pytest.approx(np.corrcoef(sigma, sigma**2)[0, 1])
     assert found["2"]["mixed"]["value"] is None, "it does not vary"
     assert found["1"]["mixed_clipped"]["value"] == pytest.approx(np.corrcoef(sigma, 1 / sigma)[0, 1])
+
+
+def test_baseline_variance_on_the_tiny_model(setup: Setup) -> None:
+    """Oracle: the group's mean shrinks the gradient of the others' mean by (G − 1)/G, so its variance by the square."""
+    figures = reproduce(get_claim("baseline-variance"), setup)["figures"]
+    assert figures["prompts"] == 2 and set(figures["variance"]) == {"none", "leave_one_out", "group", "critic"}
+    ratio = figures["variance"]["group"] / figures["variance"]["leave_one_out"]
+    assert ratio == pytest.approx((7 / 8) ** 2, rel=1e-3)
+
+
+def test_a_baseline_lowers_the_variance_only_where_its_interval_says_so() -> None:
+    """Oracle: variances made by hand, half with a baseline; and the same with noise that drowns the difference."""
+    random = np.random.default_rng(0)
+    none = random.uniform(1, 2, 24)
+    unit = {"correct_share": [0.5] * 24, "variance": {"none": none.tolist(), "leave_one_out": (none / 2).tolist(),
+            "group": (none / 2 * (7 / 8) ** 2).tolist(), "critic": (none * random.uniform(0.1, 1.9, 24)).tolist()},
+            "signal": {name: [1.0] * 24 for name in ("none", "leave_one_out", "group", "critic")}}  # fmt: skip
+    claim = get_claim("baseline-variance")
+    figures = claim.figures({"seed-0": unit})
+    assert figures["over_none"]["leave_one_out"]["value"] == pytest.approx(0.5)
+    assert [check.held for check in claim.checks(figures)] == [True, True, True, False, False]

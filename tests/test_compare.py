@@ -18,7 +18,7 @@ from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.run_log import read_json_lines
 from onedial.evidence import paired_runs
 from onedial.evidence.comparison import describe_difference, make_plots, summarize
-from onedial.evidence.paired_runs import RECORD, SERIES, Arm, cross_arms, make_arm_run, train_arm
+from onedial.evidence.paired_runs import RECORD, Arm, cross_arms, make_arm_run, train_arm
 from onedial.evidence.paired_statistics import (
     cost_to_reach,
     final_accuracy,
@@ -28,23 +28,10 @@ from onedial.evidence.paired_statistics import (
     token_grid,
 )
 from onedial.training.trainer.live_view import View
+from run_records import record
 from train_tasks import Early
 
 BUDGET = 300
-
-
-def record(arm: str, seed: int, accuracies: list[float], tokens: list[int] | None = None) -> dict[str, Any]:
-    """A record as `train_arm` makes it, with evaluations after 0, 100, 200 … tokens."""
-    spent = tokens or [100 * index for index in range(len(accuracies))]
-    curve = [
-        {"iteration": i, "tokens": t, "rollouts": t // 10, "seconds": t / 50, "avg": a, "pass_at": {}, "maj_at": {}}
-        for i, (t, a) in enumerate(zip(spent, accuracies, strict=True))
-    ]
-    steps = np.diff(spent).tolist()
-    series: dict[str, list[float | None]] = {key: [None] * len(steps) for key in SERIES}
-    series |= {key: [0.0] * len(steps) for key in ("tokens_silent_right", "tokens_silent_wrong")}
-    series |= {"tokens_generated": steps, "rollouts_generated": [s / 10 for s in steps], "time_s": [1.0] * len(steps)}
-    return {"arm": arm, "seed": seed, "settings": {}, "curve": curve, "series": series}
 
 
 PAIRS = [(0.70, 0.60), (0.62, 0.55), (0.81, 0.70), (0.75, 0.66)]

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 COMMAND = "make docs"
@@ -224,6 +225,40 @@ def _option(action: argparse.Action) -> tuple[str, str, str]:
     return code(name + value), code(plain), (action.help or "").replace("%%", "%")
 
 
+def reproductions_page() -> str:
+    """Every claim with its verdict, computed from the committed results."""
+    from onedial.evidence.catalog import describe_claim, get_claim, list_claims, read_result
+
+    known = [(describe_claim(get_claim(name), read_result(name)), read_result(name)) for name in list_claims()]
+    overview = [
+        (f"[{one['name']}](#{one['name']})", one["verdict"] or "no result yet", "yes" if one["trains"] else "no")
+        for one, _ in known
+    ]
+    return page(
+        "Claims, measured again",
+        "`onedial reproduce NAME` measures a claim of the field again. The verdict (holds, in part, not here) is "
+        "computed from the figures of a committed result each time; none is stored. It speaks of the model, the "
+        "lesson and the budget that were measured, not of the paper's.",
+        table(("claim", "verdict", "trains"), overview),
+        *(_reproduction(one, result) for one, result in known),
+    )
+
+
+def _reproduction(known: dict[str, Any], result: dict[str, Any] | None) -> str:
+    """One claim: what is said, what was got."""
+    said = f"## {known['name']}\n\n{known['claim']}.\n\nSource: {known['source']}."
+    if result is None:
+        return f"{said}\n\nNo result yet; it costs about {known['minutes']:g} minutes on two CPU cores."
+    marks = {True: "yes", False: "no", None: "not measured"}
+    checks = [(check["statement"], check["got"], marks[check["held"]]) for check in known["checks"]]
+    machine = result["machine"]
+    where = f"Measured on {machine['date']}, {machine['processor']}, onedial {machine['onedial']}"
+    seeds = f", seeds {', '.join(map(str, known['seeds']))}" if known["seeds"] else ""
+    missing = "".join(f" Left out: {unit} ({reason})." for unit, reason in result["missing"].items())
+    shown = table(("what would count", "got", "held"), checks)
+    return f"{said}\n\nVerdict: **{known['verdict']}**.\n\n{shown}\n\n{where}{seeds}.{missing}"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings": settings_page,
     "cells": cells_page,
@@ -233,6 +268,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "findings": findings_page,
     "tasks": tasks_page,
     "commands": commands_page,
+    "reproductions": reproductions_page,
 }
 
 

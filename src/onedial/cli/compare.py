@@ -36,7 +36,7 @@ EVAL_EVERY = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "onedial compare ROW [ROW …] --max-generated-tokens N [--vary SETTING=A,B] [--SETTING VALUE …]"
+    parser.usage = "onedial compare ROW [ROW …] [--vary SETTING=A,B] [--SETTING VALUE …]"
     parser.add_argument("rows", nargs="+", metavar="ROW", help="rows of the algorithm table")
     parser.add_argument(
         "--vary",

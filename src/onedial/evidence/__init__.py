@@ -1,1 +1,1 @@
-"""Evidence: claims of the field measured again, a page on which the algorithms can be tried, and our speed."""
+"""Evidence: paired comparisons, claims of the field measured again, a page of sliders, and our speed."""

@@ -93,13 +93,18 @@ def train_arm(run: Run, arm: Arm, *, title: str, view: Callable[[str, int], View
                 f"{run.directory} holds a finished run of other settings ({', '.join(changed)}); choose another --out"
             )
         return record
-    if not _is_complete(run):
-        train(run, resume=(run.directory / "run.toml").is_file(), view=view(title, run.iterations))
-        gc.collect()
+    train_to_end(run, view(title, run.iterations))
     record = {"arm": arm.name, "seed": run.seed, "settings": settings, **read_curves(run.directory)}
     write_atomically(path, json.dumps(record, allow_nan=False) + "\n")
     shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)
     return record
+
+
+def train_to_end(run: Run, view: View) -> None:
+    """Trains a run, or goes on with it if it was stopped; does nothing if it is complete."""
+    if not _is_complete(run):
+        train(run, resume=(run.directory / "run.toml").is_file(), view=view)
+        gc.collect()
 
 
 def _is_complete(run: Run) -> bool:

@@ -1,0 +1,153 @@
+"""Variance of a group's gradient with no baseline, the others' mean, the group's mean, and a critic, on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onedial.core.algorithm import Algorithm
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.evidence.claim import Check, Claim, Json, Setup, check_range
+from onedial.evidence.statistics import Array, bootstrap_interval
+
+if TYPE_CHECKING:
+    from onedial.core.types import Group
+    from onedial.evidence.lesson import Lesson
+
+SIZE, DRAWS, PROMPTS, SEEDS = 8, 4, 8, (0, 1, 2)
+CRITIC_STEPS = 40
+ROWS: Mapping[str, Algorithm] = {
+    name: replace(ALGORITHMS["reinforce"], name=name, baseline=baseline)
+    for name, baseline in (("none", "none"), ("leave_one_out", "leave_one_out"), ("group", "group_mean"))
+}
+CRITIC = replace(ALGORITHMS["ppo"], name="critic", kl_coef=0.0, kl_in="loss", whiten=False, lambda_policy=1.0,
+                 lambda_critic=1.0, value_clip=None, aggregate="sequence_sum")  # fmt: skip
+
+
+def _measure(setup: Setup, unit: str) -> Json:
+    """For each baseline and prompt: the squared distance between gradients of independent groups, and their product."""
+    from onedial.evidence.lesson import Lesson
+    from onedial.training.trainer.gradients import GradientSketch, choose_parameters
+
+    lesson = Lesson(setup, CRITIC)
+    draws, prompts = (2, 2) if setup.quick else (DRAWS, PROMPTS)
+    seed = int(unit.removeprefix("seed-"))
+    groups = lesson.sample(prompts, SIZE * draws, seed)
+    learned = lesson.sample(2 * prompts, SIZE, seed + 1000)
+    parameters = choose_parameters(lesson.policy.model)
+    sketch = GradientSketch(parameters, seed=seed)
+    measured: Json = {"correct_share": [_share(group) for group in groups], "variance": {}, "signal": {}}
+    for name, batches in _split_batches(lesson, groups, learned, draws).items():
+        variances, signals = [], []
+        for own in batches:
+            vectors = np.stack([_take(lesson, name, batch, parameters, sketch) for batch in own])
+            center = vectors.mean(axis=0)
+            spread = float(((vectors - center) ** 2).sum() / (draws - 1))
+            variances.append(spread)
+            signals.append(float(center @ center) - spread / draws)
+        measured["variance"][name], measured["signal"][name] = variances, signals
+    return measured
+
+
+def _share(group: Group) -> float:
+    return sum(bool(rollout.verdict.correct) for rollout in group.usable) / len(group.usable)
+
+
+def _split_batches(lesson: Lesson, groups: list[Group], learned: list[Group], draws: int) -> dict[str, list]:  # type: ignore[type-arg]
+    """Per baseline and prompt, the batches of independent groups cut out of one large group."""
+    parts = [
+        [replace(group, rollouts=group.usable[n::draws], position=draws * number + n) for n in range(draws)]
+        for number, group in enumerate(groups)
+    ]
+    batches = {name: [[lesson.batch(row, [part]) for part in own] for own in parts] for name, row in ROWS.items()}
+    return batches | {"critic": _critic_batches(lesson, parts, learned)}
+
+
+def _critic_batches(lesson: Lesson, parts: list[list[Group]], learned: list[Group]) -> list:  # type: ignore[type-arg]
+    """The batches with advantages of a critic that has learned from other prompts of the same task."""
+    from onedial.training.trainer.advantages import add_gae
+    from onedial.training.trainer.critic import HEAD_LR, Critic
+    from onedial.training.trainer.packing import split_minibatches
+
+    run = replace(lesson.run, critic="head")
+    critic = Critic(run, lesson.policy, lesson.path)
+    lessons = lesson.batch(CRITIC, learned)
+    for step in range(CRITIC_STEPS):
+        annotated, _ = add_gae(CRITIC, lessons, critic.values(lessons), None, iteration=1)
+        critic.learn(annotated, split_minibatches(annotated, 1, step), HEAD_LR, lambda *progress: None)
+    batches = []
+    for own in parts:
+        packed = [lesson.batch(CRITIC, [part]) for part in own]
+        batches.append([add_gae(CRITIC, batch, critic.values(batch), None, iteration=1)[0] for batch in packed])
+    return batches
+
+
+def _take(lesson: Lesson, name: str, batch: object, parameters: object, sketch: object) -> Array:
+    from onedial.training.trainer.gradients import take_gradient
+
+    row = ROWS.get(name, CRITIC)
+    found = take_gradient(lesson.policy, row, batch, parameters, sketch)  # type: ignore[arg-type]
+    return np.asarray(found.numpy(), dtype=np.float64)
+
+
+def _figures(measured: Mapping[str, Json]) -> Json:
+    names = (*ROWS, "critic")
+    variance = {name: np.concatenate([unit["variance"][name] for unit in measured.values()]) for name in names}
+    signal = {name: float(np.mean(np.concatenate([u["signal"][name] for u in measured.values()]))) for name in names}
+    ratios = {}
+    for name in names[1:]:
+        value = _ratio(variance[name], variance["none"])
+        low, high = bootstrap_interval(_ratio, variance[name], variance["none"])
+        ratios[name] = {"value": value, "low": low, "high": high}
+    low, high = bootstrap_interval(_ratio, variance["critic"], variance["leave_one_out"])
+    against = {"value": _ratio(variance["critic"], variance["leave_one_out"]), "low": low, "high": high}
+    return {
+        "prompts": len(variance["none"]),
+        "correct_share": float(np.mean(np.concatenate([unit["correct_share"] for unit in measured.values()]))),
+        "variance": {name: float(values.mean()) for name, values in variance.items()},
+        "signal": signal,
+        "over_none": ratios,
+        "critic_over_leave_one_out": against,
+    }
+
+
+def _ratio(one: Array, other: Array) -> float:
+    return float(one.mean() / other.mean()) if other.mean() > 0 else float("nan")
+
+
+def _checks(figures: Json) -> list[Check]:
+    ratios = figures["over_none"]
+
+    def lower(statement: str, found: Json) -> Check:
+        got = f"{found['value']:.2f} (95 %: {found['low']:.2f} to {found['high']:.2f})"
+        return Check(statement, got, found["high"] < 1)
+
+    same = figures["variance"]["group"] / figures["variance"]["leave_one_out"]
+    factor = ((SIZE - 1) / SIZE) ** 2
+    return [
+        lower("variance with the others' mean over that with none, below 1", ratios["leave_one_out"]),
+        lower("with the group's mean", ratios["group"]),
+        check_range(
+            "the group's mean only shrinks the gradient of the others' mean by (G − 1)/G",
+            same, factor * 0.999, factor * 1.001, "{:.4f} of its variance",
+        ),
+        lower("with a critic", ratios["critic"]),
+        lower("a critic over the others' mean", figures["critic_over_leave_one_out"]),
+    ]  # fmt: skip
+
+
+CLAIM = Claim(
+    name="baseline-variance",
+    claim="The group's mean is a control variate: it lowers the variance of the gradient, as a critic does",
+    source="arXiv:2510.00977, §3; RLOO (arXiv:2402.14740); PPO's critic",
+    trains=False,
+    minutes=12,
+    units=lambda setup: [f"seed-{seed}" for seed in (SEEDS[:1] if setup.quick else SEEDS)],
+    measure=_measure,
+    figures=_figures,
+    checks=_checks,
+    seeds=SEEDS,
+)

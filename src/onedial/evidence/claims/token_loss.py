@@ -1,0 +1,52 @@
+"""The token mean: against the mean per answer, and against its two other normalizers."""
+
+from __future__ import annotations
+
+from onedial.evidence.claim import Check, Json
+from onedial.evidence.paired_statistics import final_accuracy, pair_difference
+from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
+
+BASE = {"row": "naive_grpo", "clip_high": 0.28, "updates_per_iteration": 4}
+TRIAL = Trial(
+    {
+        "per-answer": BASE,
+        "step-tokens": {**BASE, "aggregate": "token_mean"},
+        "group-tokens": {**BASE, "aggregate": "group_token_mean"},
+        "constant": {**BASE, "aggregate": "fixed_length"},
+    },
+    tokens=30_000,
+    settings={"max_new_tokens": 32},
+)
+
+
+def _figures(records: list[Json]) -> Json:
+    from onedial.evidence.comparison import plain_difference, summarize
+
+    pair = plain_difference(pair_difference(records, "group-tokens", "constant", final_accuracy))
+    return {**summarize(records), "normalizers": pair}
+
+
+def _checks(figures: Json) -> list[Check]:
+    pair = figures["normalizers"]
+    bounds = [bound for bound in (pair["low"], pair["high"]) if bound is not None]
+    got = f"{100 * pair['value']:+.1f} points" + (
+        f" ({100 * bounds[0]:+.1f} to {100 * bounds[1]:+.1f})" if len(bounds) == 2 else ""
+    )
+    near = len(bounds) == 2 and max(map(abs, bounds)) <= 0.05
+    return [
+        check_difference(
+            "the token mean ends higher than the mean per answer", find_difference(figures, "step-tokens")
+        ),
+        Check("dividing by a group's tokens or by a constant is the same within five points", got, near),
+    ]
+
+
+CLAIM = make_claim(
+    "token-loss",
+    "Averaging over tokens, not answers, teaches long answers fully; dividing by a group's tokens or by a constant is "
+    "interchangeable",
+    "DAPO (arXiv:2503.14476), §3.3 and Table 1; a lesson on Dr. GRPO for the second part",
+    TRIAL,
+    _figures,
+    _checks,
+)
