@@ -121,7 +121,7 @@ class Run:
     keep_checkpoints: int = setting(1, "checkpoints kept; the newest are", at_least=1, resumable=True)
     probe: bool = setting(
         False,
-        "every eighth iteration: gradient norms of groups, agreement of their halves, ρ; under a tenth of the time",
+        "every tenth iteration: gradient norms of groups, agreement of their halves, ρ; under a tenth of the time",
     )
     verifier_workers: int = setting(2, "processes that judge completions", at_least=1, at_most=1024)
     verifier_timeout_s: float = setting(10.0, "seconds after which a verifier is killed", above=0, at_most=1e6)
