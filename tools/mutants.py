@@ -3,20 +3,24 @@
     make mutants                                     200 changes; takes hours
     python tools/mutants.py --sample 10 --only core.maths
 
-cosmic-ray finds and makes the changes, in a copy of the checkout. Each is judged by the tests nearest to the changed
-module: those whose imports reach it in the fewest steps. Places are drawn first, then one change of each place, so that
-a `+` with six replacements does not count six times. The result goes to mutants.md.
+cosmic-ray finds and makes the changes, in a copy of the checkout. The tests run once on the unchanged source, followed
+by coverage; each change is then judged by the tests that reach the changed statement, the fastest of the nearest files
+first, until one fails. Places are drawn first, then one change of each place, so that a `+` with six replacements does
+not count six times. The result goes to mutants.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import difflib
+import json
 import os
 import random
 import re
-import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +29,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "mutants.md"  # not part of the repository
@@ -38,7 +43,6 @@ SENSELESS = re.compile(r"_(BitXor|LShift|RShift|IsNot|Is)(_|$)|Operator_Bit|_Bit
 FAR = re.compile(r"Comparison.*_(Eq_[LG]tE?|NotEq_[LG]tE?|[LG]tE?_(Not)?Eq|Lt_GtE?|Gt_LtE?|LtE_GtE|GtE_LtE)$")
 NEGATED = re.compile(r"_(Lt_GtE|GtE_Lt|Gt_LtE|LtE_Gt)$")
 SENSIBLE = re.compile(r"_BitAnd_BitOr$|_BitOr_BitAnd$|_Is_IsNot$|_IsNot_Is$")
-MOST_FILES = 4
 # Tests of the documents and of the source's shape judge no behaviour; the others here take minutes, or a browser.
 APART = re.compile(
     r"test_(bench|documents|examples|explain|house|imports|kill|peers_\w+|reference_pages|tutorials)\.py"
@@ -48,18 +52,32 @@ GOAL = 0.85
 
 @dataclass(frozen=True)
 class Result:
-    """One change: where, what, and whether a test noticed it."""
+    """One change: where, what, and what the tests said of it: killed, hung or survived."""
 
-    module: str
+    source: str
     line: int
     operator: str
-    killed: bool
+    state: str
+    by: str
     seconds: float
-    tests: tuple[str, ...]
+    tests: int
+    all_run: bool
     diff: str
 
+    @property
+    def place(self) -> str:
+        return f"{self.source}:{self.line}"
 
-# --- the nearest tests -----------------------------------------------------------------------------------------
+    @property
+    def told(self) -> str:
+        """How many tests judged it."""
+        return f"{self.tests} tests" + ("" if self.all_run else ", the slowest left out")
+
+    def __str__(self) -> str:
+        return f"{self.state:8}  {self.seconds:4.0f} s  {self.place}  {self.operator}  ({self.told})  {self.by}"
+
+
+# --- which tests ------------------------------------------------------------------------------------------------
 
 
 def module_of(path: Path, root: Path) -> str:
@@ -78,26 +96,95 @@ def imports_of(path: Path, modules: Iterable[str]) -> set[str]:
     return found & known
 
 
-def nearest_tests(root: Path) -> dict[str, tuple[str, ...]]:
-    """Module → the test files whose imports reach it in the fewest steps, at most MOST_FILES of them."""
+def test_files(root: Path) -> list[Path]:
+    """The files whose tests judge changes."""
+    return [path for path in sorted((root / "tests").glob("test_*.py")) if not APART.fullmatch(path.name)]
+
+
+def distances(root: Path) -> dict[str, dict[str, int]]:
+    """Source file → test file → the steps of imports between them, as paths below the checkout."""
     source = {module_of(path, root / "src"): path for path in sorted((root / "src").rglob("*.py"))}
     graph = {name: imports_of(path, source) for name, path in source.items()}
-    distances: dict[str, dict[str, int]] = {name: {} for name in source}
-    tests = [path for path in sorted((root / "tests").glob("test_*.py")) if not APART.fullmatch(path.name)]
-    for test in tests:
+    steps_to: dict[str, dict[str, int]] = {str(path.relative_to(root)): {} for path in source.values()}
+    for test in test_files(root):
         frontier, seen, steps = imports_of(test, source), set[str](), 1
         while frontier:
             for module in frontier:
-                distances[module][test.name] = steps
+                steps_to[str(source[module].relative_to(root))][f"tests/{test.name}"] = steps
             seen |= frontier
             frontier = {inner for module in frontier for inner in graph[module]} - seen
             steps += 1
-    nearest = {}
-    for module, steps in distances.items():
-        least, stem = min(steps.values(), default=0), module.rpartition(".")[2]
-        near = [name for name, count in steps.items() if count == least]
-        nearest[module] = tuple(sorted(near, key=lambda name: (stem not in name, name))[:MOST_FILES])
-    return nearest
+    return steps_to
+
+
+def lines_of(path: Path, line: int) -> range | None:
+    """The lines of the statement around a line, a compound one without its body; None outside every function's body."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = [
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for outer in function.body
+        for node in ast.walk(outer)
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    if not inside:
+        return None
+    nearest = max(inside, key=lambda node: node.lineno)
+    body = getattr(nearest, "body", None)
+    last = max(body[0].lineno - 1, nearest.lineno, line) if body else nearest.end_lineno or nearest.lineno
+    return range(nearest.lineno, last + 1)
+
+
+class Choice:
+    """Which tests judge a change, from a record of the lines that each test reaches (see mutants_plugin.Recorder)."""
+
+    def __init__(self, root: Path, record: dict[str, Any], longest: float) -> None:
+        self.root, self.longest = root, longest
+        self.seconds: dict[str, float] = {k: v for k, v in record["seconds"].items() if k not in record["failed"]}
+        self.fixtures: dict[str, list[str]] = record["fixtures"]
+        self.reached: dict[str, dict[str, list[str]]] = record["reached"]
+        self.steps = distances(root)
+
+    def stages(self, source: str, line: int) -> tuple[list[list[str]], bool]:
+        """Tests in the order of their runs, and whether they are all that can see the change.
+
+        First those of the nearest files that reach the statement, then those of other files; each the fastest first.
+        Where none does (a constant, or code that runs in a process of its own): all tests that reach the module, and
+        those of the files that import it in the fewest steps.
+        """
+        span = lines_of(self.root / source, line)
+        contexts = self.contexts(source, span)
+        steps = self.steps[source]
+        least = min(steps.values(), default=0)
+        near = {file for file, count in steps.items() if count == least}
+        if not contexts:
+            contexts = self.contexts(source, None)
+            contexts |= {name for name in self.seconds if name.partition("::")[0] in near}
+        tests = sorted(contexts & set(self.seconds), key=lambda name: self.seconds[name])
+        first = [name for name in tests if name.partition("::")[0] in near]
+        kept, spent = [], 0.0
+        for name in first + [name for name in tests if name not in set(first)]:
+            spent += self.seconds[name]
+            if spent <= self.longest or not kept:
+                kept.append(name)
+        stages = [[name for name in kept if (name.partition("::")[0] in near) == is_near] for is_near in (True, False)]
+        return [by_file(stage) for stage in stages if stage], len(kept) == len(tests)
+
+    def contexts(self, source: str, span: range | None) -> set[str]:
+        """The tests that reach these lines, or any function of the module; where a shared fixture does, its users."""
+        numbers = self.reached.get(source, {})
+        lines = numbers if span is None else [str(number) for number in span]
+        found = {context for number in lines for context in numbers.get(number, []) if context}
+        names = {context.partition("\t")[0] for context in found}
+        shared = {fixture for c in found if c.endswith("set-up") for fixture in self.fixtures[c.partition("\t")[0]]}
+        return names | {name for name, own in self.fixtures.items() if shared & set(own)}
+
+
+def by_file(tests: list[str]) -> list[str]:
+    """Tests of a file together, so that its fixtures are made once; the file with the first test first."""
+    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
+    return sorted(tests, key=lambda name: files.index(name.partition("::")[0]))
 
 
 # --- the changes -----------------------------------------------------------------------------------------------
@@ -118,7 +205,7 @@ def annotated_places(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]
     return [((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0)) for n in notes if n is not None]
 
 
-def draw(copy: Path, targets: Iterable[str], count: int, seed: int) -> list[object]:
+def draw(copy: Path, targets: Iterable[str], count: int, seed: int) -> list[Any]:
     """`count` changes at different places of the target modules, the same for the same seed and source."""
     from cosmic_ray.commands import init
     from cosmic_ray.work_db import WorkDB, use_db
@@ -129,7 +216,7 @@ def draw(copy: Path, targets: Iterable[str], count: int, seed: int) -> list[obje
         init(paths, database, {})
         found = [item.mutations[0] for item in database.work_items]
     skipped = {path: annotated_places(path) for path in paths}
-    places: dict[tuple[str, tuple[int, int]], list[object]] = {}
+    places: dict[tuple[str, tuple[int, int]], list[Any]] = {}
     for mutation in found:
         inside = any(a <= mutation.start_pos and mutation.end_pos <= b for a, b in skipped[mutation.module_path])
         if not senseless(mutation.operator_name) and not inside:
@@ -152,99 +239,155 @@ def files_of(source: Path, target: str) -> list[Path]:
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The files that git knows or would add, in a folder of their own."""
+    """The files that git knows or would add, in a folder of their own, beside the real data of some tests."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=True,
     )
+    copy = folder / ROOT.name
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    if (ROOT.parent / "shared").is_dir():
+        (folder / "shared").symlink_to(ROOT.parent / "shared")
+    return copy
 
 
-def command_of(tests: Iterable[str]) -> str:
-    """The tests as one command, in the copy."""
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in tests)]
-    return shlex.join(words)
-
-
-def measure(mutations: list[object], copy: Path, longest: float) -> list[Result]:
-    """Runs every change against the nearest tests. A set of tests that fails on unchanged source is an error."""
-    from cosmic_ray.mutating import mutate_and_test
-    from cosmic_ray.testing import run_tests
-    from cosmic_ray.work_item import TestOutcome
-
-    nearest, limits, results = nearest_tests(copy), dict[tuple[str, ...], float](), []
-    for number, mutation in enumerate(mutations, start=1):
-        module = module_of(mutation.module_path, copy / "src")
-        tests = nearest[module]
-        if tests not in limits:
-            started = time.monotonic()
-            outcome, output = run_tests(command_of(tests), longest)
-            if outcome != TestOutcome.SURVIVED:
-                raise SystemExit(f"mutants: the tests fail before anything is changed: {' '.join(tests)}\n{output}")
-            limits[tests] = min(longest, 30 + 3 * (time.monotonic() - started))
-        started = time.monotonic()
-        result = mutate_and_test([mutation], command_of(tests), limits[tests])
-        killed, seconds = result.is_killed, time.monotonic() - started
-        operator = mutation.operator_name.removeprefix("core/")
-        diff = "\n".join(line for line in (result.diff or "").splitlines() if re.match(r"[-+](?![-+])", line))
-        results.append(Result(module, mutation.start_pos[0], operator, killed, seconds, tests, diff))
-        state = "killed" if killed else "SURVIVED"
-        print(
-            f"{number:4}/{len(mutations)}  {state:8}  {seconds:5.0f} s  {module}:{mutation.start_pos[0]}  {operator}",
-            flush=True,
+def run_tests(copy: Path, words: Iterable[str], limit: float, **environment: str) -> tuple[int, str]:
+    """Exit code and output of pytest, 124 past the limit; every process that it leaves is ended."""
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "mutants_plugin"]
+    paths = os.pathsep.join([str(copy / "src"), str(Path(__file__).parent)])
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(
+            [*command, *words],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = 124
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        out.seek(0)
+        return code, out.read().decode(errors="replace")
+
+
+def record_reach(copy: Path, sources: list[Path]) -> dict[str, Any]:
+    """Runs the tests once on unchanged source: which test reaches which line of the sources, in how many seconds."""
+    out = copy.parent / "record.json"
+    names = json.dumps([str(path) for path in sources])
+    files = [str(path.relative_to(copy)) for path in test_files(copy)]
+    code, output = run_tests(copy, files, 7200, MUTANTS_RECORD=str(out), MUTANTS_SOURCES=names)
+    if not out.exists():
+        raise SystemExit(f"mutants: the tests did not run on the unchanged source (exit code {code})\n{output}")
+    record = json.loads(out.read_text(encoding="utf-8"))
+    record["reached"] = {str(Path(name).relative_to(copy)): lines for name, lines in record["reached"].items()}
+    return record
+
+
+def judge(copy: Path, choice: Choice, tests: list[str], patience: float) -> tuple[str, str]:
+    """What the tests say of the copy as it is now: survived, killed or hung, and the test that said it.
+
+    A test hangs when it runs for more than a minute and ten times what it needs, both times `patience`.
+    """
+    limits = {name: patience * (60 + 10 * choice.seconds[name]) for name in tests}
+    order = copy.parent / "tests.json"
+    order.write_text(json.dumps(list(limits.items())), encoding="utf-8")
+    files = dict.fromkeys(name.partition("::")[0] for name in tests)
+    limit = patience * (300 + 10 * sum(choice.seconds[name] for name in tests))
+    code, output = run_tests(copy, ["-x", *files], limit, MUTANTS_TESTS=str(order))
+    if code == 124 or re.search(r"^Timeout \(", output, re.MULTILINE):
+        return "hung", ""
+    if code in (0, 5):  # 5: none of the tests exists any more, so none says anything
+        return "survived", ""
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    return "killed", failed.group(1) if failed else f"exit code {code}"
+
+
+def measure(mutations: list[Any], copy: Path, choice: Choice) -> list[Result]:
+    """Judges every change. A hanging test is run again with three times the patience before it counts."""
+    from cosmic_ray.mutating import use_mutation
+    from cosmic_ray.plugins import get_operator
+
+    results = []
+    for number, mutation in enumerate(mutations, start=1):
+        source, line = str(mutation.module_path.relative_to(copy)), mutation.start_pos[0]
+        stages, all_run = choice.stages(source, line)
+        started, state, by = time.monotonic(), "survived", ""
+        operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+        with use_mutation(mutation.module_path, operator, mutation.occurrence) as (before, after):
+            if after is None:
+                raise SystemExit(f"mutants: {source}:{line}: {mutation.operator_name} changes nothing")
+            for tests in stages:
+                state, by = judge(copy, choice, tests, 1)
+                if state == "hung":
+                    state, by = judge(copy, choice, tests, 3)
+                if state != "survived":
+                    break
+        diff = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+        changed = "\n".join(text for text in diff if re.match(r"[-+](?![-+])", text))
+        seconds, count = time.monotonic() - started, sum(len(tests) for tests in stages)
+        name = mutation.operator_name.removeprefix("core/")
+        results.append(Result(source, line, name, state, by, seconds, count, all_run, changed))
+        print(f"{number:4}/{len(mutations)}  {results[-1]}", flush=True)
     return results
 
 
-def report(results: list[Result], targets: Iterable[str], seed: int) -> str:
+def report(results: list[Result], targets: Iterable[str], seed: int, commit: str) -> str:
     """The page: the share, per package, and every survivor."""
-    killed = sum(result.killed for result in results)
+    killed, hung = (sum(r.state == state for r in results) for state in ("killed", "hung"))
+    share = (killed + hung) / max(len(results), 1)
     lines = [
         "# Mutation testing",
         "",
-        "<!-- Written by `make mutants`. -->",
+        f"`make mutants` at {commit}, seed {seed}, {len(results)} changes in {', '.join(f'`{t}`' for t in targets)}:",
+        f"**{share:.1%} noticed** ({killed} by a failing test, {hung} by a test that never ended; goal {GOAL:.0%}).",
         "",
-        "`make mutants` changes the source at random places, one at a time, and counts how many changes the tests "
-        "nearest to the changed module notice. [cosmic-ray](https://cosmic-ray.readthedocs.io) makes the changes. "
-        f"The goal is {GOAL:.0%} of a sample of 200, which takes hours; "
-        "`python tools/mutants.py --sample 10 --only core.maths` is a small one.",
-        "",
-        f"The last run: **{killed} of {len(results)} killed ({killed / max(len(results), 1):.0%})**, seed {seed}, in "
-        f"{', '.join(f'`{target}`' for target in targets)}.",
-        "",
-        "| package | changes | killed |",
+        "| package | changes | noticed |",
         "|---|---|---|",
     ]
-    packages = sorted({result.module.rpartition(".")[0] for result in results})
+    packages = sorted({str(Path(result.source).parent) for result in results})
     for package in packages:
-        own = [result for result in results if result.module.rpartition(".")[0] == package]
-        lines.append(f"| `{package}` | {len(own)} | {sum(result.killed for result in own)} |")
-    lines += ["", "## Survivors", ""]
-    survivors = [result for result in results if not result.killed]
-    for result in survivors:
-        lines += [f"`{result.module}`, line {result.line}, {result.operator}; tests: {', '.join(result.tests)}", ""]
-        lines += ["```diff", result.diff, "```", ""]
-    if not survivors:
-        lines += ["None.", ""]
-    return "\n".join(lines)
+        own = [result for result in results if str(Path(result.source).parent) == package]
+        lines.append(f"| `{package}` | {len(own)} | {sum(result.state != 'survived' for result in own)} |")
+    for title, state in (("Survivors", "survived"), ("Hung", "hung")):
+        chosen = [result for result in results if result.state == state]
+        lines += ["", f"## {title}", *([] if chosen else ["", "None."])]
+        for result in chosen:
+            lines += ["", f"{result.place}: {result.operator}; {result.told}", "", "```diff", result.diff, "```"]
+    return "\n".join([*lines, ""])
 
 
-def run_part(args: argparse.Namespace, part: int) -> list[Result]:
+def run_part(args: argparse.Namespace, record: dict[str, Any], part: int) -> list[Result]:
     """Every `args.jobs`-th change from number `part` on, in a copy of the checkout."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copy_checkout(Path(folder))
-        os.environ["PYTHONPATH"] = str(copy / "src")
-        os.chdir(copy)
-        mutations = draw(copy, args.only, args.sample, args.seed)[part :: args.jobs]
-        results = measure(mutations, copy, args.longest)
-        os.chdir(ROOT)
-    return results
+        mutations = draw(copy, args.only, args.sample, args.seed)
+        return measure(mutations[part :: args.jobs], copy, Choice(copy, record, args.longest))
+
+
+def record_once(args: argparse.Namespace) -> dict[str, Any]:
+    """The record for the drawn changes; read from a file where one is named that exists."""
+    if args.record and args.record.exists():
+        return json.loads(args.record.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = copy_checkout(Path(folder))
+        sources = sorted({mutation.module_path for mutation in draw(copy, args.only, args.sample, args.seed)})
+        record = record_reach(copy, sources)
+    if record["failed"]:
+        print("left out, for they fail on the unchanged source:", *record["failed"], sep="\n  ")
+    if args.record:
+        args.record.write_text(json.dumps(record), encoding="utf-8")
+    return record
 
 
 def main() -> None:
@@ -255,16 +398,21 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=TARGETS, metavar="MODULE", help="modules or packages, without onedial."
     )
-    parser.add_argument("--longest", type=float, default=600, help="seconds for one set of tests (600)")
+    parser.add_argument("--longest", type=float, default=60, help="seconds of tests for one change (60)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="keep or reuse what the tests reach")
     parser.add_argument("--write", type=Path, default=REPORT, metavar="FILE")
     parser.add_argument("--jobs", type=int, default=1, help="changes judged at a time (1), each job in its own copy")
     args = parser.parse_args()
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    record = record_once(args)
     with ProcessPoolExecutor(args.jobs) as pool:
-        parts = [pool.submit(run_part, args, part) for part in range(args.jobs)]
-        results = sorted((result for part in parts for result in part.result()), key=lambda r: (r.module, r.line))
-    args.write.write_text(report(results, args.only, args.seed), encoding="utf-8")
-    share = sum(result.killed for result in results) / max(len(results), 1)
-    print(f"{share:.0%} of {len(results)} killed; survivors are listed in {args.write}")
+        parts = [pool.submit(run_part, args, record, part) for part in range(args.jobs)]
+        results = sorted((result for part in parts for result in part.result()), key=lambda r: (r.source, r.line))
+    args.write.write_text(report(results, args.only, args.seed, commit), encoding="utf-8")
+    share = sum(result.state != "survived" for result in results) / max(len(results), 1)
+    print(f"{share:.1%} of {len(results)} noticed; survivors are listed in {args.write}")
     sys.exit(share < GOAL)
 
 
