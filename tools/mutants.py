@@ -16,11 +16,9 @@ import ast
 import contextlib
 import difflib
 import json
-import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,8 +26,11 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
+
+from mutants_server import Server
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "mutants.md"  # not part of the repository
@@ -43,6 +44,8 @@ SENSELESS = re.compile(r"_(BitXor|LShift|RShift|IsNot|Is)(_|$)|Operator_Bit|_Bit
 FAR = re.compile(r"Comparison.*_(Eq_[LG]tE?|NotEq_[LG]tE?|[LG]tE?_(Not)?Eq|Lt_GtE?|Gt_LtE?|LtE_GtE|GtE_LtE)$")
 NEGATED = re.compile(r"_(Lt_GtE|GtE_Lt|Gt_LtE|LtE_Gt)$")
 SENSIBLE = re.compile(r"_BitAnd_BitOr$|_BitOr_BitAnd$|_Is_IsNot$|_IsNot_Is$")
+# A changed process number may be that of any process: 0 is the group, -1 all of them.
+DEADLY = re.compile(r"\bkill(pg)?\(")
 # Tests of the documents and of the source's shape judge no behaviour; the others here take minutes, or a browser.
 APART = re.compile(
     r"test_(bench|documents|examples|explain|house|imports|kill|peers_\w+|reference_pages|tutorials)\.py"
@@ -222,8 +225,29 @@ def draw(copy: Path, targets: Iterable[str], count: int, seed: int) -> list[Any]
         if not senseless(mutation.operator_name) and not inside:
             places.setdefault((str(mutation.module_path), mutation.start_pos), []).append(mutation)
     rng = random.Random(seed)
-    chosen = rng.sample(sorted(places), min(count, len(places)))
-    return [rng.choice(sorted(places[place], key=lambda m: (m.operator_name, m.occurrence))) for place in chosen]
+    order, chosen = rng.sample(sorted(places), len(places)), []
+    for place in order:
+        mutation = rng.choice(sorted(places[place], key=lambda m: (m.operator_name, m.occurrence)))
+        if len(chosen) < count and runs(mutation):
+            chosen.append(mutation)
+    return chosen
+
+
+def runs(mutation: Any) -> bool:
+    """Whether a change can be judged: the changed source is Python, and ends no process that is not its own."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    source = mutation.module_path.read_text(encoding="utf-8")
+    if mutation.module_path.name == "descendants.py" or DEADLY.search(source.splitlines()[mutation.start_pos[0] - 1]):
+        return False
+    try:
+        ast.parse(
+            mutate_code(source, get_operator(mutation.operator_name)(**mutation.operator_args), mutation.occurrence)
+        )
+    except SyntaxError:
+        return False
+    return True
 
 
 def files_of(source: Path, target: str) -> list[Path]:
@@ -256,37 +280,13 @@ def copy_checkout(folder: Path) -> Path:
     return copy
 
 
-def run_tests(copy: Path, words: Iterable[str], limit: float, **environment: str) -> tuple[int, str]:
-    """Exit code and output of pytest, 124 past the limit; every process that it leaves is ended."""
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "mutants_plugin"]
-    paths = os.pathsep.join([str(copy / "src"), str(Path(__file__).parent)])
-    with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(
-            [*command, *words],
-            cwd=copy,
-            env=os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"} | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = 124
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        out.seek(0)
-        return code, out.read().decode(errors="replace")
-
-
 def record_reach(copy: Path, sources: list[Path]) -> dict[str, Any]:
     """Runs the tests once on unchanged source: which test reaches which line of the sources, in how many seconds."""
     out = copy.parent / "record.json"
-    names = json.dumps([str(path) for path in sources])
     files = [str(path.relative_to(copy)) for path in test_files(copy)]
-    code, output = run_tests(copy, files, 7200, MUTANTS_RECORD=str(out), MUTANTS_SOURCES=names)
+    names = json.dumps([str(path) for path in sources])
+    with contextlib.closing(Server(copy)) as server:
+        code, output = server.run(files, 7200, MUTANTS_RECORD=str(out), MUTANTS_SOURCES=names)
     if not out.exists():
         raise SystemExit(f"mutants: the tests did not run on the unchanged source (exit code {code})\n{output}")
     record = json.loads(out.read_text(encoding="utf-8"))
@@ -294,51 +294,78 @@ def record_reach(copy: Path, sources: list[Path]) -> dict[str, Any]:
     return record
 
 
-def judge(copy: Path, choice: Choice, tests: list[str], patience: float) -> tuple[str, str]:
-    """What the tests say of the copy as it is now: survived, killed or hung, and the test that said it.
+class Judge:
+    """Runs tests against the copy as it is at that moment."""
 
-    A test hangs when it runs for more than a minute and ten times what it needs, both times `patience`.
-    """
-    limits = {name: patience * (60 + 10 * choice.seconds[name]) for name in tests}
-    order = copy.parent / "tests.json"
-    order.write_text(json.dumps(list(limits.items())), encoding="utf-8")
-    files = dict.fromkeys(name.partition("::")[0] for name in tests)
-    limit = patience * (300 + 10 * sum(choice.seconds[name] for name in tests))
-    code, output = run_tests(copy, ["-x", *files], limit, MUTANTS_TESTS=str(order))
-    if code == 124 or re.search(r"^Timeout \(", output, re.MULTILINE):
-        return "hung", ""
-    if code in (0, 5):  # 5: none of the tests exists any more, so none says anything
+    def __init__(self, copy: Path, choice: Choice, server: Server) -> None:
+        self.copy, self.choice, self.server = copy, choice, server
+        self.sound: set[str] = set()
+
+    def run(self, tests: list[str], patience: float = 1) -> tuple[str, str]:
+        """Survived, killed or hung, and the test that failed.
+
+        A test hangs when it runs for more than a minute and ten times what it needs, all of it times `patience`.
+        """
+        limits = {name: patience * (60 + 10 * self.choice.seconds[name]) for name in tests}
+        order = self.copy.parent / "tests.json"
+        order.write_text(json.dumps(list(limits.items())), encoding="utf-8")
+        files = dict.fromkeys(name.partition("::")[0] for name in tests)
+        limit = patience * (300 + 10 * sum(self.choice.seconds[name] for name in tests))
+        code, output = self.server.run(["-x", *files], limit, MUTANTS_TESTS=str(order))
+        if code == 124 or re.search(r"^Timeout \(", output, re.MULTILINE):
+            return "hung", ""
+        if code in (0, 5):  # 5: none of the tests exists any more, so none says anything
+            return "survived", ""
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
+        return "killed", failed.group(1) if failed else f"exit code {code}"
+
+    def all_stages(self, stages: list[list[str]]) -> tuple[str, str]:
+        """The same of tests in stages. One that hangs is run again with three times the patience before it counts."""
+        for tests in stages:
+            state, by = self.run(tests)
+            if state == "hung":
+                state, by = self.run(tests, patience=3)
+            if state != "survived":
+                return state, by
         return "survived", ""
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-    return "killed", failed.group(1) if failed else f"exit code {code}"
+
+    def fails_unchanged(self, test: str) -> bool:
+        """Whether a test that failed does so on the unchanged source too; such a test judges nothing from then on."""
+        if test in self.choice.seconds and test not in self.sound:
+            if self.run([test])[0] != "survived":
+                print(f"left out, for it failed on the unchanged source: {test}", flush=True)
+                del self.choice.seconds[test]
+                return True
+            self.sound.add(test)
+        return False
 
 
-def measure(mutations: list[Any], copy: Path, choice: Choice) -> list[Result]:
-    """Judges every change. A hanging test is run again with three times the patience before it counts."""
+def measure(mutations: list[Any], judge: Judge) -> list[Result]:
+    """Judges every change."""
     from cosmic_ray.mutating import use_mutation
     from cosmic_ray.plugins import get_operator
 
-    results = []
-    for number, mutation in enumerate(mutations, start=1):
-        source, line = str(mutation.module_path.relative_to(copy)), mutation.start_pos[0]
-        stages, all_run = choice.stages(source, line)
-        started, state, by = time.monotonic(), "survived", ""
-        operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    results: list[Result] = []
+    todo = list(reversed(mutations))
+    while todo:
+        mutation = todo.pop()
+        source, line = str(mutation.module_path.relative_to(judge.copy)), mutation.start_pos[0]
+        stages, all_run = judge.choice.stages(source, line)
+        started, operator = time.monotonic(), get_operator(mutation.operator_name)(**mutation.operator_args)
         with use_mutation(mutation.module_path, operator, mutation.occurrence) as (before, after):
-            if after is None:
-                raise SystemExit(f"mutants: {source}:{line}: {mutation.operator_name} changes nothing")
-            for tests in stages:
-                state, by = judge(copy, choice, tests, 1)
-                if state == "hung":
-                    state, by = judge(copy, choice, tests, 3)
-                if state != "survived":
-                    break
+            Path(cache_from_source(str(mutation.module_path))).unlink(missing_ok=True)
+            state, by = judge.all_stages(stages)
+        # restored within a second and of the same size, the source would look like what was compiled
+        Path(cache_from_source(str(mutation.module_path))).unlink(missing_ok=True)
+        if judge.fails_unchanged(by):
+            todo.append(mutation)
+            continue
         diff = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
         changed = "\n".join(text for text in diff if re.match(r"[-+](?![-+])", text))
         seconds, count = time.monotonic() - started, sum(len(tests) for tests in stages)
         name = mutation.operator_name.removeprefix("core/")
         results.append(Result(source, line, name, state, by, seconds, count, all_run, changed))
-        print(f"{number:4}/{len(mutations)}  {results[-1]}", flush=True)
+        print(f"{len(results):4}/{len(mutations)}  {results[-1]}", flush=True)
     return results
 
 
@@ -372,16 +399,17 @@ def run_part(args: argparse.Namespace, record: dict[str, Any], part: int) -> lis
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copy_checkout(Path(folder))
         mutations = draw(copy, args.only, args.sample, args.seed)
-        return measure(mutations[part :: args.jobs], copy, Choice(copy, record, args.longest))
+        with contextlib.closing(Server(copy)) as server:
+            return measure(mutations[part :: args.jobs], Judge(copy, Choice(copy, record, args.longest), server))
 
 
 def record_once(args: argparse.Namespace) -> dict[str, Any]:
-    """The record for the drawn changes; read from a file where one is named that exists."""
+    """The record for the targets; read from a file where one is named that exists."""
     if args.record and args.record.exists():
         return json.loads(args.record.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copy_checkout(Path(folder))
-        sources = sorted({mutation.module_path for mutation in draw(copy, args.only, args.sample, args.seed)})
+        sources = [path for target in args.only for path in files_of(copy / "src" / "onedial", target)]
         record = record_reach(copy, sources)
     if record["failed"]:
         print("left out, for they fail on the unchanged source:", *record["failed"], sep="\n  ")
