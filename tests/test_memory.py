@@ -14,10 +14,19 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.settings import Run
 from onedial.core.settings_file import make_run
 from onedial.training.lm.attention import PrefixLayout, use_packed_attention
+from onedial.training.lm.cpu_attention import KEPT_KEYS
 from onedial.training.lm.decoder import hidden_states
 from onedial.training.lm.llama_blocks import patch_llama_blocks
 from onedial.training.trainer.cpu import keep_freed_memory, read_process_bytes, trim_memory_beyond
-from onedial.training.trainer.memory_plan import head_bytes, plan_memory, read_shape, resident_bytes, token_bytes
+from onedial.training.trainer.memory_plan import (
+    Shape,
+    generation_bytes,
+    head_bytes,
+    plan_memory,
+    read_shape,
+    resident_bytes,
+    token_bytes,
+)
 from test_lm import CONFIGS, ragged_batch
 
 
@@ -59,6 +68,33 @@ def test_resident_memory_by_hand(tiny_model: Path) -> None:
     assert resident_bytes(with_reference, shape, 2) - resident_bytes(run, shape, 2) == 2 * shape.weights
     with_critic = replace(run, algorithm=ALGORITHMS["ppo"])
     assert resident_bytes(with_critic, shape, 2) - resident_bytes(with_reference, shape, 2) == 18 * shape.weights
+
+
+SHAPE = Shape(weights=1000, layers=3, hidden=10, vocabulary=50, heads=4, kv_size=6, linear_width=70)
+
+
+def test_bytes_of_a_made_up_shape_by_hand(tiny_model: Path) -> None:
+    run = Run(model=str(tiny_model), algorithm=ALGORITHMS["dapo"], max_rows=5, max_new_tokens=7)
+    none = replace(SHAPE, weights=0, linear_width=0)
+    base = resident_bytes(run, none, 4)
+    assert resident_bytes(run, SHAPE, 4) - base == (4 + 12) * 1000  # weights; gradients and two moments
+    assert resident_bytes(run, SHAPE, 2) - base == (2 + 4 + 12) * 1000  # fp32 masters beside them
+    lora = replace(run, lora_rank=2)  # 2 · 70 numbers of adapters, the only ones trained
+    for element in (2, 4):
+        assert resident_bytes(lora, SHAPE, element) - base == element * (1000 + 140) + 12 * 140
+    assert generation_bytes(run, SHAPE, 2) == 5 * 7 * 3 * 2 * 6 * 2 + 5 * 50 * 12
+    assert head_bytes(SHAPE, trained=True) - head_bytes(SHAPE, trained=False) == 6 * 50 * 10
+    # one token: inputs and outputs of linear layers, two norms and the kept attention of each layer
+    layer = 70 * 2 + 3 * 2 * 10 * 2 + 3 * 4 * KEPT_KEYS * 2
+    assert token_bytes(SHAPE, 2, checkpointing=False) == layer
+    assert token_bytes(SHAPE, 2, checkpointing=True) == layer // 3 + 3 * 10 * 2
+
+
+def test_a_critic_that_is_a_head_costs_no_second_model(tiny_model: Path) -> None:
+    run = Run(model=str(tiny_model), algorithm=ALGORITHMS["ppo"])
+    shape = replace(SHAPE, weights=10**6)
+    two, one = (resident_bytes(replace(run, critic=critic), shape, 4) for critic in ("model", "head"))
+    assert two - one == 16 * 10**6
 
 
 def test_a_smaller_budget_makes_smaller_passes(tiny_model: Path) -> None:

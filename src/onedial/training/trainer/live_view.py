@@ -25,8 +25,6 @@ from onedial.core.safe_console import SafeConsole
 BLOCKS = " ▁▂▃▄▅▆▇█"
 REFRESH_S = 0.25
 HEADER_EVERY = 25
-WIDE = 108  # columns from which the figures stand beside the reward and the groups
-FIGURES_WIDTH = 60
 LABEL_WIDTH = 9
 # The metric of each kind of group, with its label, glyph and color.
 SHARES = tuple(
@@ -135,19 +133,10 @@ class View:
         """The whole page for the console's present width."""
         width = min(self.console.width, 140)
         inner = width - 4
-        wide = width >= WIDE and self.columns is COLUMNS
-        left_width = inner - FIGURES_WIDTH - 3 if wide else inner
-        left = Group(self._reward(left_width), Text(), self._groups(left_width))
-        if self.columns is OFFLINE_COLUMNS:
-            left = Group(self._likelihood(inner))
-        if wide:
-            columns = Table.grid(padding=(0, 3, 0, 0))
-            columns.add_column(width=left_width)
-            columns.add_column(no_wrap=True)
-            columns.add_row(left, self._figures())
-            body: RenderableType = columns
+        if self.columns is COLUMNS:
+            body = Group(self._reward(inner), Text(), self._groups(inner), Text(), self._figures())
         else:
-            body = Group(left, Text(), self._figures()) if self.columns is COLUMNS else left
+            body = Group(self._likelihood(inner))
         return Panel(
             Group(body, Text(), self._stage_bar(inner)),
             title=Text(f" onedial · {self.title} ", "bold"),
