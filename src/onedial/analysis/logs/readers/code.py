@@ -226,7 +226,7 @@ def _lm_eval(
         notes.append(f"The metric read is {metric}.")
     if seen:
         notes.append(
-            f"{count_of(sum(seen.values()), 'row')} judge the same answers by another filter and were left out."
+            f"Left out, since they judge the same answers by another filter: {count_of(sum(seen.values()), 'row')}."
         )
 
 

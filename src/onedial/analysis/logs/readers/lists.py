@@ -125,7 +125,7 @@ def _rows(
                 continue
             yield from _explode(sample, line, record, marks, options)
         if short:
-            notes.append(f"{count_of(short, 'prompt')} have an empty or missing list and are not in any figure.")
+            notes.append(f"Left out, since the list is empty or missing: {count_of(short, 'prompt')}.")
 
 
 def _of_tasks(sample: Sample, names: tuple[str | None, str | None], options: Options) -> Iterator[dict[str, Any]]:

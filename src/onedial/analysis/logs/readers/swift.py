@@ -59,9 +59,9 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     if len(parts) > 1:
         notes.append(f"Several reward columns: outcome is {reward_is}. Choose another with --outcome NAME or total.")
     if counts["repeated"]:
-        notes.append(f"{count_of(counts['repeated'], 'row')} repeated the flush before, and were counted once.")
+        notes.append(f"Counted once, since they repeat the flush before: {count_of(counts['repeated'], 'row')}.")
     if counts["cut"]:
-        notes.append(f"{count_of(counts['cut'], 'row')} had been cut off in some column, and were left out.")
+        notes.append(f"Left out, since they are cut off in some column: {count_of(counts['cut'], 'row')}.")
     return make_log(
         "ms-swift",
         "ms-swift",
