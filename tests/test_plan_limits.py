@@ -127,6 +127,20 @@ def test_where_rates_are_known_the_interval_is_the_luck_of_the_groups_alone() ->
     assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(each[-1] * (1 - each[-1]) / 200), rel=0.1)
 
 
+def test_refitted_priors_vary_as_much_as_prompts_drawn_anew_and_may_leave_the_fit() -> None:
+    # oracle: the mean solve rate of N prompts drawn with replacement, whose standard error is known
+    rng = np.random.default_rng(4)
+    k = rng.binomial(8, rng.beta(0.8, 1.2, 400))
+    beliefs = believe(counts_of(k, 8))
+    means = beliefs.replicates(0, 200) @ beliefs.prior.points
+    assert means.mean() == pytest.approx(k.mean() / 8, abs=0.005)
+    assert means.std() == pytest.approx(k.std() / 8 / np.sqrt(400), rel=0.2)
+    # a prior without any mass below one half is no reason to believe that no prompt is there
+    high = np.where(beliefs.prior.points < 0.5, 0.0, beliefs.prior.mass)
+    moved = replace(beliefs, prior=replace(beliefs.prior, mass=high / high.sum())).replicates(0, 5)
+    assert (moved[:, beliefs.prior.points < 0.5].sum(axis=1) > 0.3).all()
+
+
 def test_nothing_chosen_says_nothing() -> None:
     value, interval = believe(counts_of([1, 2, 3], 4)).silent_of(np.zeros(3, dtype=bool), 8)
     assert np.isnan(value) and interval == (0.0, 1.0)
