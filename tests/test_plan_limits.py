@@ -15,6 +15,7 @@ from onedial.analysis.planning.discount import best_discount
 from onedial.analysis.planning.limits import cautions, check_counts, check_plan_options, split_passes
 from onedial.analysis.planning.planner import plan
 from onedial.analysis.planning.posterior import believe
+from onedial.analysis.planning.rho import given_rho
 from onedial.analysis.planning.strata import build_strata, rank_within
 from onedial.core.errors import DataError
 
@@ -29,19 +30,27 @@ def counts_of(k: Any, n: Any, **options: Any) -> PromptCounts:
 
 
 def test_the_ends_of_every_option_are_allowed_and_what_lies_beyond_is_not() -> None:
-    fine = {"budget": 100.0, "unit": "rollouts", "group_size": 8, "fixed_size": None, "rho": 0.05, "audit": 0.1}
+    fine = {"budget": 100.0, "unit": "rollouts", "group_size": 8, "fixed_size": None, "audit": 0.1}
     for name, allowed, refused in [
         ("group_size", (2, 4096), (1, 4097)),
         ("fixed_size", (2, 4096), (1, 4097)),
         ("audit", (0.0, 0.999), (-0.001, 1.0)),
         ("budget", (1e-9, 1e300), (0.0, -1.0)),
-        ("rho", (1e-9, 1e9), (0.0, -1.0)),
     ]:
         for value in allowed:
             check_plan_options(**fine | {name: value})  # type: ignore[arg-type]
         for value in refused:
             with pytest.raises(DataError, match=f"--{name.replace('_', '-')} "):
                 check_plan_options(**fine | {name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rho", "allowed"), [(1e-9, True), (1e9, True), (0.0, False), (-1.0, False)])
+def test_rho_is_any_positive_number(rho: float, allowed: bool) -> None:
+    if allowed:
+        assert given_rho(rho).value == rho
+        return
+    with pytest.raises(DataError, match="--rho .*positive"):
+        given_rho(rho)
 
 
 def test_tokens_need_a_known_length_and_two_tries_are_the_least() -> None:
