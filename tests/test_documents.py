@@ -158,11 +158,20 @@ FALSE = {
     r"[Ss]ilent (?:answers|rows) cost no(?:thing| training)": "not with KL in the loss, a critic or a likelihood term",
     r"costs? \d+ % less": "no training run has confirmed a saving of a plan",
     r"git clone …": "there is no public address",
+    # what the sources say and docs/claims.md corrects
+    r"(?:exactly|is) the size of the (?:training )?update": "σ̂ is the coefficient at α = 1; the size has more to it",
+    r"structurally identical": "2-GRPO has no reference and no sigmoid",
+    r"anti-reasoning|biased toward short": "that is so of right answers only",
+    r"[Ii]nterchangeable at": "a divisor per group weighs prompts by one over their length",
+    r"Pearson[^.]*0?\.92": "no paper has that number",
+    r"retains 97\.6": "group size was changed together with learning rate, prompts and objective",
 }
 
 
 @pytest.mark.parametrize("pattern", FALSE)
 def test_nothing_known_to_be_false_is_said(pattern: str) -> None:
-    said = [name_of(page) for page in PAGES if re.search(pattern, " ".join(text_of(page).split()))]
-    said += [name_of(path) for path in sorted(SRC.rglob("*.py")) if re.search(pattern, " ".join(text_of(path).split()))]
+    pages = [page for page in PAGES if page.name != "claims.md"]  # it quotes them
+    said = [name_of(page) for page in pages if re.search(pattern, " ".join(text_of(page).split()))]
+    files = sorted(path for ending in ("py", "js", "html") for path in SRC.rglob(f"*.{ending}"))
+    said += [name_of(path) for path in files if re.search(pattern, " ".join(text_of(path).split()))]
     assert not said, f"{said}: {FALSE[pattern]}"

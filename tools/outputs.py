@@ -5,7 +5,8 @@ A document marks them by a comment before a block, with the command as a user ty
     <!-- output: onedial inspect examples/rollouts.jsonl.gz | head -20 -->
     <!-- code: examples/own_loop.py backward -->
 
-The command runs in the checkout, 80 columns wide. `tests/test_reference_pages.py` compares what the documents show
+The command runs in the checkout, 80 columns wide. `| head -N` keeps its first lines, `| grep -E "A|B"` those that
+match. `tests/test_reference_pages.py` compares what the documents show
 with what the commands print.
 """
 
@@ -17,6 +18,7 @@ import os
 import re
 import shlex
 from contextlib import chdir, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,19 +37,33 @@ def code_of(file: str, name: str) -> str:
     raise SystemExit(f"outputs: {file} has no {name}")
 
 
-def output_of(command: str) -> str:
-    """What the command prints on a terminal of 80 columns without colours; its first N lines after `| head -N`."""
+@cache
+def printed_by(words: str) -> str:
+    """Everything that a command prints; a page may show several parts of it."""
     from onedial.cli.main import main
 
-    words, _, tail = command.partition(" | head -")
     screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with chdir(ROOT), redirect_stdout(screen):
         code = main(shlex.split(words)[1:])
     if code:
-        raise SystemExit(f"outputs: {command!r} ends with exit code {code}")
+        raise SystemExit(f"outputs: {words!r} ends with exit code {code}")
     screen.seek(0)
-    lines = screen.read().rstrip().splitlines()
-    return "\n".join(line.rstrip() for line in (lines[: int(tail)] if tail else lines))
+    return screen.read()
+
+
+def output_of(command: str) -> str:
+    """What the command prints on a terminal of 80 columns without colours; of that what the filters behind it keep."""
+    words, *filters = command.split(" | ")
+    lines = printed_by(words).rstrip().splitlines()
+    for words_of_filter in map(shlex.split, filters):
+        match words_of_filter:
+            case ["head", number]:
+                lines = lines[: int(number.removeprefix("-"))]
+            case ["grep", "-E", pattern]:
+                lines = [line for line in lines if re.search(pattern, line)]
+            case _:
+                raise SystemExit(f"outputs: {command!r}: only head -N and grep -E PATTERN filter")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def renewed(text: str) -> str:
