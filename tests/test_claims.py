@@ -212,8 +212,8 @@ def ten_times(text: str) -> None:
 def interchangeable(text: str) -> None:
     tokens, half = 220, 2**-0.5  # verl's row: sample deviation of (1, 0) is 2^−½
     shown(text, "verl_grpo " + " ".join(f"{1000 * s * half / tokens:+.3g}" for s in (1, -1, 1, -1)))
-    # per group: 1/(2 groups · own tokens), so the short group weighs ten times as much per token
-    assert (1 / (2 * 20)) / (1 / (2 * 200)) == 10
+    # per group: 1/(2 groups · own tokens), so a token of the short group weighs ten times as much
+    shown(text, "dapo " + " ".join(f"{1000 * s / 2 / own:+.3g}" for own in (20, 200) for s in (1, -1)))
 
 
 @answers("The same KL anchor")
@@ -302,5 +302,5 @@ def test_every_claim_is_quoted_answered_and_shown() -> None:
 
 
 def test_reproductions_that_the_page_names_exist() -> None:
-    named = set(re.findall(r"`onedial reproduce ([\w-]+)`", PAGE))
+    named = set(re.findall(r"`onedial reproduce\s+([\w-]+)`", PAGE))
     assert len(named) >= 7 and named <= {*list_claims(), "NAME"}

@@ -91,7 +91,8 @@ def _checked_lengths(
 
 
 def _compares_groups(row: Algorithm) -> bool:
-    return row.source == "policy" and row.reward == "task" and not callable(row.baseline) and not row.needs_critic
+    judged, apart = row.reward in ("task", "signed"), row.listwise == "none"
+    return row.source == "policy" and judged and apart and not callable(row.baseline) and not row.needs_critic
 
 
 def weigh_groups(row: Algorithm, rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[float]]) -> RowOnGroups:

@@ -99,7 +99,7 @@ def rows_by_weight(size: int) -> tuple[dict[tuple[float, int], list[str]], dict[
     found: dict[tuple[float, int], list[str]] = {(CLASSES_EQUAL, size): []}
     left_out: dict[str, str] = {}
     for row in ALGORITHMS.values():
-        if reason := _why_none(row):
+        if reason := why_no_coefficient(row):
             left_out[row.name] = reason
         else:
             alpha = row.dial if row.scale_over == "group" else 0.0
@@ -107,14 +107,17 @@ def rows_by_weight(size: int) -> tuple[dict[tuple[float, int], list[str]], dict[
     return found, left_out
 
 
-def _why_none(row: Algorithm) -> str:
+def why_no_coefficient(row: Algorithm) -> str:
+    """Why the weight of a prompt under a row is no mean of σ̂^(2−α) over groups; empty where it is."""
     if row.source != "policy":
         return "learns from data, not from groups of the policy"
     if row.needs_critic:
         return "its critic, not the group, decides"
     if row.baseline not in ("none", "group_mean", "leave_one_out") or (row.baseline == "none" and row.dial):
         return "its baseline is a function of its own"
-    return ""
+    if row.pass_k > 1:
+        return "ascends pass@k"
+    return "its loss is of the whole group" if row.listwise != "none" else ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
-from onedial.analysis.findings.difficulty_bands import rate_bands
+from onedial.analysis.findings.difficulty_bands import rate_bands, why_no_coefficient
 from onedial.analysis.findings.difficulty_groups import BINS, LABELS, Groups, drawn_groups, own_groups
 from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures, percent
@@ -165,13 +165,13 @@ def _dial_plot(groups: Groups, grpo: Array, members: tuple[tuple[str, ...], ...]
 def replay_rows() -> dict[str, CoefficientCells]:
     """Distinct group coefficients in the algorithm table: label (names of the rows) → cells.
 
-    Rows whose baseline is not the group's (none, or a function) have no such coefficient, and rows of a group size of
-    their own would have made other groups: they are left out.
+    Rows whose baseline is not the group's (none, or a function) or whose loss is another one have no such coefficient,
+    and rows of a group size of their own would have made other groups: they are left out.
     """
     names: dict[CoefficientCells, list[str]] = {}
     for row in ALGORITHMS.values():
         own = row.baseline in ("group_mean", "leave_one_out") and row.scale_over == "group"
-        if own and row.group_size is None:
+        if own and row.group_size is None and not why_no_coefficient(row):
             key = CoefficientCells(row.dial, row.baseline == "leave_one_out", row.ddof if row.dial else 0)
             names.setdefault(key, []).append(row.name)
     names.setdefault(CoefficientCells(2.0), []).append("α = 2 (classes weigh the same)")
