@@ -129,11 +129,15 @@ def show_outcome(terminal: Terminal, outcome: dict[str, Any]) -> None:
     from onedial.evidence.comparison import describe_difference
 
     rows = [_arm_line(name, arm) for name, arm in outcome["arms"].items()]
-    terminal.table(("arm", "held out", "per seed", "tokens", "rollouts", "iterations", "seconds", "silent"), rows)
+    terminal.table(("arm", "held out", "tokens", "rollouts", "iterations", "seconds", "silent"), rows)
     terminal.write()
     for found in outcome["differences"]:
         terminal.write(describe_difference(found), mark="· ")
-    terminal.write("Held-out accuracy at the end, paired by seed; the intervals hold jointly at 95 %.", style="dim")
+    starts = [value for arm in outcome["arms"].values() for value in arm["start"]]
+    before = f"{100 * sum(starts) / len(starts):.0f} % before training"
+    terminal.write(
+        f"Held-out accuracy at the end ({before}), paired by seed; intervals hold jointly at 95 %.", style="dim"
+    )
 
 
 def _arm_line(name: str, arm: dict[str, Any]) -> tuple[str, ...]:
@@ -141,12 +145,10 @@ def _arm_line(name: str, arm: dict[str, Any]) -> tuple[str, ...]:
         values = [value for value in arm[key] if value is not None]
         return sum(values) / len(values) if values else float("nan")
 
-    each = " ".join(f"{100 * value:.0f}" for value in arm["accuracy"])
-    accuracy = f"{100 * mean('start'):.0f} → {100 * mean('accuracy'):.1f} %"
     counts = (
         f"{mean('tokens'):,.0f}",
         f"{mean('rollouts'):,.0f}",
         f"{mean('iterations'):.0f}",
         f"{mean('seconds'):.0f}",
     )
-    return name, accuracy, each, *counts, f"{100 * mean('silent_token_share'):.0f} %"
+    return name, f"{100 * mean('accuracy'):.1f} %", *counts, f"{100 * mean('silent_token_share'):.0f} %"

@@ -10,9 +10,9 @@ from typing import Any
 from onedial.analysis.findings.finding import Plot, Series
 from onedial.analysis.page import write_curves
 from onedial.core.maths.estimators import Estimate
+from onedial.evidence.claim import Json
 from onedial.evidence.paired_statistics import (
     Difference,
-    Json,
     by_seed,
     compare_with_first,
     final_accuracy,
@@ -20,6 +20,7 @@ from onedial.evidence.paired_statistics import (
     list_arms,
     mean_curve,
     mean_series,
+    show_interval,
     token_grid,
 )
 
@@ -71,11 +72,8 @@ def plain_difference(found: Difference) -> dict[str, Any]:
 
 def describe_difference(found: Json) -> str:
     """Returns a difference of accuracies in words, with its interval or the reason why there is none."""
-    points = f"{found['arm']} − {found['against']}: {100 * found['value']:+.1f} points"
-    if found["low"] is None:
-        return f"{points}; one seed has no interval: not told apart"
-    interval = f"{points} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
-    return interval if found["told_apart"] else f"{interval}: not told apart"
+    said = f"{found['arm']} − {found['against']}: {show_interval(found)}"
+    return said if found["told_apart"] else f"{said}: not told apart"
 
 
 def write_comparison(path: Path, records: Sequence[Json], *, title: str) -> Path:

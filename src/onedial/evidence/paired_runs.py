@@ -21,10 +21,10 @@ from onedial.core.paths import write_atomically
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
 from onedial.core.settings_file import make_run, merge, plain_settings
+from onedial.evidence.claim import Json
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.loop import train
 
-Json = dict[str, Any]
 RECORD = "record.json"
 MOST_ITERATIONS = 1_000_000  # the budget of tokens ends a run
 SERIES = (

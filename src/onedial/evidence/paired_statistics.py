@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from onedial.core.maths.estimators import Estimate, mean_interval
+from onedial.evidence.claim import Json
 
-Json = Mapping[str, Any]
 GRID = 13  # points of a mean curve
 
 
@@ -123,3 +122,15 @@ def mean_series(record: Json, key: str, part: slice = slice(None)) -> float | No
     """Returns the mean of a metric over some iterations of a run; None where it was never measured."""
     values = [value for value in record["series"][key][part] if value is not None]
     return sum(values) / len(values) if values else None
+
+
+def show_points(share: float) -> str:
+    """Returns a difference of shares in points with its sign: −0.012 is "−1.2"."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def show_interval(found: Json) -> str:
+    """Returns a difference (`comparison.plain_difference`) in points, with its interval where it has one."""
+    if found["low"] is None:
+        return f"{show_points(found['value'])} points, one seed has no interval"
+    return f"{show_points(found['value'])} points ({show_points(found['low'])} to {show_points(found['high'])})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,3 @@ def explained_share(observed: Array, predicted: Array) -> float:
     """Returns R² = 1 − Σ(y − ŷ)²/Σ(y − ȳ)²."""
     spread = float(((observed - observed.mean()) ** 2).sum())
     return 1 - float(((observed - predicted) ** 2).sum()) / spread if spread > 0 else math.nan
-
-
-def plain_numbers(values: Sequence[float] | Array) -> list[float | None]:
-    """Returns numbers as JSON can hold them: None for one that is not finite."""
-    return [float(value) if math.isfinite(value) else None for value in values]

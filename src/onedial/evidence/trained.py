@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onedial.evidence.claim import Check, Claim, Json, Setup
+from onedial.evidence.paired_statistics import show_interval
 
 if TYPE_CHECKING:
     from onedial.core.settings import Run
@@ -144,10 +145,7 @@ def _plain_view(title: str, iterations: int) -> Any:
 
 def check_difference(statement: str, found: Json, *, least: float = 0.0) -> Check:
     """Returns the check that a paired difference of accuracies exceeds `least` with its whole interval."""
-    if found["low"] is None:
-        return Check(statement, f"{100 * found['value']:+.1f} points, one seed has no interval", False)
-    got = f"{100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
-    return Check(statement, got, found["low"] > least)
+    return Check(statement, show_interval(found), found["low"] is not None and found["low"] > least)
 
 
 def find_difference(figures: Json, arm: str) -> Json:

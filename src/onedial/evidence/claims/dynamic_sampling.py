@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import by_seed, cost_to_reach, pair_ratio
@@ -24,11 +25,13 @@ def _figures(records: list[Json]) -> Json:
     best = {seed: max(point["avg"] for point in record["curve"]) for seed, record in by_seed(records, "all").items()}
     ratios = {}
     for name, unit in UNITS.items():
-        found = pair_ratio(
-            records, "refilled", "all", lambda record, unit=unit: cost_to_reach(record, best[record["seed"]], unit)
-        )
+        found = pair_ratio(records, "refilled", "all", partial(_cost_of_best, best=best, unit=unit))
         ratios[name] = None if found is None else [found.value, _finite(found.low), _finite(found.high)]
     return {**summarize(records), "best_of_all": best, "ratio_to_that": ratios}
+
+
+def _cost_of_best(record: Json, *, best: dict[int, float], unit: str) -> float | None:
+    return cost_to_reach(record, best[record["seed"]], unit)
 
 
 def _finite(value: float) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.evidence.claim import Check, Claim, Json, Setup, check_range
-from onedial.evidence.paired_statistics import by_seed, final_accuracy, list_arms, pair_difference
+from onedial.evidence.paired_statistics import by_seed, final_accuracy, list_arms, pair_difference, show_interval
 from onedial.evidence.trained import Trial, make_claim
 
 TRIAL = Trial(
@@ -80,7 +80,7 @@ def _checks(figures: Json) -> list[Check]:
     return [
         *checks,
         check_range("wrong answers grow at least 1.2 times as much under GRPO", mean, 1.2, 1e9, "{:.2f}"),
-        Check("the accuracies are not told apart", f"{100 * accuracy['value']:+.1f} points", level),
+        Check("the accuracies are not told apart", show_interval(accuracy), level),
     ]
 
 

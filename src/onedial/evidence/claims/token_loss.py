@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onedial.evidence.claim import Check, Json
-from onedial.evidence.paired_statistics import final_accuracy, pair_difference
+from onedial.evidence.paired_statistics import final_accuracy, pair_difference, show_interval
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
 BASE = {"row": "naive_grpo", "clip_high": 0.28, "updates_per_iteration": 4}
@@ -28,16 +28,14 @@ def _figures(records: list[Json]) -> Json:
 
 def _checks(figures: Json) -> list[Check]:
     pair = figures["normalizers"]
-    bounds = [bound for bound in (pair["low"], pair["high"]) if bound is not None]
-    got = f"{100 * pair['value']:+.1f} points" + (
-        f" ({100 * bounds[0]:+.1f} to {100 * bounds[1]:+.1f})" if len(bounds) == 2 else ""
-    )
-    near = len(bounds) == 2 and max(map(abs, bounds)) <= 0.05
+    near = pair["low"] is not None and max(abs(pair["low"]), abs(pair["high"])) <= 0.05
     return [
         check_difference(
             "the token mean ends higher than the mean per answer", find_difference(figures, "step-tokens")
         ),
-        Check("dividing by a group's tokens or by a constant is the same within five points", got, near),
+        Check(
+            "dividing by a group's tokens or by a constant is the same within five points", show_interval(pair), near
+        ),
     ]
 
 

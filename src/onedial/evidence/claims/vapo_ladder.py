@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onedial.evidence.claim import Check, Json
+from onedial.evidence.paired_statistics import show_points
 from onedial.evidence.trained import Trial, find_difference, make_claim
 
 # the critic's head start and the length-adaptive λ at the scale of 40 iterations of twelve tokens
@@ -31,7 +32,7 @@ def _checks(figures: Json) -> list[Check]:
     found = {one["arm"]: one for one in figures["differences"]}
     lowest = min(found, key=lambda arm: found[arm]["value"])
     pretraining = find_difference(figures, "no-value-pretraining")
-    drops = ", ".join(f"{arm} {100 * one['value']:+.1f}" for arm, one in found.items())
+    drops = ", ".join(f"{arm} {show_points(one['value'])}" for arm, one in found.items())
     high = pretraining["high"]
     return [
         Check("leaving out value pretraining costs most", drops, lowest == "no-value-pretraining"),

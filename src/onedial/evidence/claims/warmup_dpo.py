@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from onedial.core.paths import write_atomically
 from onedial.evidence.claim import Check, Claim, Json, Setup
-from onedial.evidence.paired_statistics import final_accuracy, pair_difference
+from onedial.evidence.paired_statistics import final_accuracy, pair_difference, show_interval
 from onedial.evidence.trained import QUICK_TOKENS, Trial, make_claim
 
 TOKENS = 24_000
@@ -68,7 +68,7 @@ def _checks(figures: Json) -> list[Check]:
     pair, rollouts = figures["pair"], {name: sum(arm["rollouts"]) for name, arm in figures["arms"].items()}
     share = rollouts[WARMED] / rollouts["grpo"]
     low = pair["low"]
-    got = f"{100 * pair['value']:+.1f} points" + ("" if low is None else f" (from {100 * low:+.1f})")
+    got = show_interval(pair)
     return [
         Check("with at most 55 % of the rollouts", f"{100 * share:.0f} %", share <= 0.55),
         Check("ends within two points of GRPO, or above", got, pair["value"] >= -0.02),

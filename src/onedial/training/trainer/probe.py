@@ -75,7 +75,12 @@ class Probe:
     def _probe(self, group: Batch, sigma: float, iteration: int) -> tuple[ProbedGroup, Tensor]:
         """One group's figures, and the sketch of its gradient."""
         own = take_gradient(self.policy, self.row, group, self.parameters, self.sketch)
-        base = {"iteration": iteration, "group_id": group.group_ids[0], "size": group.num_rollouts, "sigma": sigma}
+        base: dict[str, Any] = {
+            "iteration": iteration,
+            "group_id": group.group_ids[0],
+            "size": group.num_rollouts,
+            "sigma": sigma,
+        }
         rewards = group["reward"].tolist()
         halves = split_rewards(rewards)
         if halves is None:
