@@ -27,7 +27,6 @@ from onedial.evidence.paired_statistics import (
     pair_ratio,
     token_grid,
 )
-from onedial.training.trainer.live_view import View
 from run_records import record
 from train_tasks import Early
 
@@ -119,16 +118,12 @@ def base(tiny_model: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def quiet(title: str, iterations: int) -> View:
-    return View(title, iterations, plain=True)
-
-
 ARMS = (Arm("naive_grpo", {"algorithm": {"row": "naive_grpo"}}), Arm("two_grpo", {"algorithm": {"row": "two_grpo"}}))
 
 
 def test_arms_of_different_group_sizes_cost_the_same_tokens(base: dict[str, Any], tmp_path: Path) -> None:
     runs = [make_arm_run(arm, 0, base, tmp_path) for arm in ARMS]
-    records = [train_arm(run, arm, title=arm.name, view=quiet) for run, arm in zip(runs, ARMS, strict=True)]
+    records = [train_arm(run, arm, title=arm.name, plain=True) for run, arm in zip(runs, ARMS, strict=True)]
     for run, made in zip(runs, records, strict=True):
         spent = made["series"]["tokens_generated"]
         assert sum(spent[:-1]) < BUDGET <= sum(spent) == made["curve"][-1]["tokens"]
@@ -143,14 +138,14 @@ def test_a_finished_run_is_read_and_a_stopped_one_goes_on(
     base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: the record of a run that was never stopped, but for its seconds."""
-    whole = train_arm(make_arm_run(ARMS[0], 0, base, tmp_path / "whole"), ARMS[0], title="", view=quiet)
+    whole = train_arm(make_arm_run(ARMS[0], 0, base, tmp_path / "whole"), ARMS[0], title="", plain=True)
     run = make_arm_run(ARMS[0], 0, base, tmp_path / "stopped")
     with monkeypatch.context() as patch:
         patch.setattr("onedial.training.trainer.loop.save_checkpoint", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train_arm(run, ARMS[0], title="", view=quiet)
+            train_arm(run, ARMS[0], title="", plain=True)
     assert not (run.directory / RECORD).exists()
-    made = train_arm(run, ARMS[0], title="", view=quiet)
+    made = train_arm(run, ARMS[0], title="", plain=True)
     for one in (whole, made):
         for point in one["curve"]:
             del point["seconds"]
@@ -169,7 +164,7 @@ def _refuse(*args: Any, **options: Any) -> None:
 
 
 def test_a_folder_of_other_settings_is_refused(base: dict[str, Any], tmp_path: Path) -> None:
-    train_arm(make_arm_run(ARMS[0], 0, base, tmp_path), ARMS[0], title="", view=quiet)
+    train_arm(make_arm_run(ARMS[0], 0, base, tmp_path), ARMS[0], title="", plain=True)
     with pytest.raises(RunDirError, match=r"other settings \(lr\)"):
         train_arm(make_arm_run(ARMS[0], 0, base | {"lr": 2e-3}, tmp_path), ARMS[0], title="")
 

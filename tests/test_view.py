@@ -289,3 +289,15 @@ def test_stacked_cells_fill_the_bar() -> None:
     assert stacked([1 / 3, 1 / 3, 1 / 3], 10) == [4, 3, 3]  # the remainder goes to the first
     for share in (0.0, 0.011, 0.49, 0.999, 1.0):
         assert sum(stacked([share, 1 - share], 71)) == 71
+
+
+def test_a_run_by_tokens_does_not_know_its_last_iteration() -> None:
+    from onedial.core.settings import Run
+    from onedial.training.trainer.live_view import open_view
+
+    by_tokens = open_view(Run(max_generated_tokens=500, iterations=70), plain=True)
+    by_tokens.metrics = {"iteration": 3}
+    assert by_tokens.line().split()[0] == "3" and by_tokens._clock().startswith("iteration 3 · ")
+    by_iterations = open_view(Run(iterations=70), "title", plain=True)
+    by_iterations.metrics = {"iteration": 3}
+    assert by_iterations.line().split()[0] == "3/70" and "iteration 3 of 70" in by_iterations._clock()

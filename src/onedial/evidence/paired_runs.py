@@ -11,7 +11,7 @@ import gc
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
 from onedial.core.settings_file import make_run, merge, plain_settings
 from onedial.evidence.claim import Json
-from onedial.training.trainer.live_view import View
+from onedial.training.trainer.live_view import View, open_view
 from onedial.training.trainer.loop import train
 
 RECORD = "record.json"
@@ -77,11 +77,11 @@ def make_arm_run(arm: Arm, seed: int, base: Mapping[str, Any], folder: Path) -> 
         raise ConfigError(f"{arm.name}: {error}") from error
 
 
-def train_arm(run: Run, arm: Arm, *, title: str, view: Callable[[str, int], View] = View) -> Json:
+def train_arm(run: Run, arm: Arm, *, title: str, plain: bool | None = None) -> Json:
     """Trains a run, or goes on with it, and returns its record. A finished run is read and not repeated.
 
-    The weights of a finished run are deleted, its logs stay. Raises RunDirError where the folder holds a run of other
-    settings.
+    The weights of a finished run are deleted, its logs stay. `plain` as for `View`.
+    Raises RunDirError where the folder holds a run of other settings.
     """
     path = run.directory / RECORD
     settings = json.loads(json.dumps(plain_settings(run)))
@@ -93,7 +93,7 @@ def train_arm(run: Run, arm: Arm, *, title: str, view: Callable[[str, int], View
                 f"{run.directory} holds a finished run of other settings ({', '.join(changed)}); choose another --out"
             )
         return record
-    train_to_end(run, view(title, run.iterations))
+    train_to_end(run, open_view(run, title, plain=plain))
     record = {"arm": arm.name, "seed": run.seed, "settings": settings, **read_curves(run.directory)}
     write_atomically(path, json.dumps(record, allow_nan=False) + "\n")
     shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)

@@ -127,20 +127,8 @@ def train_unit(trial: Trial, setup: Setup, claim: str, unit: str) -> Json:
     from onedial.evidence.paired_runs import train_arm
 
     run, arm = trial.open_run(setup, claim, unit)
-    record = train_arm(run, arm, title=f"{claim}: {unit}", view=_plain_view if setup.quick else _view)
+    record = train_arm(run, arm, title=f"{claim}: {unit}", plain=setup.quick or None)
     return {key: value for key, value in record.items() if key != "settings"}
-
-
-def _view(title: str, iterations: int) -> Any:
-    from onedial.training.trainer.live_view import View
-
-    return View(title, iterations)
-
-
-def _plain_view(title: str, iterations: int) -> Any:
-    from onedial.training.trainer.live_view import View
-
-    return View(title, iterations, plain=True)
 
 
 def check_difference(statement: str, found: Json, *, least: float = 0.0) -> Check:

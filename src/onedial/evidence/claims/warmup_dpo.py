@@ -23,7 +23,7 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
     """Warm-up for half of the tokens, then DPO on its pairs; the record joins both, with the cost of both."""
     from onedial.core.settings_file import make_run, merge
     from onedial.evidence.paired_runs import MOST_ITERATIONS, RECORD, read_curves, train_to_end
-    from onedial.training.trainer.live_view import View
+    from onedial.training.trainer.live_view import open_view
     from onedial.training.trainer.past_rollouts import newest_model
 
     seed = int(unit.rpartition("-s")[2])
@@ -35,11 +35,11 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
     half = QUICK_TOKENS if setup.quick else TOKENS // 2
     ends = {"max_generated_tokens": half, "iterations": MOST_ITERATIONS, "out": str(folder / f"warm-s{seed}")}
     warm = make_run(merge(base, ends, {"algorithm": {"row": "naive_grpo"}}))
-    train_to_end(warm, View(f"warmup-dpo: warm-up, seed {seed}", warm.iterations))
+    train_to_end(warm, open_view(warm, f"warmup-dpo: warm-up, seed {seed}"))
     own = {"algorithm": DPO, "max_generated_tokens": 0, **(QUICK_DPO if setup.quick else FULL_DPO)}
     places = {"data": str(warm.directory), "model": newest_model(warm.directory), "out": str(path.parent)}
     dpo = make_run(merge(base, own, places))
-    train_to_end(dpo, View(f"warmup-dpo: DPO, seed {seed}", dpo.iterations))
+    train_to_end(dpo, open_view(dpo, f"warmup-dpo: DPO, seed {seed}"))
     record = {"arm": WARMED, "seed": seed, **_join(read_curves(warm.directory), read_curves(dpo.directory))}
     write_atomically(path, json.dumps(record, allow_nan=False))
     for run in (warm, dpo):

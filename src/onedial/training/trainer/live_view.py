@@ -21,6 +21,7 @@ from rich.text import Text
 
 from onedial.core.palette import GROUP_KINDS
 from onedial.core.safe_console import SafeConsole
+from onedial.core.settings import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 REFRESH_S = 0.25
@@ -60,7 +61,7 @@ OFFLINE_COLUMNS = (
 
 
 class View:
-    """Context manager around a run. `title` names it, `iterations` is the number of the last one.
+    """Context manager around a run. `title` names it, `iterations` is the number of the last one; 0 if it is not known.
 
     `plain` forces one line per iteration; by default that is so when the output is no terminal, is a dumb one, cannot
     show block characters, or when NO_COLOR is set.
@@ -125,7 +126,8 @@ class View:
 
     def line(self) -> str:
         """The last iteration as one line of plain text, under 80 columns."""
-        place = f"{self.metrics.get('iteration', self._updates)}/{self.iterations}".rjust(10)
+        of = f"/{self.iterations}" if self.iterations else ""
+        place = f"{self.metrics.get('iteration', self._updates)}{of}".rjust(10)
         shown = [_shown(self.metrics.get(key), form).rjust(width) for _, key, form, width in self.columns]
         return place + "".join(shown)
 
@@ -241,7 +243,8 @@ class View:
     def _clock(self) -> str:
         spent = time.monotonic() - self._start
         at = self.metrics.get("iteration", 0)
-        parts = [f"iteration {at} of {self.iterations}", f"{_duration(spent)} elapsed"]
+        of = f" of {self.iterations}" if self.iterations else ""
+        parts = [f"iteration {at}{of}", f"{_duration(spent)} elapsed"]
         if self._updates and at < self.iterations:
             parts.append(f"about {_duration(spent / self._updates * (self.iterations - at))} left")
         return " · ".join(parts)
@@ -305,3 +308,10 @@ def _shown(value: Any, form: str) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def open_view(run: Run, title: str = "", *, plain: bool | None = None) -> View:
+    """The view of a run, by default titled by its row and task. How many iterations a budget of tokens lasts is not
+    known."""
+    last = 0 if run.max_generated_tokens else run.iterations
+    return View(title or f"{run.algorithm.name} on {run.task_name}", last, plain=plain)

@@ -13,7 +13,7 @@ from onedial.core.run_dir import lock_run_dir
 from onedial.core.settings import Run
 from onedial.training.evaluation import Evaluation
 from onedial.training.trainer.advantages import compute_advantages
-from onedial.training.trainer.live_view import View
+from onedial.training.trainer.live_view import View, open_view
 from onedial.training.trainer.metrics import measure_iteration
 from onedial.training.trainer.open_run import open_run
 from onedial.training.trainer.packing import pack
@@ -44,7 +44,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
     result equals that of a run that was never stopped. Raises UserError for every mistake that the user can fix.
     """
     run = run if resume else run.with_free_directory()
-    view = view or View(f"{run.algorithm.name} on {run.task_name}", run.iterations)
+    view = view or open_view(run)
     with lock_run_dir(run.directory, resume=resume), open_run(run, resume=resume, view=view) as trainer, view:
         if resume:
             restore(trainer)
