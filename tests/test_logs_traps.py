@@ -19,9 +19,12 @@ from onedial.analysis.findings.expected import expected_silent_shares
 from onedial.analysis.findings.pass_rates import pass_rates
 from onedial.analysis.logs import read, scale
 from onedial.analysis.logs.grouping import group_frame, scale_and_groups
+from onedial.analysis.logs.readers.common import make_log
 from onedial.analysis.logs.readers.rates import smallest_grid
 from onedial.analysis.logs.readers.trl import overlap_of
+from onedial.analysis.logs.schema import Coverage
 from onedial.analysis.logs.splits import split_counts, with_split
+from onedial.analysis.logs.store import store_records
 from onedial.core.errors import DataError
 
 
@@ -818,3 +821,14 @@ def test_real_big_math(shared_data: Path) -> None:
 def test_real_task_data_is_no_log_and_says_what_is_needed(name: str, shared_data: Path) -> None:
     with pytest.raises(DataError, match="Columns seen"):
         read(shared_data / name)
+
+
+@pytest.mark.parametrize("name", ["nemo-rl", "ms-swift", "tinker", "traces", "verifiers", "sample-lists", "lm-eval"])
+def test_a_format_asked_for_that_reads_nothing_is_refused_and_makes_no_row(name: str, tmp_path: Path) -> None:
+    path = make.lines(tmp_path / "log.jsonl", [{"question": "q", "mark": 1}, {"question": "q", "mark": 0}])
+    with pytest.raises(DataError):
+        read(path, name)
+
+
+def test_no_records_are_no_rows() -> None:
+    assert make_log("x", "x", store_records([]), coverage=Coverage(), samples=[]).frame.collect().is_empty()

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from onedial.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from onedial.evidence.bench.workload import Conditions
 
@@ -19,6 +21,8 @@ type. They are measured in turn, so that a slow moment of the machine meets both
 A ratio above 1 means that ours is better; shares of the ceiling are in per cent.
 Example: onedial bench generate --repeats 3
 """
+
+MOST = 100_000  # of repeats, threads and rows
 
 PARTS = {
     "generate": "generation and its decode step",
@@ -53,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print: every figure as soon as it is there, so that an interruption loses none."""
+    check_arguments(args)
     from onedial.evidence.bench.figure import Figure, Point
     from onedial.evidence.bench.machine import describe_conditions
     from onedial.evidence.bench.measure import measure, select_figures
@@ -61,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
 
     names = select_figures(args.what, args.figures)
     conditions = _settings(args)
-    if args.write:
-        _check_writable(Path(args.write))
     known = describe_conditions(conditions, args.model)
     with_curves = args.curves or (args.what == "all" and bool(args.write) and not args.figures)
     figures: list[Figure] = []
@@ -94,16 +97,11 @@ def _settings(args: argparse.Namespace) -> Conditions:
     """The checked conditions; the model is fetched if need be, so that no download is ever timed."""
     import torch
 
-    from onedial.core.errors import ConfigError
     from onedial.core.system import available_cores
     from onedial.evidence.bench.workload import Conditions
     from onedial.training.models import load_config, resolve
     from onedial.training.trainer.policy import pick_device, pick_dtype
 
-    for name, least in (("repeats", 1), ("threads", 0), ("peer_rows", 1)):
-        if getattr(args, name) < least:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} {getattr(args, name)}: must be at least {least}")
     threads = args.threads or available_cores()
     torch.set_num_threads(threads)
     device = pick_device(args.device)
@@ -122,9 +120,20 @@ def _settings(args: argparse.Namespace) -> Conditions:
     )
 
 
-def _check_writable(path: Path) -> None:
-    from onedial.core.errors import ConfigError
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises a UserError for what is wrong in the arguments alone, before anything slow is imported."""
+    from onedial.training.models import check_hub_name
 
+    for name, least in (("repeats", 1), ("threads", 0), ("peer_rows", 1)):
+        if not least <= getattr(args, name) <= MOST:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {getattr(args, name)}: must be from {least} to {MOST:,}")
+    if args.write:
+        _check_writable(Path(args.write))
+    check_hub_name(args.model)
+
+
+def _check_writable(path: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f"--write {path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
 

@@ -67,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from onedial.training.models import check_hub_name
+
+    check_hub_name(args.model)
     from onedial.training.trainer.evaluate import eval_spec, run_evaluation
 
     given = merge({name: getattr(args, flag) for flag, name in FLAGS.items() if flag in args}, args.dotted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -11,6 +12,7 @@ from onedial.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from onedial.analysis import Analysis
+    from onedial.analysis.logs import Log
 
 T = TypeVar("T")
 GROUP_SIZE = 8  # at which a table of solve rates is read, unless --group-size says otherwise
@@ -72,7 +74,7 @@ SHORT_NAMES = {"reward": "outcome_reward"}
 def parse_map(words: Sequence[str]) -> dict[str, str]:
     """`--map a=b,c=d` (repeatable) as a dict; `reward` is short for `outcome_reward`.
 
-    Raises ConfigError for a pair without `=`.
+    Raises ConfigError for a pair without `=`, and for two columns under one name.
     """
     pairs: dict[str, str] = {}
     for word in words:
@@ -81,16 +83,29 @@ def parse_map(words: Sequence[str]) -> dict[str, str]:
             ours, equals, theirs = part.partition("=")
             if not equals or not ours.strip() or not theirs.strip():
                 raise ConfigError(f"--map {word}: write OURS=THEIRS, for example --map prompt=question,correct=is_ok")
-            pairs[SHORT_NAMES.get(ours.strip(), ours.strip())] = theirs.strip()
+            name = SHORT_NAMES.get(ours.strip(), ours.strip())
+            if pairs.get(name, theirs.strip()) != theirs.strip():
+                raise ConfigError(
+                    f"--map {name}={theirs.strip()}: {name} is mapped to {pairs[name]!r} already; name one column"
+                )
+            pairs[name] = theirs.strip()
     return pairs
 
 
 def check_positive(args: argparse.Namespace, *names: str) -> None:
-    """Raises ConfigError for an option that is given and not above 0."""
+    """Raises ConfigError for an option that is given and not a finite number above 0."""
     for name in names:
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be greater than 0")
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"--{name} {value}: must be a finite number greater than 0")
+
+
+def check_costs(args: argparse.Namespace, analysis: Analysis) -> None:
+    """Raises ConfigError for --price or --seconds where the log does not tell what silent groups cost."""
+    for name in ("price", "seconds"):
+        value, reason = getattr(args, name, None), analysis.figures["withheld"].get("tokens_silent")
+        if value is not None and reason:
+            raise ConfigError(f"--{name} {value:g}: what silent groups cost cannot be told: {reason}")
 
 
 def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis], T], *, text: bool = True) -> T:
@@ -100,15 +115,24 @@ def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis
     again without its damaged parts. `text=False` leaves prompts and completions unread.
     """
     from onedial.analysis.logs import with_log
+    from onedial.analysis.page.curves import generation_seconds
     from onedial.analysis.result import analyze
 
     check_positive(args, "tries")
     options = {name: getattr(args, name, None) for name in ("price", "seconds")}
     check_positive(args, *(name for name, value in options.items() if value is not None))
+    if options["seconds"] is None and path.is_dir():
+        options["seconds"] = generation_seconds(path)
     ks = getattr(args, "at_k", None) or ()
     size = getattr(args, "group_size", None) or GROUP_SIZE
+
+    def look(log: Log) -> T:
+        analysis = analyze(log, split=args.split, group_size=size, ks=ks, **options)
+        check_costs(args, analysis)
+        return then(analysis)
+
     return with_log(
-        lambda log: then(analyze(log, split=args.split, group_size=size, ks=ks, **options)),
+        look,
         path,
         args.format,
         columns=parse_map(args.map),

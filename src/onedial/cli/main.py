@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from onedial import __version__
 from onedial.core.errors import ConfigError, OnedialError, missing_extra, nearest
-from onedial.core.text_safety import escape_control
+from onedial.core.text_safety import cut_long_words, escape_control
 
 COMMANDS = {
     "train": "Train a model with verifiable rewards, or resume a run",
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = message_of(error)
         if message is None or os.environ.get("ONEDIAL_TRACEBACK"):
             raise
-        print(f"{PROG}: {escape_control(message)}", file=sys.stderr)
+        print(f"{PROG}: {cut_long_words(escape_control(message))}", file=sys.stderr)
         return EXIT_USER_ERROR
 
 
@@ -80,8 +80,8 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         missing = missing_extra(error)
         return None if missing is None else str(missing)
-    if isinstance(error, OSError) and error.filename is not None:  # the disk is full, a folder may not be written …
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError):  # the disk is full, a folder may not be written, a file has just been removed …
+        return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
     return None
 
 
@@ -113,6 +113,7 @@ def _run(name: str, words: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
+    check_words(name, words, empty=hasattr(module, "DOTTED"))
     rest, settings = _split_dotted(words, getattr(module, "DOTTED", ()))
     args, unknown = parser.parse_known_args([with_hyphens(word) for word in rest])
     if unknown:
@@ -125,6 +126,15 @@ def _run(name: str, words: list[str]) -> int:
     args.dotted = settings
     code: int = module.run(args)
     return code
+
+
+def check_words(name: str, words: Sequence[str], *, empty: bool) -> None:
+    """Raises ConfigError for a null character, and for an empty word unless `empty`: a setting may be an empty text."""
+    for word in words:
+        if "\0" in word:
+            raise ConfigError(f"{name}: {word!r} holds a null character, which no path and no value can")
+        if not empty and (not word.strip() or (word.startswith("--") and word.endswith("="))):
+            raise ConfigError(f"{name}: the argument {word!r} holds no value; write one, or leave the option out")
 
 
 def with_hyphens(word: str) -> str:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, find, write."""
     from onedial.analysis import logs
     from onedial.analysis.page import write_curves, write_html
-    from onedial.analysis.page.curves import generation_seconds, run_curves
+    from onedial.analysis.page.curves import run_curves
 
     check_group_size(args.group_size)
     source = Path(args.run)
@@ -50,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
         path = write_curves(target, title=title, curves=curves, notes=[why, *notes])
         say(f"{why}\nwrote {path}: its curves")
         return 0
-    if args.seconds is None and source.is_dir():
-        args.seconds = generation_seconds(source)
 
     def write(analysis: Analysis) -> Path:
         check_group_size(args.group_size, analysis)

@@ -95,6 +95,9 @@ def start(
     else:
         settings = _configured(row, config, past, given, trust)
     from onedial.core.run_log import read_json_lines
+    from onedial.training.models import check_hub_name
+
+    check_hub_name(settings.model)
     from onedial.training.trainer.loop import train
 
     result = train(settings, resume=resume is not None)

@@ -30,6 +30,12 @@ def escape_line(text: str) -> str:
     return escape_control(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def cut_long_words(text: str, longest: int = 200) -> str:
+    """Returns `text` with what is longer than `longest` characters without a space cut in the middle."""
+    half = longest // 2
+    return re.sub(rf"\S{{{longest + 1},}}", lambda word: f"{word[0][:half]}…{word[0][-half:]}", text)
+
+
 def say(text: str, *, file: TextIO | None = None) -> None:
     """Prints a text, escaped, on stdout or another stream."""
     print(escape_control(text), file=file or sys.stdout)

@@ -88,6 +88,12 @@ def resolve(name: str | Path) -> Path | str:
     return text
 
 
+def check_hub_name(name: str | Path) -> None:
+    """Raises DataError for a model that is neither here nor in reach, before anything slow is imported."""
+    if str(name) not in WHEELS and not expand_path(str(name), "model").exists():
+        hub_options(resolve(name))
+
+
 def cache_dir() -> Path:
     """Where fetched models are kept: $ONEDIAL_CACHE, else ~/.cache/onedial."""
     return Path(os.environ.get("ONEDIAL_CACHE") or "~/.cache/onedial").expanduser()

@@ -22,6 +22,11 @@ def prompt_counts(log: Log | LogTables, *, survivors_only: bool | None = None) -
         raise DataError(_why(tables))
     dropped = bool(tables.log.coverage.survivors_only) if survivors_only is None else survivors_only
     table = tables.counts
+    if dropped and tables.log.kind == "rates":
+        raise DataError(
+            "--survivors-only: a table of solve rates holds every prompt's rate and no groups that could have been "
+            "dropped; leave it out"
+        )
     if dropped:
         table = table.filter((pl.col("k") > 0) & (pl.col("k") < pl.col("n")) & (pl.col("mixed") > 0))
         if table.is_empty():

@@ -141,7 +141,7 @@ def silent_tokens(tables: LogTables, *, price: float | None = None, seconds: flo
         rows.append(("money at the given price", total * price / 1e6, silent * price / 1e6, share))
     if seconds is not None:
         rows.append(("seconds generating", seconds, seconds * share, share))
-    money = f", {silent * price / 1e6:,.2f} in money" if price is not None else ""
+    money = f", {_money(silent * price / 1e6)} in money" if price is not None else ""
     return Measurement(
         value=share,
         interval=ratio_interval(prompts.get_column("silent_tokens"), prompts.get_column("tokens")),
@@ -151,6 +151,11 @@ def silent_tokens(tables: LogTables, *, price: float | None = None, seconds: flo
         importance=0.45 + 0.5 * share,
         tables=(Table("What silent groups cost", COST_COLUMNS, tuple(rows), ("", "", "", "share")),),
     )
+
+
+def _money(amount: float) -> str:
+    """An amount with two decimals, or two digits where that would read 0.00."""
+    return f"{amount:,.2f}" if amount >= 0.005 or not amount else f"{amount:.2g}"
 
 
 def _token_advice(tables: LogTables) -> str:

@@ -114,6 +114,10 @@ def read(
     form, samples, unread = choose_format(path, files, format, options, errors)
     check_reader_options(options, form, set().union(*(sample.columns for sample in samples)))
     log = form.read([replace(sample, repair=repair) for sample in samples], options, errors)
+    if format and not any(map(form.detect, samples)) and log.frame.head(1).collect().is_empty():
+        raise DataError(
+            f"--format {format}: no line of {path} can be read as {form.title}; leave --format out to have it detected"
+        )
     notes = log.coverage.notes
     models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
     unread = [file for file in unread if not COMPANIONS.search(file.name) and file.parent not in models]

@@ -31,6 +31,8 @@ def with_split(log: Log, want: Split | None = None, *, counts: dict[str, int] | 
     The rows set aside stand in the coverage notes. Raises DataError when the wanted split has no rows.
     """
     counts = split_counts(log) if counts is None else counts
+    if log.kind == "rates" and want in ("train", "eval"):
+        raise DataError(f"--split {want}: a table of solve rates has one row per prompt and no splits; leave it out")
     if log.kind == "rates" or want == "all" or not counts:
         return log
     evaluation = counts.get("eval", 0)

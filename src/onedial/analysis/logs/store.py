@@ -107,6 +107,6 @@ def store_records(rows: Iterable[Mapping[str, Any]]) -> pl.LazyFrame:
         if len(waiting) == CHUNK_ROWS:
             store.add(records_to_frame(waiting))
             waiting = []
-    if waiting:
-        store.add(records_to_frame(waiting))
+    # without a row there is one column at least: literals selected from a frame of none would make a row
+    store.add(records_to_frame(waiting) if waiting else pl.DataFrame(schema={"outcome_reward": pl.Float64}))
     return store.scan()

@@ -50,7 +50,7 @@ def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Pa
     try:
         {"onedial": _onedial, "trl": _trl, "verl": _verl, "table": _table}[kind](plan, prompts, path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
 
 

@@ -80,9 +80,9 @@ def drop_odd_lengths(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, str]:
 def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: str) -> pl.Schema:
     """Returns the schema of a table. Raises DataError when it lacks a column of `needed`."""
     have = raw.collect_schema()
-    absent = [name for name in needed if name not in have]
+    seen = sorted(set().union(*(sample.columns for sample in samples)))
+    absent = [name for name in needed if name not in have or name not in seen]
     if absent:
-        seen = sorted(set().union(*(sample.columns for sample in samples)))
         raise DataError(
             f"{samples[0].file}: {title} has {listed(needed)}, and here there is no {listed(absent)}. Columns seen: "
             f"{listed([repr(name) for name in seen], 30) or 'none'}. Leave --format out to have the format detected, "
