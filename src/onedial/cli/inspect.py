@@ -63,9 +63,9 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 
 def run(args: argparse.Namespace) -> int:
     if args.formats:
-        alone = argparse.Namespace(formats=True, json=args.json, dotted=args.dotted, map=[], findings=False)
-        if ignored := [name for name, value in vars(args).items() if value != getattr(alone, name, None)]:
-            raise ConfigError(f"--formats lists the formats and reads no log; leave out: {', '.join(sorted(ignored))}")
+        ignored = sorted(name for name, value in vars(args).items() if value and name not in ("formats", "json"))
+        if ignored:
+            raise ConfigError(f"--formats lists the formats and reads no log; leave out: {', '.join(ignored)}")
         _print_formats(json_only=args.json)
         return 0
     if args.log is None:
