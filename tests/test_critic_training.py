@@ -22,7 +22,7 @@ from onedial.training.trainer.critic import Critic, critic_rate
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.policy import Policy
 from test_lm import GROUPS, ragged_batch
-from test_train import rollouts, run, same, untimed, weights
+from test_train import batches_of, rollouts, run, same, untimed, weights
 
 __all__ = ["run"]  # the fixture of the training tests
 
@@ -126,17 +126,37 @@ def test_the_reward_rises_with_a_critic(run: Run) -> None:
     assert [record["tokens_trained"] > 0 for record in records[:3]] == [False, False, True]
 
 
-def test_only_the_critic_learns_while_it_warms_up(run: Run) -> None:
-    """Invariance: after two iterations of warm-up the policy is the start to the bit, the critic is not."""
+def test_only_the_critic_learns_while_it_warms_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During two iterations of warm-up the policy is the start to the bit, and the critic takes its first step.
+
+    Oracle: with a head of 0 every value is 0 and every return is the rollout's reward R, so the gradient of the mean of
+    ½(V − R)² is −Σ R h / T with h the hidden state before the token, and AdamW's first step is lr·sign(Σ R h).
+    """
+    from transformers import AutoModelForCausalLM
+
     row = replace(ALGORITHMS["vapo"], critic_warmup=2, updates_per_iteration=1)
-    start = Policy(replace(run, algorithm=row), run.model)
+    run = replace(run, grad_clip=0.0)
+    start, seen = Policy(replace(run, algorithm=row), run.model), batches_of(monkeypatch)
     train(replace(run, algorithm=row, iterations=3, checkpoint_every=1, keep_checkpoints=3))
+    batch, total = seen[0], torch.zeros(1)
+    plain = AutoModelForCausalLM.from_pretrained(run.model).get_decoder()
+    for number, group in enumerate(batch.group.tolist()):
+        prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
+        tokens = batch.tokens[batch.offsets[number] : batch.offsets[number + 1]]
+        with torch.no_grad():
+            hidden = plain(torch.cat([prompt, tokens])[None]).last_hidden_state[0, len(prompt) - 1 : -1]
+        total = total + batch["reward"][number].float() * hidden.sum(0)
+    stored = load_file(checkpoint.checkpoint_path(Path(run.out), 1) / "resume" / "critic_masters.safetensors")
+    clear = total.abs() > 1e-3 * total.abs().max()
+    expected = critic_rate(run, run.lr) * total.sign()
+    assert batch["reward"].any() and clear.sum() > 50
+    torch.testing.assert_close(stored["head.weight"].squeeze(0)[clear], expected[clear], rtol=0.01, atol=0)
+    assert float(stored["head.bias"]) == pytest.approx(critic_rate(run, run.lr), rel=0.01)
     for iteration, moved in ((1, False), (2, False), (3, True)):
         resume = checkpoint.checkpoint_path(Path(run.out), iteration) / "resume"
-        stored, critic = (load_file(resume / f"{part}masters.safetensors") for part in ("", "critic_"))
+        stored = load_file(resume / "masters.safetensors")
         named = zip(start.weights.names, start.weights.masters, strict=True)
         assert all(torch.equal(stored[name], master) for name, master in named) != moved
-        assert critic["head.weight"].any()
     records = read_json_lines(Path(run.out) / "metrics.jsonl")
     assert [record["step"] for record in records] == [0, 0, 1]
     assert [record["tokens_trained"] > 0 for record in records] == [False, False, True]

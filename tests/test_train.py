@@ -14,18 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.batch import Batch
 from onedial.core.errors import CheckpointError, EngineError, RunDirError
 from onedial.core.maths.loss import contributes
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
 from onedial.training.rollout.torch_engine import TorchEngine
-from onedial.training.trainer import checkpoint
+from onedial.training.trainer import checkpoint, loop
 from onedial.training.trainer import step as step_module
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.metrics import METRICS
 from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import learning_rate, update
+from test_identities import _plain_logps
 from train_tasks import Broken, Early, HalfImpossible, Impossible
 
 
@@ -198,22 +200,51 @@ def test_silent_rows_are_skipped_exactly_where_they_teach_nothing(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_lora_trains_its_adapters_only(run: Run, dtype: str) -> None:
-    """The base stays as it was to the bit, adapters move and are saved as peft loads them; resuming works."""
+def test_lora_trains_its_adapters_only(run: Run, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first step makes of the adapters; they are saved as peft loads them, and resuming works.
+
+    Oracle: the gradient of −Σ A log π / T through peft's own model of the untouched base, and AdamW's first step,
+    −lr·g/(|g| + 1e-8). B starts at 0, so A has no gradient and stays; a base that moved would change log π.
+    """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    run = replace(run, lora_rank=2, dtype=dtype, iterations=2)
+    run = replace(run, lora_rank=2, dtype=dtype, iterations=1, checkpoint_every=1, grad_clip=0.0)
+    seen = batches_of(monkeypatch)
     train(run)
     folder = checkpoint.latest(Path(run.out))
-    assert folder is not None
-    base = AutoModelForCausalLM.from_pretrained(run.model)
-    loaded = PeftModel.from_pretrained(base, folder)
-    moved = [weight for name, weight in loaded.named_parameters() if "lora_B" in name]
-    assert moved and all(float(weight.detach().abs().max()) > 0 for weight in moved)
+    assert folder is not None and len(seen) == 1
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(run.model), folder, is_trainable=True)
+    first, second = ({n: w for n, w in loaded.named_parameters() if f"lora_{half}" in n} for half in "AB")
+    moved = [weight.detach().clone() for weight in second.values()]
+    with torch.no_grad():
+        for weight in second.values():
+            weight.zero_()
+    batch = seen[0]
+    per_token = batch["advantage"][batch.rollout_of_token]
+    loss = -(per_token * _plain_logps(loaded, batch)).sum() / len(batch.tokens)
+    gradients = torch.autograd.grad(loss, [*first.values(), *second.values()])
+    assert not any(gradient.any() for gradient in gradients[: len(first)])
+    for got, gradient in zip(moved, gradients[len(first) :], strict=True):
+        clear = gradient.abs() > (1e-6 if dtype == "float32" else 0.2 * gradient.abs().max())
+        assert clear.any()
+        expected = -run.lr * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(got[clear], expected[clear], rtol=0.02, atol=0)
     assert all("lora" in name for name in load_file(folder / "resume" / "masters.safetensors"))
-    train(replace(run, iterations=3), resume=True)
-    assert len(read_json_lines(Path(run.out) / "metrics.jsonl")) == 3
+    train(replace(run, iterations=2), resume=True)
+    assert len(read_json_lines(Path(run.out) / "metrics.jsonl")) == 2
+
+
+def batches_of(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """The batches that the training loop hands to `update`, as they come."""
+    seen: list[Batch] = []
+
+    def spy(policy: Policy, reference: Any, batch: Batch, *words: Any, **options: Any) -> Any:
+        seen.append(batch)
+        return update(policy, reference, batch, *words, **options)
+
+    monkeypatch.setattr(loop, "update", spy)
+    return seen
 
 
 def test_bf16_gathers_fp32_gradients(run: Run) -> None:
