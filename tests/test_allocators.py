@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -88,6 +89,37 @@ def test_no_mixed_group_is_lost_and_refilling_is_bounded(
             "each is accounted for"
         )
         assert allocation.exhausted == (len(allocation.train) < prompts or (policy == "carry" and not allocation.train))
+
+
+def test_rounds_are_sized_by_the_share_of_mixed_groups_seen() -> None:
+    """Hand values: the batch itself first; then what is missing over the running share, within the bounds."""
+    allocator = Dynamic(10, UniformSchedule(2), limit=6)
+    allocator.start(0)
+
+    def play_round(mixed: int) -> int:
+        asks = allocator.ask()
+        allocator.answer([group(a.position, "mixed" if i < mixed else "wrong") for i, a in enumerate(asks)])
+        return len(asks)
+
+    assert play_round(mixed=4) == 10
+    rate = 0.5
+    for kind in (1, 1, 1, 1, 0, 0, 0, 0, 0, 0):
+        rate += 0.05 * (kind - rate)
+    assert allocator.mixed_rate == pytest.approx(rate) and play_round(mixed=0) == math.ceil(6 / rate)
+    allocator.mixed_rate = 0.01
+    assert play_round(mixed=0) == 20, "a tenth at least is expected to be mixed, twice the batch is the most"
+    allocator.mixed_rate = 0.3
+    assert play_round(mixed=0) == 60 - 10 - math.ceil(6 / rate) - 20, "six times the batch in all"
+    assert allocator.ask() == [] and allocator.finish().exhausted
+
+
+def test_a_full_surplus_asks_for_nothing() -> None:
+    allocator = Dynamic(2, UniformSchedule(2))
+    allocator.surplus = [group(position, "mixed") for position in range(2)]
+    allocator.start(1)
+    assert allocator.ask() == [] and allocator.position == 0
+    allocation = allocator.finish()
+    assert not allocation.exhausted and allocation.carried_in == 2 and allocation.surplus == 0
 
 
 def test_stopping_keeps_every_group() -> None:

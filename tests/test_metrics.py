@@ -94,6 +94,7 @@ def test_the_record_of_an_iteration_by_hand() -> None:
         "loss": 0.7, "tokens_per_s": 37 / 4,
     }  # fmt: skip
     assert {name: found[name] for name in hand} == pytest.approx(hand)
+    assert isinstance(found["tokens_trained"], int)
     nothing = Collected(Allocation([], {}), [], 0.0, 0.0, 0)
     empty = measure_iteration(1, 0, nothing, {}, Updated(1e-3), {"time_s": 0.0, "update_s": 0.0})
     for name in ("trained_share", "tokens_per_s", "clip_low_share", "pair_margin", "kl_ref"):

@@ -85,6 +85,10 @@ def test_importance_weights_by_hand() -> None:
     assert weights("truncate", "token", 1.5) == [1.5, 0.5, 1.0]
     assert weights("mask", "token", 1.5, 0.6) == [0.0, 0.0, 1.0]
     assert weights("mask", "token", 2.5, 0.4) == [2.0, 0.5, 1.0]
+    assert weights("mask", "token", 2.0 + 1e-6, 0.5 - 1e-6) == [2.0, 0.5, 1.0]
+    assert weights("mask", "sequence", 1.0, 0.5) == weights("mask", "sequence", 2.0, 1.0) == [1.0] * 3, (
+        "bounds inclusive"
+    )
     assert weights("truncate", "sequence", 1.5) == [1.0, 1.0, 1.0]
     assert weights("mask", "sequence", 0.5) == [0.0, 0.0, 0.0]
 

@@ -222,6 +222,57 @@ def test_kl_in_the_reward_is_paid_for_staying(tiny_model: Path, name: str) -> No
     torch.testing.assert_close(batch["shaped_reward"].float(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_reference_for_the_loss_is_not_in_the_reward(tiny_model: Path) -> None:
+    """Oracle: the advantages of the same row without a reference. A frozen copy needs no memory for gradients."""
+    run = small_run(tiny_model, ALGORITHMS["grpo"])
+    policy = Policy(run, tiny_model)
+    reference = policy.frozen_copy()
+    assert not any(weight.requires_grad for weight in reference.parameters())
+    assert all(weight.requires_grad for weight in policy.model.parameters())
+    with torch.no_grad():
+        next(iter(reference.parameters())).add_(0.1)
+    for name, value in compute_advantages(pack(mixed_groups()), policy, None, None, iteration=1)[0].annotations.items():
+        given = compute_advantages(pack(mixed_groups()), policy, reference, None, iteration=1)[0][name]
+        assert torch.equal(given, value), name
+
+
+def test_on_policy_each_piece_is_computed_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand. One mini-batch needs no old log-probabilities: as many forwards as micro-batches. Two need them
+    first, so each rollout is computed twice. A group longer than a micro-batch is cut between its rollouts."""
+    forwards: list[int] = []
+    for updates, times in ((1, 1), (2, 2)):
+        row = replace(ALGORITHMS["naive_grpo"], name="row", updates_per_iteration=updates)
+        policy = Policy(small_run(tiny_model, row, micro_batch_tokens=16), tiny_model)
+        logps = policy.logps
+        monkeypatch.setattr(
+            policy, "logps", lambda b, logps=logps, **o: forwards.append(b.num_rollouts) or logps(b, **o)
+        )
+        monkeypatch.setattr(policy, "step", lambda lr: 1.0)
+        group = make_group([1.0, 0.0, 1.0, 0.0], lengths=[6, 6, 6, 6], prompt_tokens=range(5, 9))
+        other = make_group([1.0, 0.0], lengths=[2, 2], position=1, prompt_tokens=range(5, 9))
+        batch = add_advantages(row, pack([group, other]), max_new_tokens=MAX_TOKENS)
+        told: list[tuple[str, int, int]] = []
+        update(policy, None, batch, 1, lambda *stage, told=told: told.append(stage))
+        assert sum(forwards) == 6 * times and max(forwards) == 2, "4 + 2·6 tokens fit into 16"
+        assert len(forwards) == 3 * times
+        total = 3 if updates == 1 else max(done for _, done, _ in told) + 1
+        assert [stage for stage, _, _ in told] == ["update"] * 3 and {t for _, _, t in told} <= {total, 2, 4}
+        assert updates > 1 or told == [("update", 0, 3), ("update", 1, 3), ("update", 2, 3)]
+        forwards.clear()
+
+
+def test_progress_of_the_critic_counts_the_pieces_of_all_parts(tiny_model: Path) -> None:
+    run = small_run(tiny_model, replace(ALGORITHMS["ppo"], name="row"), micro_batch_tokens=16)
+    policy = Policy(run, tiny_model)
+    critic = Critic(run, policy, tiny_model)
+    groups = [make_group([1.0, 0.0, 1.0], lengths=[6, 6, 6], position=p, prompt_tokens=range(5, 9)) for p in range(3)]
+    batch, _ = compute_advantages(pack(groups), policy, None, critic, iteration=1)
+    parts = [(batch.group == number).nonzero().squeeze(1) for number in range(3)]
+    told: list[tuple[str, int, int]] = []
+    critic.learn(batch, parts, 1e-3, lambda *stage: told.append(stage))
+    assert told == [("critic", done, 6) for done in range(6)], "two pieces of each of three parts"
+
+
 @pytest.mark.parametrize(
     ("kind", "critic_lr", "peak"), [("model", 0.0, 1e-2), ("head", 0.0, 1e-3), ("model", 0.05, 0.05)]
 )

@@ -228,8 +228,10 @@ def draw(copy: Path, targets: Iterable[str], count: int, seed: int) -> list[Any]
     order, chosen = rng.sample(sorted(places), len(places)), []
     for place in order:
         mutation = rng.choice(sorted(places[place], key=lambda m: (m.operator_name, m.occurrence)))
-        if len(chosen) < count and runs(mutation):
+        if runs(mutation):
             chosen.append(mutation)
+        if len(chosen) == count:
+            break
     return chosen
 
 
@@ -245,7 +247,7 @@ def runs(mutation: Any) -> bool:
         ast.parse(
             mutate_code(source, get_operator(mutation.operator_name)(**mutation.operator_args), mutation.occurrence)
         )
-    except SyntaxError:
+    except (SyntaxError, AttributeError):  # cosmic-ray replaces no exception that is named with a dot
         return False
     return True
 
@@ -299,7 +301,6 @@ class Judge:
 
     def __init__(self, copy: Path, choice: Choice, server: Server) -> None:
         self.copy, self.choice, self.server = copy, choice, server
-        self.sound: set[str] = set()
 
     def run(self, tests: list[str], patience: float = 1) -> tuple[str, str]:
         """Survived, killed or hung, and the test that failed.
@@ -329,44 +330,53 @@ class Judge:
                 return state, by
         return "survived", ""
 
-    def fails_unchanged(self, test: str) -> bool:
-        """Whether a test that failed does so on the unchanged source too; such a test judges nothing from then on."""
-        if test in self.choice.seconds and test not in self.sound:
-            if self.run([test])[0] != "survived":
-                print(f"left out, for it failed on the unchanged source: {test}", flush=True)
-                del self.choice.seconds[test]
-                return True
-            self.sound.add(test)
-        return False
+    def drop_unsound(self, tests: Iterable[str]) -> set[str]:
+        """Runs tests that failed on the unchanged source. Those that fail there too judge nothing from now on."""
+        left, unsound = sorted(set(tests) & set(self.choice.seconds)), set()
+        while left:
+            state, by = self.run(left)
+            if state == "survived":
+                break
+            unsound |= {by} & set(left) or set(left[:1])
+            left = [name for name in left if name not in unsound]
+        for name in unsound:
+            print(f"left out, for it fails on the unchanged source too: {name}", flush=True)
+            del self.choice.seconds[name]
+        return unsound
 
 
 def measure(mutations: list[Any], judge: Judge) -> list[Result]:
-    """Judges every change."""
+    """Judges every change, and those again whose failing test fails on the unchanged source too."""
+    results: dict[int, Result] = {}
+    todo = list(range(len(mutations)))
+    while todo:
+        for number in todo:
+            results[number] = measure_one(mutations[number], judge)
+            print(f"{len(results):4}/{len(mutations)}  {results[number]}", flush=True)
+        unsound = judge.drop_unsound(result.by for result in results.values())
+        todo = [number for number, result in results.items() if result.by in unsound]
+    return list(results.values())
+
+
+def measure_one(mutation: Any, judge: Judge) -> Result:
+    """Makes one change, has it judged, and takes it back."""
     from cosmic_ray.mutating import use_mutation
     from cosmic_ray.plugins import get_operator
 
-    results: list[Result] = []
-    todo = list(reversed(mutations))
-    while todo:
-        mutation = todo.pop()
-        source, line = str(mutation.module_path.relative_to(judge.copy)), mutation.start_pos[0]
-        stages, all_run = judge.choice.stages(source, line)
-        started, operator = time.monotonic(), get_operator(mutation.operator_name)(**mutation.operator_args)
-        with use_mutation(mutation.module_path, operator, mutation.occurrence) as (before, after):
-            Path(cache_from_source(str(mutation.module_path))).unlink(missing_ok=True)
-            state, by = judge.all_stages(stages)
-        # restored within a second and of the same size, the source would look like what was compiled
-        Path(cache_from_source(str(mutation.module_path))).unlink(missing_ok=True)
-        if judge.fails_unchanged(by):
-            todo.append(mutation)
-            continue
-        diff = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
-        changed = "\n".join(text for text in diff if re.match(r"[-+](?![-+])", text))
-        seconds, count = time.monotonic() - started, sum(len(tests) for tests in stages)
-        name = mutation.operator_name.removeprefix("core/")
-        results.append(Result(source, line, name, state, by, seconds, count, all_run, changed))
-        print(f"{len(results):4}/{len(mutations)}  {results[-1]}", flush=True)
-    return results
+    source, line = str(mutation.module_path.relative_to(judge.copy)), mutation.start_pos[0]
+    compiled = Path(cache_from_source(str(mutation.module_path)))
+    stages, all_run = judge.choice.stages(source, line)
+    started, operator = time.monotonic(), get_operator(mutation.operator_name)(**mutation.operator_args)
+    # changed within a second and of the same size, the source would look like what was compiled
+    compiled.unlink(missing_ok=True)
+    with use_mutation(mutation.module_path, operator, mutation.occurrence) as (before, after):
+        state, by = judge.all_stages(stages)
+    compiled.unlink(missing_ok=True)
+    diff = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    changed = "\n".join(text for text in diff if re.match(r"[-+](?![-+])", text))
+    seconds, count = time.monotonic() - started, sum(len(tests) for tests in stages)
+    name = mutation.operator_name.removeprefix("core/")
+    return Result(source, line, name, state, by, seconds, count, all_run, changed)
 
 
 def report(results: list[Result], targets: Iterable[str], seed: int, commit: str) -> str:

@@ -6,6 +6,7 @@ Requests come on standard input, one JSON object per line; the answer to each is
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -21,7 +22,10 @@ from pathlib import Path
 # What tests/conftest.py sets before it imports these.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 # They start no threads when they are imported, which a fork would lose.
-SLOW = ("pytest", "torch", "transformers", "transformers.models.llama.modeling_llama", "scipy.stats", "scipy.optimize")
+SLOW = (
+    "hypothesis", "polars", "pyarrow.parquet", "pytest", "rich.console", "scipy.optimize", "scipy.stats", "torch",
+    "transformers", "transformers.models.llama.modeling_llama",
+)  # fmt: skip
 # A plugin that transformers has imported is not rewritten; only its own asserts would say less.
 REWRITTEN = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 OPTIONS = ("-q", "--tb=line", *REWRITTEN, "-p", "no:cacheprovider", "-p", "mutants_plugin")
@@ -31,6 +35,7 @@ def serve() -> None:
     """Answers requests until standard input ends."""
     for name in SLOW:
         importlib.import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         print(run_forked(**json.loads(line)), flush=True)
 
