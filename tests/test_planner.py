@@ -222,22 +222,26 @@ def test_rho_is_said_as_it_is_known(tmp_path: Path, capsys: pytest.CaptureFixtur
         )
 
 
-def test_measured_rho_is_the_ratio_of_sums_and_its_interval_covers() -> None:
-    # simulation: 40 probes of signal 2 and noise 10, both noisy; a single probe's signal may be negative
+def test_measured_rho_is_that_of_the_halves_and_its_interval_covers() -> None:
+    # simulation: 40 groups whose halves' slopes are δ plus noise of V/(mσ̂²), ‖δ‖² = 2 and V = 10 in 20 dimensions
     hits, values = 0, []
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        records = [
-            {"iteration": i, "probe_signal": 2 + 4 * rng.normal(), "probe_noise": 10 * rng.gamma(20, 1 / 20)}
-            for i in range(40)
-        ]
-        found = rho_of([*records, {"iteration": 40}])
-        assert found is not None and found.probes == 40 and found.source == "measured"
+        lines = []
+        for number in range(40):
+            factors = rng.choice([1.0, 4 / 3], 2)  # 1/(mσ̂²) of halves of four with 2 and with 1 right
+            slopes = [np.sqrt(0.1) + rng.normal(size=20) * np.sqrt(10 * factor / 20) for factor in factors]
+            squares = [float(slope @ slope) for slope in slopes]
+            product = float(slopes[0] @ slopes[1])
+            lines.append({"iteration": 1, "group_id": str(number), "half_product": product, "half_squares": squares})
+            lines[-1]["half_noise"] = float(sum(factors))
+        found = rho_of([lines[0] | {"half_product": 1e9}, *lines, {"iteration": 2, "half_product": None}])
+        assert found is not None and found.groups == 40 and found.source == "measured"
         values.append(found.value)
         hits += found.low <= 0.2 <= found.high
-    assert np.mean(values) == pytest.approx(0.2, rel=0.03) and hits >= 180
-    assert rho_of([{"iteration": 1, "probe_signal": 1.0, "probe_noise": 2.0}]) is None, "no interval from one probe"
-    assert rho_of([{"iteration": i, "probe_signal": -1.0, "probe_noise": 2.0} for i in range(9)]) is None
+    assert np.mean(values) == pytest.approx(0.2, rel=0.05) and hits >= 180
+    assert rho_of(lines[:7]) is None, "no interval from so few"
+    assert rho_of([line | {"half_product": -1.0} for line in lines]) is None, "no signal"
 
 
 SLOW = [pytest.param(n, size, marks=pytest.mark.slow) for n, size in [(8, 4), (16, 8), (8, 16)]]

@@ -5,6 +5,7 @@ Oracles: autograd on the same groups, the same run without a probe, numbers put 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import torch
 from maths_batches import MAX_TOKENS, batch_of, make_group
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import ConfigError
-from onedial.core.maths.half_split import estimate_signal, split_rewards
-from onedial.core.run_log import read_json_lines
+from onedial.core.maths.half_split import estimate_signal, half_split_of, split_rewards
+from onedial.core.run_log import append_json, read_json_lines
 from onedial.core.settings import Run
 from onedial.training.trainer.gradients import GradientSketch, flatten
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.policy import Policy
-from onedial.training.trainer.probe import PROBE_EVERY, PROBE_GROUPS, Probe, half_split_of
+from onedial.training.trainer.probe import PROBE_EVERY, PROBE_GROUPS, Probe
 from train_tasks import Early
 
 
@@ -98,6 +99,28 @@ def test_training_does_not_notice_the_probe(run: Run) -> None:
     assert all(record["probe_groups"] is None for record in other) and not (plain / "probe.jsonl").exists()
     lines = read_json_lines(probed / "probe.jsonl")
     assert {line["iteration"] for line in lines} == set(looked) and len(lines) <= 2 * PROBE_GROUPS
+
+
+def test_a_plan_takes_the_rho_that_the_run_measured(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: `estimate_signal` of the lines that the run wrote; more probed groups are copies of them."""
+    from onedial.cli.main import main
+
+    folder = train(replace(run, iterations=2)).directory
+    capsys.readouterr()
+    assert main(["plan", str(folder), "--budget", "24", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rho_source"] == "unknown", "too few groups for an interval"
+    lines = [line for line in read_json_lines(folder / "probe.jsonl") if line["half_product"] is not None]
+    for number in range(9):
+        for line in lines:
+            append_json(folder / "probe.jsonl", line | {"group_id": f"{line['group_id']}-{number}"})
+    wanted = estimate_signal([split for line in lines if (split := half_split_of(line)) is not None])
+    assert wanted is not None and wanted.rho > 0
+    assert main(["plan", str(folder), "--budget", "24", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["rho_source"], made["rho_groups"]) == ("measured", 10 * len(lines))
+    assert made["rho"] == pytest.approx(wanted.rho) and made["rho_range"][0] <= made["rho"] <= made["rho_range"][1]
+    assert main(["plan", str(folder), "--budget", "24", "--rho", "0.3"]) == 0
+    assert "is taken as 0.3, as given" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_row_without_groups_of_its_own_cannot_be_probed(run: Run) -> None:

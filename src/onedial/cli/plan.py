@@ -98,7 +98,7 @@ def as_json(made: BudgetPlan, check: HeldOut | None, written: list[str]) -> dict
         "rho": made.rho.value,
         "rho_range": (made.rho.low, made.rho.high),
         "rho_source": made.rho.source,
-        "rho_probes": made.rho.probes,
+        "rho_groups": made.rho.groups,
         "group_size": made.group_size,
         "prompts": fate,
         "audit_prompts": made.audit_prompts,

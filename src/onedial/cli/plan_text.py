@@ -80,7 +80,7 @@ def _rho(rho: Rho) -> str:
     """What is known of ρ."""
     if rho.source == "measured":
         return (
-            f"{RHO} was measured in {rho.probes} probed iterations of this run: {rho.value:.3g} (95 %: {rho.low:.3g} "
+            f"{RHO} was measured on {rho.groups} probed groups of this run: {rho.value:.3g} (95 %: {rho.low:.3g} "
             f"to {rho.high:.3g}), an upper bound, as prompts share part of their gradients."
         )
     if rho.source == "given":

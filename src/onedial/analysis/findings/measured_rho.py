@@ -1,41 +1,48 @@
-"""ρ for the planner from a run's probes: the metrics that `onedial train --probe` writes."""
+"""ρ for the planner from a run's probes: the groups that `onedial train --probe` writes to probe.jsonl."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onedial.analysis.findings.intervals import ratio_interval
+from onedial.analysis.findings.intervals import bootstrap
 from onedial.analysis.planning.rho import Rho
+from onedial.core.maths.half_split import estimate_signal, half_split_of
 from onedial.core.run_log import scan_json_lines
 
-FEWEST_PROBES = 3  # probed iterations for an interval
-SIGNAL, NOISE = "probe_signal", "probe_noise"  # metrics of a probed iteration
+Array = NDArray[np.float64]
+
+FEWEST_GROUPS = 8  # probed groups with two mixed halves, for an interval
 
 
 def measured_rho(run: Path) -> Rho | None:
-    """ρ as the probes of a run measured it: Σ signal/Σ noise over its probed iterations, with its 95 % interval.
-
-    None where the folder is no run, was not probed in `FEWEST_PROBES` iterations, or shows no signal.
-    """
-    path = run / "metrics.jsonl"
+    """ρ as the probes of a run measured it; None where the folder is no run, has too few probed groups or no signal."""
+    path = run / "probe.jsonl"
     return rho_of(scan_json_lines(path)[0]) if path.is_file() else None
 
 
-def rho_of(records: Sequence[Mapping[str, Any]]) -> Rho | None:
-    """ρ of the metrics of a run; an iteration that a resumed run wrote twice counts as it was written last."""
-    latest = {record.get("iteration"): (record.get(SIGNAL), record.get(NOISE)) for record in records}
-    probed = [pair for pair in latest.values() if all(isinstance(x, float | int) and math.isfinite(x) for x in pair)]
-    if len(probed) < FEWEST_PROBES:
+def rho_of(lines: Sequence[Mapping[str, Any]]) -> Rho | None:
+    """ρ of the lines of probe.jsonl (`half_split.estimate_signal`), with its 95 % interval over groups (bootstrap).
+
+    A group that a resumed run wrote twice counts as it was written last.
+    """
+    latest = {(line.get("iteration"), line.get("group_id")): line for line in lines if "half_product" in line}
+    splits = [split for line in latest.values() if (split := half_split_of(line)) is not None]
+    found = estimate_signal(splits)
+    if len(splits) < FEWEST_GROUPS or found is None or found.rho <= 0:
         return None
-    signal, noise = np.array(probed, dtype=np.float64).T
-    interval = ratio_interval(signal, noise, share=False)
-    if interval is None or signal.sum() <= 0 or noise.sum() <= 0:
-        return None
-    value = float(signal.sum() / noise.sum())
-    # the signal of single probes may be negative: the interval ends where a plan still can be made
-    return Rho(value, max(interval[0], value / 100), max(interval[1], value), "measured", len(probed))
+    product, factor = (np.array([getattr(split, name) for split in splits]) for name in ("product", "noise"))
+    distance = np.array([sum(split.squares) for split in splits]) - 2 * product
+    weight = factor**-2  # as `estimate_signal` weighs the products
+    low, high = bootstrap(np.stack([weight * product, weight, distance, factor], axis=1), _ratio)
+    # the signal of few groups may be negative: the interval ends where a plan still can be made
+    bounds = max(float(low), found.rho / 100), max(float(high), found.rho)
+    return Rho(found.rho, *bounds, "measured", len(splits))
+
+
+def _ratio(sums: Array) -> Array:
+    return np.asarray(sums[:, 0] / sums[:, 1] / (sums[:, 2] / sums[:, 3]))

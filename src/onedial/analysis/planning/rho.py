@@ -20,16 +20,16 @@ UNKNOWN_FROM, UNKNOWN_TO = 0.005, 5.0
 class Rho:
     """The value that a plan uses, and the range over which it is shown.
 
-    source  "given" (as an option; shown from a tenth to ten times of it), "measured" (in `probes` iterations of a run;
-            [low, high] is its 95 % interval, and a tenth of the value is shown too), or "unknown" (the middle of the
-            range on the log scale)
+    source  "given" (as an option; shown from a tenth to ten times of it), "measured" (on `groups` probed groups of a
+            run; [low, high] is its 95 % interval, and a tenth of the value is shown too), or "unknown" (the middle of
+            the range on the log scale)
     """
 
     value: float
     low: float
     high: float
     source: Literal["given", "measured", "unknown"]
-    probes: int = 0
+    groups: int = 0
 
     @property
     def shown(self) -> tuple[float, ...]:

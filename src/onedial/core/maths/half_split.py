@@ -12,8 +12,9 @@ one rollout (`dispersion.utility`); ‖δ‖² bounds from above the part of it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,3 +76,11 @@ def estimate_signal(splits: Sequence[HalfSplit]) -> SignalNoise | None:
         return None
     signal = float(np.average(products, weights=factors**-2))
     return SignalNoise(signal, noise, max(0.0, signal / noise), len(splits))
+
+
+def half_split_of(line: Mapping[str, Any]) -> HalfSplit | None:
+    """Returns the halves of one line of `probe.jsonl`, to be pooled by `estimate_signal`; None where it has none."""
+    if line["half_product"] is None:
+        return None
+    first, second = line["half_squares"]
+    return HalfSplit(line["half_product"], (first, second), line["half_noise"])

@@ -7,7 +7,7 @@ rewards in two halves (`core.maths.half_split`). One line per group goes to `pro
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch
-from onedial.core.maths.half_split import HalfSplit, estimate_signal, noise_factor, split_rewards
+from onedial.core.maths.half_split import HalfSplit, estimate_signal, half_split_of, noise_factor, split_rewards
 from onedial.core.maths.segments import group_std
 from onedial.core.run_log import append_json
 from onedial.training.trainer.advantages import add_advantages
@@ -120,11 +120,3 @@ def summarize_probe(groups: Sequence[ProbedGroup], directions: Tensor) -> dict[s
         "probe_noise": None if estimate is None else estimate.noise,
         "probe_rho": None if estimate is None else estimate.rho,
     }
-
-
-def half_split_of(line: Mapping[str, Any]) -> HalfSplit | None:
-    """Returns the halves of one line of `probe.jsonl`, to be pooled by `estimate_signal`; None where it has none."""
-    if line["half_product"] is None:
-        return None
-    first, second = line["half_squares"]
-    return HalfSplit(line["half_product"], (first, second), line["half_noise"])
