@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from onedial import ALGORITHMS, Group
-from onedial.training.budget.allocators import Allocation, Dynamic, Fixed, RolloutRequest, UniformSchedule
+from onedial import ALGORITHMS, Group, Prompt
+from onedial.training.budget.allocation import Allocation, Dynamic, Fixed, RolloutRequest, UniformSchedule
 from onedial.training.budget.simulate import Comparison, World, compare_allocators
 
 PROMPTS, GROUP_SIZE = 16, 8
@@ -26,7 +26,7 @@ SMALL = World(prompts=300, held_out=200, topics=24, dimensions=64)
 class RestSolved:
     """Uniform sampling, but a prompt whose last group was all correct is skipped the next `rest` times it comes up."""
 
-    identify: Callable[[int], str]
+    look: Callable[[int], Prompt]
     rest: int = 2
     position: int = 0
     resting: dict[str, int] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class RestSolved:
     def ask(self) -> list[RolloutRequest]:
         requests: list[RolloutRequest] = []
         while self.groups is None and len(requests) < PROMPTS:
-            prompt = self.identify(self.position)
+            prompt = self.look(self.position).id
             if self.resting.get(prompt, 0) > 0:
                 self.resting[prompt] -= 1
             else:
@@ -66,8 +66,8 @@ def judge(world: World, *, target: float, seeds: int) -> list[Comparison]:
     return compare_allocators(
         world,
         {
-            "fixed 8": lambda identify: Fixed(PROMPTS, UniformSchedule(GROUP_SIZE)),
-            "dynamic 8": lambda identify: Dynamic(PROMPTS // 2, UniformSchedule(GROUP_SIZE)),
+            "fixed 8": lambda look: Fixed(PROMPTS, UniformSchedule(GROUP_SIZE)),
+            "dynamic 8": lambda look: Dynamic(PROMPTS // 2, UniformSchedule(GROUP_SIZE)),
             "rest solved": RestSolved,
         },
         ALGORITHMS["naive_grpo"],

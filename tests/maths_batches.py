@@ -61,8 +61,11 @@ def ragged_groups(seed: int, sizes: Sequence[int] = (3, 1, 9, 2, 5, 8, 4, 7, 6))
 
 
 def batch_of(algorithm: Algorithm, groups: Sequence[Group], *, version: int = 0) -> Batch:
-    """Groups packed and given their advantages by the product's own code."""
-    return add_advantages(algorithm, pack(groups, version=version), max_new_tokens=MAX_TOKENS)
+    """Groups packed and given their advantages by the product's own code; an allocator expects 0.4 of every prompt."""
+    batch = pack(groups, version=version)
+    if algorithm.baseline == "posterior":
+        batch = batch.annotate(expected=torch.full_like(batch["reward"], 0.4))
+    return add_advantages(algorithm, batch, max_new_tokens=MAX_TOKENS)
 
 
 def with_logps(batch: Batch, seed: int, drift: float = 0.3) -> Batch:

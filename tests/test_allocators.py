@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocators import Allocation, Dynamic, Fixed, UniformSchedule, status_of
+from onedial.training.budget.allocation import Allocation, Dynamic, Fixed, UniformSchedule, status_of
 from onedial.training.rollout.collector import Collector
 from onedial.training.rollout.engine import Finished, Request, Sampling
 

@@ -77,7 +77,7 @@ def test_any_values_survive_text(
 
 def test_every_field_is_explained_and_there_are_not_too_many() -> None:
     assert all(rule.help for rule in RUN_RULES.values())
-    leaves = len(PLAIN_FIELDS) + 2  # task_options and algorithm are one each: their leaves belong to task and row
+    leaves = len(PLAIN_FIELDS) + 3  # task_options, algorithm, allocator: their leaves belong to task and rows
     assert leaves == len(fields(Run)) <= 60
 
 

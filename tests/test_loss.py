@@ -107,7 +107,7 @@ def test_rows_that_do_not_contribute_have_gradient_exactly_zero(row: Algorithm) 
     assert torch.equal(gradient_live, gradient[live[batch.rollout_of_token]])
     silent = torch.isin(batch.group, torch.tensor([0, 4]))  # the unanimous groups of `ragged_groups`
     # what is no group statistic pulls on unanimous groups too, and so does a penalty that differs inside them
-    if row.baseline not in ("none", "critic") and not row.penalizes_length and row.listwise == "none":
+    if row.baseline not in ("none", "posterior", "critic") and not row.penalizes_length and row.listwise == "none":
         masked = ~batch.rollout_mask
         pulled = torch.full_like(silent, row.kl_in_loss) | (batch["positive"] if row.positive_nll else False)
         assert torch.equal(live[silent], (pulled & ~masked)[silent])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocators import Allocation
+from onedial.training.budget.allocation import Allocation
 from onedial.training.rollout.collector import Collected
 from onedial.training.trainer.metrics import (
     METRICS,

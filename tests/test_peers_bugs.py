@@ -14,7 +14,7 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Counts
 from onedial.core.maths.advantage import advantages
 from onedial.core.maths.surrogate import log_ratio
-from onedial.training.budget.allocators import Dynamic, Fixed, UniformSchedule
+from onedial.training.budget.allocation import Dynamic, Fixed, UniformSchedule
 from onedial.training.trainer.packing import pack
 from test_allocators import group, play
 

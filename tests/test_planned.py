@@ -22,7 +22,7 @@ from onedial.core.errors import ConfigError
 from onedial.core.plan_file import PlanFile, read_plan
 from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Rollout, Verdict
-from onedial.training.budget.allocators import Allocator, Dynamic, Fixed
+from onedial.training.budget.allocation import Allocator, Dynamic, Fixed
 from onedial.training.budget.planned import planned
 from onedial.training.tasks.registry import open_task
 from onedial.training.trainer import checkpoint

@@ -147,7 +147,7 @@ def test_public_names_are_on_the_api_page() -> None:
 def test_the_settings_page_names_every_field() -> None:
     page = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
     for field in dataclasses.fields(onedial.Run):
-        assert f"`{field.name}`" in page or field.name in ("task_options", "algorithm"), field.name
+        assert f"`{field.name}`" in page or field.name in ("task_options", "algorithm", "allocator"), field.name
 
 
 # --- outputs that documents show -------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ import pytest
 
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.maths import dispersion
-from onedial.training.budget.allocators import Fixed, RolloutRequest, UniformSchedule
-from onedial.training.budget.simulate import Identify, Learner, World, compare_allocators, simulate
+from onedial.training.budget.allocation import Allocation, Fixed, RolloutRequest, UniformSchedule
+from onedial.training.budget.simulate import Learner, Look, World, compare_allocators, simulate
 
 ROW = ALGORITHMS["naive_grpo"]
 SMALL = World(prompts=60, held_out=40, topics=6, dimensions=16)
 
 
-def fixed(identify: Identify) -> Fixed:
+def fixed(look: Look) -> Fixed:
     return Fixed(16, UniformSchedule(8))
 
 
@@ -59,7 +59,7 @@ def test_the_mean_step_is_the_expected_gradient(row: str) -> None:
     steps = []
     for _ in range(4000):
         learner.theta = np.zeros(world.dimensions)
-        learner.learn([learner.answer(RolloutRequest(position, 8), 1)], ALGORITHMS[row], 1.0)
+        learner.learn(Allocation([learner.answer(RolloutRequest(position, 8), 1)], {}), ALGORITHMS[row], 1.0)
         steps.append(learner.theta)
     along = np.array(steps) @ skill / (skill @ skill)
     wanted = float(dispersion.weight(p, 8, alpha=ALGORITHMS[row].dial)) * p * (1 - p)
@@ -78,7 +78,7 @@ def test_noise_has_the_size_that_rho_says() -> None:
     steps = []
     for _ in range(300):
         learner.theta = np.zeros(world.dimensions)
-        learner.learn([group], ROW, 1.0)
+        learner.learn(Allocation([group], {}), ROW, 1.0)
         steps.append(learner.theta)
     noise = np.var(steps, axis=0, ddof=1).sum() * 400  # A² averages 1, so a step has 1/400 of one rollout's noise
     assert noise == pytest.approx(4 / world.rho, rel=0.1)

@@ -112,6 +112,29 @@ def _smaller_rows() -> str:
     )
 
 
+def allocators_page() -> str:
+    """Every row of the table of allocators, and every option."""
+    from onedial.core.allocator_table import ALLOCATORS, AllocatorRow
+    from onedial.core.field_rules import rules_of
+
+    rows = [(code(name), row.rule, row.paper) for name, row in ALLOCATORS.items()]
+    options = []
+    for name, rule in rules_of(AllocatorRow).items():
+        users = {each.name: getattr(each, name) for each in ALLOCATORS.values() if name in each.uses}
+        values = set(users.values())
+        shown = code(values.pop()) if len(values) == 1 else ", ".join(f"{code(v)} ({n})" for n, v in users.items())
+        options.append((code(name), shown, ", ".join(users), rule.help))
+    return page(
+        "Allocators",
+        "`--allocator NAME`, or `name` in the table `[allocator]` of a TOML file. `onedial allocators` prints this "
+        "table. [What they do, and how to choose](../allocators.md).",
+        table(("allocator", "rule", "from"), rows),
+        "## Options",
+        "`--allocator.OPTION VALUE`. An option that the allocator does not use is refused.",
+        table(("option", "default", "used by", "meaning"), options),
+    )
+
+
 def metrics_page() -> str:
     """Every metric of `metrics.jsonl`."""
     from onedial.training.trainer.metrics import METRICS
@@ -263,6 +286,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings": settings_page,
     "cells": cells_page,
     "rows": rows_page,
+    "allocators": allocators_page,
     "metrics": metrics_page,
     "formats": formats_page,
     "findings": findings_page,

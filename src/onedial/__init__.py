@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ALGORITHMS",
+    "ALLOCATORS",
     "Algorithm",
     "Batch",
     "Completion",
@@ -32,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "ALGORITHMS": "onedial.core.algorithm_table",
+    "ALLOCATORS": "onedial.core.allocator_table",
     "Algorithm": "onedial.core.algorithm",
     "Batch": "onedial.core.batch",
     "Completion": "onedial.core.types",
@@ -71,6 +73,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from onedial.core.algorithm import Algorithm
     from onedial.core.algorithm_table import ALGORITHMS
+    from onedial.core.allocator_table import ALLOCATORS
     from onedial.core.batch import Batch, Counts
     from onedial.core.maths.loss import policy_loss
     from onedial.core.settings import Run

@@ -32,7 +32,8 @@ CLIPS = ("clip_low", "clip_high", "clip_dual")
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
 COEFFICIENTS = (
     "gradient = Σ over tokens of weight · coefficient · ∇log π · r: reward, in r − r̄ that of its column, "
-    "r̄: mean of the group, r̄₋ᵢ: of the others, σ̂: their std · b₄⁺, b₄⁻: mean of the best reward of four "
+    "r̄: mean of the group, r̄₋ᵢ: of the others, b̂₋ᵢ: of the others and of what the allocator believed, "
+    "σ̂: their std · b₄⁺, b₄⁻: mean of the best reward of four "
     "rollouts of the group, this one among them, or not · w: softmax of r/σ̂ in the group, P: that of log π/π_old · "
     "H: entropy of π at a token · GAE(γ, λ): Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, V of a critic · "
     "ρ, s: π/π_old of the token, of the sequence; no gradient where it would leave its range further · "

@@ -33,6 +33,7 @@ COMMANDS = {
     "plan": "Group size, tries and weight per prompt for a budget, from a log or a table of solve rates",
     "report": "One self-contained HTML page: findings, curves, and sample groups to read",
     "algorithms": "Show the table of algorithms with their papers",
+    "allocators": "Show the table of allocators: which prompts are sampled, and how often",
     "explain": "Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do",
     "reproduce": "Measure a claim of the field again, with a verdict; --list shows all",
     "bench": "Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling",

@@ -24,9 +24,11 @@ HELP = """
   onedial train --resume runs/mixed_grpo-arithmetic-s0
 
 ROW is a row of the table (onedial algorithms). Any setting below can stand in the TOML file too.
---task.OPTION sets an option of the task, --algorithm.CELL a cell of the row."""
+--task.OPTION sets an option of the task, --algorithm.CELL a cell of the row,
+--allocator.OPTION an option of the allocator (onedial allocators)."""
 
-DOTTED = ("task", "algorithm")
+DOTTED = ("task", "algorithm", "allocator")
+NAMED = (*PLAIN_FIELDS, "allocator")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +48,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     settings = parser.add_argument_group("settings")
     for name in PLAIN_FIELDS:
         add_setting(settings, name, name)
+    settings.add_argument(
+        "--allocator",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="who is sampled, and how often: a row of onedial allocators [row: as the algorithm says]",
+    )
 
 
 def add_trust_flag(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +82,7 @@ def add_setting(
 
 
 def run(args: argparse.Namespace) -> int:
-    given = merge({name: getattr(args, name) for name in PLAIN_FIELDS if name in args}, args.dotted)
+    given = merge({name: getattr(args, name) for name in NAMED if name in args}, args.dotted)
     return start(args.row, args.config, args.resume, given, past=args.past, trust_config=args.trust_config)
 
 

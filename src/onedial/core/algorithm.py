@@ -36,8 +36,9 @@ class Algorithm:
     paper: str = setting("", "where the row comes from")
     baseline: str | BaselineFunction = setting(
         "group_mean",
-        "b: subtracted from the reward, or a function of the rewards that gives it",
-        choices=("none", "group_mean", "leave_one_out", "critic"),
+        "b: subtracted from the reward, or a function of the rewards that gives it; posterior: what the allocator "
+        "expected of the prompt",
+        choices=("none", "group_mean", "leave_one_out", "posterior", "critic"),
     )
     dial: float = setting(
         1.0,

@@ -79,6 +79,20 @@ def _group_rules(row: Algorithm) -> Rules:
             row.scale_over == "batch" and row.dial == 0,
             "scale_over='batch' says over what to take σ̂, but dial=0 does not divide by it",
         ),
+        (
+            row.baseline == "posterior" and row.dial > 0 and row.scale_over == "group",
+            "dial > 0 divides by a group's σ̂, which is 0 in a unanimous group, and baseline='posterior' leaves an "
+            "advantage there; set dial=0 or scale_over='batch'",
+        ),
+        (
+            row.baseline == "posterior" and row.reward != "task",
+            f"baseline='posterior' is what the task's reward was expected to be, not that of reward={row.reward!r}; "
+            "set reward='task'",
+        ),
+        (
+            row.baseline == "posterior" and row.keep == "mixed",
+            "baseline='posterior' makes unanimous groups teach, and keep='mixed' drops them; set keep='all'",
+        ),
         (row.refill and row.keep == "all", "refill replaces groups that keep='all' never drops; set keep='mixed'"),
         (
             row.keep == "mixed" and row.group_size == 1,

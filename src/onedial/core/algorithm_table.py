@@ -86,6 +86,17 @@ MIXED_GRPO = replace(
     refill=True,
 )
 
+# The baseline is what an allocator expected of the prompt, so that unanimous groups and single rollouts teach too.
+POSTERIOR = replace(
+    NAIVE_GRPO,
+    name="posterior",
+    paper="this project: leave-one-out with a belief as earlier tries, docs/allocators.md",
+    baseline="posterior",
+    dial=0.0,
+    clip_high=0.28,
+    aggregate="token_mean",
+)
+
 # The paper's LPO_fwd with GRPO's temperature τ = σ̂ (dial 1) and one update per iteration; "reverse" is its LPO_rev.
 LPO = replace(
     NAIVE_GRPO,
@@ -259,6 +270,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         LPO,
         SIGN_GRPO,
         PASS_AT_K,
+        POSTERIOR,
         GSPO,
         PPO,
         VAPO,

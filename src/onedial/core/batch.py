@@ -23,6 +23,8 @@ PER_ROLLOUT: dict[str, str] = {
     "positive": "whether the completion was judged correct; from pack",
     "truncated": "whether the length limit ended the completion; from pack",
     "stale": "whether an earlier policy than the one training starts from wrote it; from pack",
+    "expected": "the allocator's baseline of the rollout, in units of reward; from pack_allocation",
+    "weight": "factor of the advantage that the allocator gives the rollout; from pack_allocation",
     "shaped_reward": "reward after overlong penalty and KL; from add_advantages",
     "advantage": "what the gradient of log π is multiplied with; from add_advantages",
     "rollout_mask": "False leaves a rollout out of the loss and of every count (overlong); from add_advantages",

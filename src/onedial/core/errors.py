@@ -9,6 +9,7 @@
     │   ├── MissingExtra          an optional package that is not installed
     │   └── CheckpointError       a checkpoint that could not be written or read; the previous one is complete
     ├── VerifierError             a verifier broke its contract (a crash of a verifier is a verdict instead)
+    ├── AllocatorError            an allocator raised, or requested what cannot be
     └── EngineError               the rollout engine cannot continue
 
 A message says where the mistake is, what was given, what is allowed and how to fix it.
@@ -67,6 +68,10 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
 
 class VerifierError(OnedialError):
     """A verifier returned something that is not a verdict."""
+
+
+class AllocatorError(OnedialError):
+    """An allocator raised, or requested what cannot be."""
 
 
 class EngineError(OnedialError):

@@ -51,6 +51,9 @@ SCHEMA = pa.schema(
         ("reward_parts", pa.string()),
         ("fate", pa.string()),
         ("unfiltered_logps", pa.list_(pa.float32())),
+        ("believed", pa.float64()),
+        ("audit", pa.bool_()),
+        ("weight", pa.float64()),
     ]
 )
 
@@ -59,12 +62,22 @@ SCHEMA = pa.schema(
 class TrainingSignal:
     """The shaped reward of a rollout and, if its group trained, its advantage.
 
-    `in_loss` is False if its group trained and the rollout was left out of the loss (overlong="mask").
+    `in_loss` is False if its group trained and the rollout was left out of the loss (overlong="mask"). `weight` is the
+    allocator's factor of the advantage.
     """
 
     shaped_reward: float
     advantage: float | None = None
     in_loss: bool = True
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Believed:
+    """The solve rate that an allocator believed before a group's first rollout, and whether its draw was uniform."""
+
+    solve_rate: float
+    audit: bool
 
 
 def rollout_file(directory: Path, iteration: int) -> Path:
@@ -78,10 +91,15 @@ def write_rollouts(
     groups: Sequence[Group],
     statuses: Mapping[str, str],
     signals: Mapping[tuple[str, int], TrainingSignal],
+    beliefs: Mapping[str, Believed] | None = None,
 ) -> None:
     """Writes all groups generated in an iteration; atomic, so a reader never sees half a file, and with its hash in the
     run's manifest. Raises CheckpointError when the disk is full or cannot be written."""
-    rows = [_record(group, rollout, statuses, signals) for group in groups for rollout in group.rollouts]
+    rows = [
+        _record(group, rollout, statuses, signals, (beliefs or {}).get(group.id))
+        for group in groups
+        for rollout in group.rollouts
+    ]
     path = rollout_file(directory, iteration)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +143,7 @@ def _record(
     rollout: Rollout,
     statuses: Mapping[str, str],
     signals: Mapping[tuple[str, int], TrainingSignal],
+    believed: Believed | None = None,
 ) -> dict[str, Any]:
     completion, verdict, prompt = rollout.completion, rollout.verdict, group.prompt
     own = signals.get((group.id, rollout.index))
@@ -135,6 +154,8 @@ def _record(
         status = "masked"
     elif own is not None and own.advantage == 0 and not group.mixed:
         status = "silent"
+    elif status == "trained" and (own is None or own.advantage is None):  # its group trains without it
+        status = "left"
     return {
         "schema_version": SCHEMA_VERSION,
         "iteration": group.iteration,
@@ -164,6 +185,9 @@ def _record(
         "reward_parts": json.dumps(dict(verdict.parts)),
         "fate": status,  # the name of the column in logs of version 0.1
         "unfiltered_logps": completion.unfiltered_logps or None,
+        "believed": believed.solve_rate if believed else None,
+        "audit": believed.audit if believed else None,
+        "weight": own.weight if own else None,
     }
 
 

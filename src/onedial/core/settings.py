@@ -13,6 +13,8 @@ from typing import Any
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.allocator_rules import allocated_row, allocator_contradictions, chosen_allocator
+from onedial.core.allocator_table import ALLOCATORS, AllocatorRow
 from onedial.core.errors import ConfigError
 from onedial.core.field_rules import check_fields, rules_of, setting, shown
 from onedial.core.paths import expand_path
@@ -29,6 +31,7 @@ class Run:
     task: Any = setting("arithmetic", "task name, data file, or a task object")
     task_options: Mapping[str, Any] = field(default_factory=dict)
     algorithm: Algorithm = ALGORITHMS["mixed_grpo"]
+    allocator: AllocatorRow = ALLOCATORS["row"]
     data: str = setting("", "demonstrations or pairs (a file, or a run's directory) for rows that train on them")
     out: str = setting("", "run directory (default: the first free of runs/ROW-TASK-sSEED, …-2, …)")
     seed: int = setting(0, "seed of everything random", at_least=-LARGEST_SEED, at_most=LARGEST_SEED)
@@ -149,24 +152,32 @@ class Run:
                 f"algorithm={shown(self.algorithm)}: must be a row, as in onedial.ALGORITHMS['dapo'] (rows: "
                 f"{', '.join(ALGORITHMS)})"
             )
+        if not isinstance(self.allocator, AllocatorRow):
+            raise ConfigError(
+                f"allocator={shown(self.allocator)}: must be a row, as in onedial.ALLOCATORS['adaptive'] (rows: "
+                f"{', '.join(ALLOCATORS)})"
+            )
         if not isinstance(self.task_options, Mapping):
             raise ConfigError(f"task_options={shown(self.task_options)}: must be a mapping of options of the task")
         check_fields(self)
         for reason in contradictions_of_run(self):
             raise ConfigError(reason)
+        allocated_row(self.algorithm, self.allocator)
 
     def resolved(self, *, micro_batch_tokens: int | None = None) -> Run:
         """A copy in which what depends on other settings is filled in, as the trainer uses it.
 
         A row that fixes its group size has it (2-GRPO is 2-GRPO whatever the run's default); the length budget of
         `fixed_length` is max_new_tokens unless the row sets one; `micro_batch_tokens` comes from the memory plan.
+        An allocator of the run's own takes the place of the row's refill.
         """
-        row = self.algorithm
+        row = allocated_row(self.algorithm, self.allocator)
         if row.aggregate == "fixed_length" and row.length_budget is None:
             row = replace(row, length_budget=self.max_new_tokens)
         return replace(
             self,
             algorithm=row,
+            allocator=chosen_allocator(row, self.allocator),
             group_size=row.group_size or self.group_size,
             micro_batch_tokens=self.micro_batch_tokens if micro_batch_tokens is None else micro_batch_tokens,
         )
@@ -242,6 +253,7 @@ def contradictions_of_run(run: Run) -> list[str]:
             f"algorithm.overlong_buffer={row.overlong_buffer}: must not exceed max_new_tokens={run.max_new_tokens}",
         ),
     ]
+    rules += allocator_contradictions(row, run.allocator, plan=run.plan, group_size=group_size)
     return [reason for broken, reason in rules if broken]
 
 
@@ -250,4 +262,4 @@ RUN_RULES = rules_of(Run)
 PLAIN_FIELDS = tuple(RUN_RULES)
 RESUMABLE = tuple(name for name, rule in RUN_RULES.items() if rule.resumable)
 """What a resumed run may change."""
-assert set(PLAIN_FIELDS) | {"task_options", "algorithm"} == {part.name for part in fields(Run)}
+assert set(PLAIN_FIELDS) | {"task_options", "algorithm", "allocator"} == {part.name for part in fields(Run)}

@@ -10,8 +10,12 @@ row's name and any cells that differ from it:
     [algorithm]
     row = "mixed_grpo"
     clip_high = 0.3
+    [allocator]
+    name = "adaptive"
+    rho = 0.2
 
-On the command line the same are `--task arithmetic --task.levels add1,mul1 --algorithm.clip-high 0.3`.
+On the command line the same are `--task arithmetic --task.levels add1,mul1 --algorithm.clip-high 0.3 --allocator
+adaptive --allocator.rho 0.2`.
 
 `run.toml` holds every setting as it was asked for, so that `--config run.toml` repeats the run, here or elsewhere, with
 other settings if need be. Its table `[resolved]` records what the machine made of them; only `--resume` reads it.
@@ -29,6 +33,7 @@ from typing import Any
 from onedial import __version__
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
+from onedial.core.allocator_table import AllocatorRow, change_allocator, get_allocator
 from onedial.core.errors import ConfigError, RunDirError, nearest
 from onedial.core.field_rules import convert, shown
 from onedial.core.manifest import record_file
@@ -47,7 +52,7 @@ RENAMED = {
 }
 RESOLVED = "resolved"
 NO_TRUST = Trust()
-HEADS = {"task": "name", "algorithm": "row"}
+HEADS = {"task": "name", "algorithm": "row", "allocator": "name"}
 """The key of a table that names what its other keys belong to."""
 UNNAMED = "<a {kind} of the program that started the run, {name}>"
 """What stands in run.toml for a live object that no file can name."""
@@ -65,6 +70,8 @@ def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
             values |= _task_of(value, where)
         elif key == "algorithm":
             values["algorithm"] = _algorithm_of(value, where)
+        elif key == "allocator":
+            values["allocator"] = _allocator_of(value, where)
         else:
             values[key] = convert(Run, key, value, where=where)
     return Run(**values)
@@ -72,7 +79,7 @@ def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
 
 def check_keys(settings: Mapping[str, Any], where: str) -> None:
     """Raises ConfigError naming `where`, the key and the nearest one, for a setting or cell that does not exist."""
-    allowed = [*PLAIN_FIELDS, "algorithm"]
+    allowed = [*PLAIN_FIELDS, "algorithm", "allocator"]
     for key in settings:
         if key not in allowed:
             raise ConfigError(f"{where}unknown setting {key!r}{nearest(key, allowed)} (onedial train --help lists all)")
@@ -105,6 +112,19 @@ def _algorithm_of(value: Any, where: str) -> Algorithm:
     if isinstance(baseline := changed.get("baseline"), str) and ":" in baseline:
         changed["baseline"] = _baseline_function(baseline, where)
     return replace(row, **changed)
+
+
+def _allocator_of(value: Any, where: str) -> AllocatorRow:
+    """The allocator from a name, a row, or a table with `name` and options."""
+    if isinstance(value, AllocatorRow):
+        return value
+    options = dict(value) if isinstance(value, Mapping) else {"name": value}
+    row = get_allocator(str(options.pop("name", Run.allocator.name)))
+    known = {
+        key: convert(AllocatorRow, key, option, where=f"{where}allocator.") if key in row.uses else option
+        for key, option in options.items()
+    }
+    return change_allocator(row, known)
 
 
 def _baseline_function(spec: str, where: str) -> Any:
@@ -220,6 +240,8 @@ def plain_settings(run: Run) -> dict[str, Any]:
         cells["baseline"] = reference_of(run.algorithm.baseline) or UNNAMED.format(kind="function", name=name)
     row = ALGORITHMS.get(run.algorithm.name)
     values["algorithm"] = {"row": row.name, **cells} if row else cells
+    if run.allocator.name != "row":
+        values["allocator"] = {"name": run.allocator.name, **run.allocator.options()}
     return values
 
 
@@ -247,7 +269,10 @@ def check_unchanged(run: Run, directory: Path) -> None:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later settings over earlier ones; `task` and `algorithm` tables merge key by key, a new name starts afresh."""
+    """Later settings over earlier ones.
+
+    The tables `task`, `algorithm` and `allocator` merge key by key; a new name starts afresh.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

@@ -9,7 +9,7 @@ from typing import Any
 from onedial.core.errors import DataError
 from onedial.core.maths.estimators import Estimate, by_level, maj_at_k, pass_at_k, share_interval
 from onedial.core.types import Group, Prompt
-from onedial.training.budget.allocators import Fixed, UniformSchedule
+from onedial.training.budget.allocation import Fixed, UniformSchedule
 from onedial.training.lm.text import Text
 from onedial.training.rollout.collector import Collector, Progress, Verifiers
 from onedial.training.rollout.engine import Engine, Sampling

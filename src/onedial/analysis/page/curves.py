@@ -129,6 +129,21 @@ CURVES = (
         "number",
         (Line("explained_variance", "explained variance", "plain"),),
     ),
+    Curve(
+        "Belief of the allocator on audited prompts",
+        "mean solve rate",
+        "share",
+        (
+            Line("audit_believed", "believed before sampling", "plain", "audit_prompts"),
+            Line("audit_solved", "observed", "right", "audit_prompts"),
+        ),
+    ),
+    Curve(
+        "Calibration error of the belief",
+        "mean gap, run so far",
+        "number",
+        (Line("calibration_error", "|believed − observed|", "alt"),),
+    ),
     Curve("Gradient norm", "before clipping", "number", (Line("grad_norm", "gradient norm", "plain"),)),
     Curve(
         "Time of an iteration",

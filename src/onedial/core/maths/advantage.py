@@ -36,6 +36,7 @@ BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": no_baseline,
     "group_mean": group_mean_baseline,
     "leave_one_out": leave_one_out_baseline,
+    "posterior": no_baseline,  # given with the batch: `expected` of `advantages`
     "critic": no_baseline,  # its V is subtracted token by token (core.maths.gae)
 }
 
@@ -52,18 +53,35 @@ def apply_custom_baseline(function: BaselineFunction, rewards: Tensor, group: Te
     return result
 
 
-def advantages(algorithm: Algorithm, rewards: Tensor, group: Tensor) -> Tensor:
-    """(B,) rewards and group numbers → (B,) advantages A = (r − b) / (σ̂ + eps)^dial.
+def advantages(
+    algorithm: Algorithm,
+    rewards: Tensor,
+    group: Tensor,
+    *,
+    expected: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """(B,) rewards and group numbers → (B,) advantages A = w·(r − b) / (σ̂ + eps)^dial.
 
     `rewards` are the shaped ones. With a centering baseline a unanimous group gets exactly 0, without
     rounding errors. σ̂ is the group's, or with scale_over='batch' that of all B rewards. pass_k > 1 has its own, see
-    `maths.best_of_k`.
+    `maths.best_of_k`. `expected` (B,) is the baseline of rows with baseline='posterior', `weight` (B,) the factor w
+    that an allocator gives each rollout, else 1.
     """
-    rewards = rewards.double()
+    scaled = _scaled(algorithm, rewards.double(), group, expected)
+    return scaled if weight is None else scaled * weight
+
+
+def _scaled(algorithm: Algorithm, rewards: Tensor, group: Tensor, expected: Tensor | None) -> Tensor:
+    """(B,) A before weights."""
     if algorithm.pass_k > 1:
         best = best_of_k_advantages(rewards, group, algorithm.pass_k)
         return torch.where(group_unanimous(rewards, group)[group], torch.zeros_like(best), best)
-    if callable(algorithm.baseline):
+    if algorithm.baseline == "posterior":
+        if expected is None:
+            raise ValueError("baseline='posterior' needs `expected`, the allocator's baseline of each rollout")
+        baseline = expected
+    elif callable(algorithm.baseline):
         baseline = apply_custom_baseline(algorithm.baseline, rewards, group)
     else:
         baseline = BASELINES[algorithm.baseline](rewards, group)

@@ -4,8 +4,9 @@ Every row ascends  ∇J = E over data [ Σ_t weight · coefficient · ∇log π(
 arXiv:2402.03300, §5.2, Eq. 5 and Table 10), and differs in three things: the source of the data, the reward, and the
 coefficient. The text of each cell value stands in one dict, so a new value needs one entry and a new row none.
 
-    r reward, r̄ its mean in the group, r̄₋ᵢ that of the others, σ̂ its std (in the group, or σ̂_batch), ρ = π/π_old of a
-    token, s = π/π_old of a sequence (geometric mean), π_ref the frozen reference, 1[·] 1 where it holds
+    r reward, r̄ its mean in the group, r̄₋ᵢ that of the others, b̂₋ᵢ that of the others and of what was believed, σ̂ its
+    std (in the group, or σ̂_batch), ρ = π/π_old of a token, s = π/π_old of a sequence (geometric mean), π_ref the frozen
+    reference, 1[·] 1 where it holds
     b_k⁺, b_k⁻ the mean of the best reward of k rollouts of the group, with this one among them, and without
     w the softmax of r/σ̂^α in the group, P that of log π/π_old of its sequences, H the entropy of π at a token
     GAE(γ, λ) = Σ_k (γλ)^k·δ_{t+k} with δ = r_t + γV_{t+1} − V_t, V the critic's
@@ -25,7 +26,7 @@ SOURCES = {
     "pairs": "o⁺, o⁻ ~ data",
 }
 REWARDS = {"task": "r", "signed": "2r − 1", "correct": "1[correct]", "one": "1"}
-BASELINES = {"none": "", "group_mean": "r̄", "leave_one_out": "r̄₋ᵢ", "critic": "V"}
+BASELINES = {"none": "", "group_mean": "r̄", "leave_one_out": "r̄₋ᵢ", "posterior": "b̂₋ᵢ", "critic": "V"}
 RATIOS = {"none": "", "token": "ρ", "sequence": "s"}
 KLS = {"k1": "", "k2": "·log π_ref/π", "k3": "(π_ref/π − 1)"}
 LISTS = {"forward": "w − P", "reverse": "P·(log w/P + KL(P‖w))"}

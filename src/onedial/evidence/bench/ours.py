@@ -14,7 +14,7 @@ from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.evidence.bench.machine import time_seconds
 from onedial.evidence.bench.peer_process import Exchange
 from onedial.evidence.bench.workload import Conditions, Workload, make_prompt_ids, make_prompt_texts, wanted_reward
-from onedial.training.budget.allocators import Fixed, UniformSchedule
+from onedial.training.budget.allocation import Fixed, UniformSchedule
 from onedial.training.lm.text import Text
 from onedial.training.models import load_tokenizer
 from onedial.training.rollout.collector import Collector

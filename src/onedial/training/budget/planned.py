@@ -13,7 +13,7 @@ from random import Random
 from onedial.core.errors import ConfigError
 from onedial.core.plan_file import PlanFile
 from onedial.core.types import Prompt
-from onedial.training.budget.allocators import RolloutRequest
+from onedial.training.budget.allocation import RolloutRequest
 from onedial.training.tasks.task import TaskSource
 
 

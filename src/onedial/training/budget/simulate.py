@@ -23,8 +23,10 @@ from scipy.stats import t as student
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.maths.advantage import advantages
+from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocators import Allocator, RolloutRequest
+from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, UniformSchedule, join_rounds
+from onedial.training.budget.open_allocator import open_allocator
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -88,9 +90,10 @@ class Learner:
         make = np.random.default_rng([world.seed, 0])
         count = world.prompts + world.held_out
         common = _unit(make.standard_normal(world.dimensions))
-        topics = _unit(make.standard_normal((world.topics, world.dimensions)))[make.integers(world.topics, size=count)]
+        topics = _unit(make.standard_normal((world.topics, world.dimensions)))
+        self._topic = make.integers(world.topics, size=count)
         own = _unit(make.standard_normal((count, world.dimensions)))
-        parts = world.shared**0.5 * common + world.topical**0.5 * topics
+        parts = world.shared**0.5 * common + world.topical**0.5 * topics[self._topic]
         parts = parts + max(0.0, 1.0 - world.shared - world.topical) ** 0.5 * own
         self._skills = SKILL_NORM * _unit(parts)
         self._difficulty = make.normal(world.difficulty, world.spread, size=count)
@@ -118,28 +121,39 @@ class Learner:
             self._orders[epoch] = order
         return int(self._orders[epoch][place])
 
-    def identify(self, position: int) -> str:
-        """The id of the prompt at a position, as its groups carry it."""
-        return Prompt(str(self.prompt_at(position))).id
+    def look(self, position: int) -> Prompt:
+        """The prompt at a position, as its groups carry it; its level is its topic."""
+        number = self.prompt_at(position)
+        return Prompt(str(number), source="simulation", meta={"level": f"topic {self._topic[number]}"})
 
     def answer(self, request: RolloutRequest, iteration: int) -> Group:
         """Samples the rollouts of one request."""
         number = self.prompt_at(request.position)
-        correct = self._rng.random(request.count) < self.solve_rates(np.array([number]))
+        hits = (self._rng.random(request.count) < self.solve_rates(np.array([number]))).tolist()
         return Group(
-            Prompt(str(number)),
-            tuple(_rollout(index, bool(hit), self.world.tokens[int(hit)]) for index, hit in enumerate(correct)),
+            self.look(request.position),
+            tuple(_rollout(i, hit, self.world.tokens[int(hit)]) for i, hit in enumerate(hits, request.first)),
             iteration,
             request.position,
         )
 
-    def learn(self, groups: Sequence[Group], row: Algorithm, learning_rate: float) -> None:
-        """Takes one gradient step on groups, with the row's advantages, averaged over their rollouts."""
+    def learn(self, allocation: Allocation, row: Algorithm, learning_rate: float) -> None:
+        """Takes one gradient step on the groups that train, with the row's advantages, averaged over their rollouts."""
+        groups = allocation.train
         rewards = np.array([reward for group in groups for reward in group.rewards])
         if not len(rewards):
             return
         of_group = np.repeat(np.arange(len(groups)), [len(group.usable) for group in groups])
-        advantage = advantages(row, torch.from_numpy(rewards), torch.from_numpy(of_group)).numpy()
+        known = [allocation.expectations[group.id] for group in groups if group.id in allocation.expectations]
+        expected = torch.tensor([value for each in known for value in each.baselines], dtype=torch.double)
+        weight = torch.tensor([value for each in known for value in each.weights or ()], dtype=torch.double)
+        advantage = advantages(
+            row,
+            torch.from_numpy(rewards),
+            torch.from_numpy(of_group),
+            expected=expected if row.baseline == "posterior" else None,
+            weight=weight if len(weight) else None,
+        ).numpy()
         numbers = np.array([int(group.prompt.text) for group in groups])[of_group]
         noise = (4.0 / self.world.rho / self.world.dimensions) ** 0.5
         scores = (rewards - self.solve_rates(numbers))[:, None] * self._skills[numbers]
@@ -147,12 +161,20 @@ class Learner:
         self.theta = self.theta + learning_rate * advantage @ scores / len(rewards)
 
 
-Identify = Callable[[int], str]
+Look = Callable[[int], Prompt]
+MakeAllocator = Callable[[Look], Allocator]
+
+
+def from_table(run: Run, world: World) -> MakeAllocator:
+    """Makes the allocator that a run would have, on the prompts of a world: a data set of that size."""
+    resolved = run.resolved()
+    schedule = UniformSchedule(resolved.group_size)
+    return lambda look: open_allocator(resolved, schedule, look, world.prompts)
 
 
 def simulate(
     world: World,
-    make_allocator: Callable[[Identify], Allocator],
+    make_allocator: MakeAllocator,
     row: Algorithm,
     *,
     learning_rate: float,
@@ -161,21 +183,24 @@ def simulate(
     target: float = 1.0,
 ) -> Trace:
     """Trains the synthetic learner until it has generated `max_tokens` tokens, made `max_iterations` iterations, or
-    reached a held-out accuracy of `target`. `make_allocator` gets a function from positions to prompt ids."""
+    reached a held-out accuracy of `target`. `make_allocator` gets a function from positions to prompts."""
     learner = Learner(world)
-    allocator = make_allocator(learner.identify)
+    allocator = make_allocator(learner.look)
     points = [(0.0, 0.0, 0.0, learner.accuracy())]
     while points[-1][1] < max_tokens and len(points) <= max_iterations and points[-1][3] < target:
         rollouts, tokens, silent, _ = points[-1]
         iteration = len(points)
+        generated: list[Group] = []
         allocator.start(iteration)
         while requests := allocator.ask():
-            groups = [learner.answer(request, iteration) for request in requests]
-            allocator.answer(groups)
-            rollouts += sum(len(group.rollouts) for group in groups)
-            tokens += sum(group.num_tokens for group in groups)
-            silent += sum(group.num_tokens for group in groups if not group.mixed)
-        learner.learn(allocator.finish().train, row, learning_rate)
+            answers = [learner.answer(request, iteration) for request in requests]
+            allocator.answer(answers)
+            generated.extend(answers)
+        groups = join_rounds(generated)
+        rollouts += sum(len(group.rollouts) for group in groups)
+        tokens += sum(group.num_tokens for group in groups)
+        silent += sum(group.num_tokens for group in groups if not group.mixed)
+        learner.learn(allocator.finish(), row, learning_rate)
         points.append((rollouts, tokens, silent, learner.accuracy()))
     return Trace(*(np.array(column) for column in zip(*points, strict=True)))
 
@@ -202,8 +227,8 @@ class Comparison:
 
 def compare_allocators(
     world: World,
-    allocators: Mapping[str, Callable[[Identify], Allocator]],
-    row: Algorithm,
+    allocators: Mapping[str, MakeAllocator],
+    row: Algorithm | Mapping[str, Algorithm],
     *,
     target: float,
     learning_rates: Sequence[float],
@@ -215,21 +240,23 @@ def compare_allocators(
 
     An allocator that drops silent groups takes larger steps at the same learning rate, so each is given its own best
     one, chosen on worlds that the comparison does not use. The interval is Student's on the logarithms of the paired
-    ratios.
+    ratios. `row` is that of all, or one of each by name.
     """
+    rows = {name: row if isinstance(row, Algorithm) else row[name] for name in allocators}
 
-    def run(make: Callable[[Identify], Allocator], rate: float, seed: int) -> Trace:
+    def run(name: str, rate: float, seed: int) -> Trace:
         own_world = replace(world, seed=seed)
-        return simulate(own_world, make, row, learning_rate=rate, max_tokens=max_tokens, target=target)
+        make, own = allocators[name], rows[name]
+        return simulate(own_world, make, own, learning_rate=rate, max_tokens=max_tokens, target=target)
 
-    def best_rate(make: Callable[[Identify], Allocator]) -> float:
+    def best_rate(name: str) -> float:
         if len(learning_rates) == 1:
             return learning_rates[0]
         trials = range(seeds, seeds + tuning_seeds)
-        return min(learning_rates, key=lambda rate: sum(_log_cost(run(make, rate, seed), target) for seed in trials))
+        return min(learning_rates, key=lambda rate: sum(_log_cost(run(name, rate, seed), target) for seed in trials))
 
-    rates = {name: best_rate(make) for name, make in allocators.items()}
-    traces = {name: [run(make, rates[name], seed) for seed in range(seeds)] for name, make in allocators.items()}
+    rates = {name: best_rate(name) for name in allocators}
+    traces = {name: [run(name, rates[name], seed) for seed in range(seeds)] for name in allocators}
     first = np.array([trace.cost_to(target) for trace in next(iter(traces.values()))])
     return [_compare(name, rates[name], first, traces[name], target) for name in allocators]
 

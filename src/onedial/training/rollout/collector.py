@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from onedial.core.errors import DataError
+from onedial.core.errors import AllocatorError, DataError, OnedialError
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocators import Allocation, Allocator, RolloutRequest
+from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, join_rounds
 from onedial.training.lm.text import Text, locate_prompt
 from onedial.training.rollout.engine import Engine, Request, Sampling, seed_of
 
@@ -39,6 +39,16 @@ class Collected:
 
 
 Progress = Callable[[str, int, int], None]
+MOST_ROUNDS = 1000
+MOST_IDLE = 10  # iterations in a row in which an allocator may ask for nothing and train nothing
+
+
+class AllocatorFailed(AllocatorError):
+    """An allocator raised, or asked for what cannot be; `groups` were generated in the iteration before it did."""
+
+    def __init__(self, message: str, groups: Sequence[Group]) -> None:
+        super().__init__(message)
+        self.groups = list(groups)
 
 
 @dataclass
@@ -59,19 +69,36 @@ class Collector:
     finished_groups: Mapping[str, Group] = field(default_factory=dict)
     progress: Progress = lambda stage, done, total: None
     notes: tuple[str, ...] = ()
+    _idle: int = 0
 
     def collect(self, iteration: int) -> Collected:
-        """Samples in rounds until the allocator requests no more."""
-        self.allocator.start(iteration)
+        """Samples in rounds until the allocator requests no more.
+
+        Raises AllocatorFailed, with the groups generated so far, when the allocator raises, requests what cannot be, or
+        has requested and trained nothing for `MOST_IDLE` iterations.
+        """
         groups: list[Group] = []
         started, self._waited, reused = time.perf_counter(), 0.0, 0
-        while requests := self.allocator.ask():
-            answers, known = self._round(iteration, requests)
-            reused += known
-            self.allocator.answer(answers)
-            groups.extend(answers)
-        took = time.perf_counter() - started
-        return Collected(self.allocator.finish(), groups, took - self._waited, self._waited, reused)
+        try:
+            self.allocator.start(iteration)
+            for requests in self._rounds():
+                answers, known = self._round(iteration, requests)
+                reused += known
+                groups.extend(answers)
+                self.allocator.answer(answers)
+            took = time.perf_counter() - started
+            allocation = self.allocator.finish()
+            self._idle = 0 if groups or allocation.train else self._idle + 1
+            if self._idle >= MOST_IDLE:
+                raise AllocatorError(f"requested no rollouts and trained nothing for {MOST_IDLE} iterations")
+        except OnedialError as error:
+            if isinstance(error, AllocatorError):
+                raise self._failure(iteration, str(error), groups) from error
+            raise
+        except Exception as error:
+            reason = f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise self._failure(iteration, reason, groups) from error
+        return Collected(allocation, join_rounds(groups), took - self._waited, self._waited, reused)
 
     def state(self) -> dict[str, Any]:
         """JSON values that `restore` takes."""
@@ -81,6 +108,28 @@ class Collector:
         """Takes a saved state and the surplus groups that it names."""
         self.allocator.restore(dict(state), surplus)
 
+    def _rounds(self) -> Iterator[list[RolloutRequest]]:
+        """The allocator's rounds of requests. Raises AllocatorError for one that cannot be answered."""
+        rollouts: dict[int, int] = {}
+        for _ in range(MOST_ROUNDS):
+            requests = self.allocator.ask()
+            if not requests:
+                return
+            for request in requests:
+                wanted = rollouts.get(request.position, 0)
+                if request.count < 1 or request.position < 0 or request.first != wanted:
+                    raise AllocatorError(
+                        f"requested {request}; position must be at least 0, count at least 1, and first the number of "
+                        f"rollouts that the position has in this iteration ({wanted})"
+                    )
+                rollouts[request.position] = wanted + request.count
+            yield requests
+        raise AllocatorError(f"requested rollouts in {MOST_ROUNDS} rounds of one iteration, and still more")
+
+    def _failure(self, iteration: int, reason: str, groups: Sequence[Group]) -> AllocatorFailed:
+        name = type(self.allocator).__name__
+        return AllocatorFailed(f"iteration {iteration}: allocator {name} {reason}", join_rounds(groups))
+
     def _round(self, iteration: int, requests: list[RolloutRequest]) -> tuple[list[Group], int]:
         """The groups requested, in that order, and how many of them had been generated before."""
         blanks: dict[int, Group] = {}
@@ -88,24 +137,27 @@ class Collector:
         for request in requests:
             prompt = self.draw(request.position)
             blank = Group(prompt, (), iteration, request.position, self.text.encode(prompt))
+            indices = range(request.first, request.first + request.count)
             known = self.finished_groups.get(blank.id)
-            if known is not None and len(known.rollouts) == request.count:
-                done[request.position] = replace(known, prompt=prompt, prompt_tokens=blank.prompt_tokens)
+            parts = () if known is None else tuple(r for r in known.rollouts if r.index in indices)
+            if known is not None and len(parts) == request.count:
+                done[request.position] = replace(blank, rollouts=parts, iteration=known.iteration)
                 continue
             blanks[request.position] = blank
             path = (self.seed, "rollout", iteration, request.position, prompt.id)
-            seeds = tuple(seed_of(*path, index) for index in range(request.count))
+            seeds = tuple(seed_of(*path, index) for index in indices)
             try:
                 self.engine.submit(Request(request.position, blank.prompt_tokens, seeds, self.sampling))
             except DataError as error:
                 raise DataError(f"{locate_prompt(prompt)}: {error}") from error
-        rollouts = self._run(blanks)
+        rollouts = self._run(blanks, {request.position: request.first for request in requests})
         for position, blank in blanks.items():
             in_order = sorted(rollouts[position], key=lambda rollout: rollout.index)
             done[position] = replace(blank, rollouts=tuple(in_order))
         return [done[request.position] for request in requests], len(requests) - len(blanks)
 
-    def _run(self, blanks: Mapping[int, Group]) -> dict[int, list[Rollout]]:
+    def _run(self, blanks: Mapping[int, Group], firsts: Mapping[int, int]) -> dict[int, list[Rollout]]:
+        """The judged rollouts of each position, whose indices count on from `firsts`."""
         total, finished = self.engine.pending, 0
         written: dict[Hashable, tuple[int, int, Completion]] = {}
         rollouts: dict[int, list[Rollout]] = {position: [] for position in blanks}
@@ -115,7 +167,7 @@ class Collector:
                 for row in self.engine.poll():
                     finished += 1
                     text = self.text.decode(row.completion.token_ids)
-                    key = (row.key, row.index)
+                    key = (row.key, firsts[row.key] + row.index)
                     written[key] = (*key, replace(row.completion, text=text))
                     self.verifiers.submit(key, blanks[row.key].prompt, text, row.completion.token_ids)
                 self.progress("generate", finished, total)

@@ -77,7 +77,9 @@ def add_advantages(algorithm: Algorithm, batch: Batch, *, max_new_tokens: int, t
     group_tokens = group_tokens.index_add(0, batch.group, batch.lengths * mask)
     return batch.annotate(
         shaped_reward=shaped,
-        advantage=advantages(algorithm, shaped, batch.group),
+        advantage=advantages(
+            algorithm, shaped, batch.group, expected=batch.get("expected"), weight=batch.get("weight")
+        ),
         rollout_mask=mask,
         group_tokens=group_tokens[batch.group],
     )

@@ -220,10 +220,24 @@ class View:
         if get("explained_variance") is not None:
             explains = f"explains {_shown(get('explained_variance'), '{:.0%}')}"
             numbers += (("critic", f"{explains}, off by {_shown(get('value_calibration'), '{:.2f}')}"),)
+        if get("believed_mean") is not None:
+            numbers += (("visited", self._visited()),)
+        if get("calibration_error") is not None:
+            audits = (
+                f"{_shown(get('audit_believed'), '{:.2f}')} of audits, {_shown(get('audit_solved'), '{:.2f}')} solved"
+            )
+            off = f"off by {_shown(get('calibration_error'), '{:.3f}')} so far"
+            numbers += (("believed", audits), ("", off))
         grid = Table.grid(padding=(0, 1, 0, 0))
         for name, value in numbers:
             grid.add_row(Text(name, "bright_black"), Text(value))
         return grid
+
+    def _visited(self) -> str:
+        """How many of the candidates were sampled, and how often each."""
+        get = self.metrics.get
+        groups, rollouts = _number(get("groups_generated")) or 0.0, _number(get("rollouts_generated")) or 0.0
+        return f"{groups:.0f} of {_shown(get('candidates'), '{:.0f}')}, {rollouts / max(1.0, groups):.1f} tries each"
 
     def _stage_bar(self, inner: int) -> Text:
         stage, done, total = self.stage

@@ -16,7 +16,7 @@ from onedial.training.trainer.advantages import compute_advantages
 from onedial.training.trainer.live_view import View, open_view
 from onedial.training.trainer.metrics import measure_iteration
 from onedial.training.trainer.open_run import open_run
-from onedial.training.trainer.packing import pack
+from onedial.training.trainer.packing import pack_allocation
 from onedial.training.trainer.periodic_evaluation import evaluate_when_due
 from onedial.training.trainer.resume import restore
 from onedial.training.trainer.run_writer import log_metrics, note_fewer_minibatches, save_checkpoint, save_rollouts
@@ -54,7 +54,8 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
             iteration = trainer.iteration + 1
             started = time.perf_counter()
             collected = trainer.collect(iteration)
-            batch = pack(collected.allocation.train, version=trainer.step)
+            posterior = trainer.run.algorithm.baseline == "posterior"
+            batch = pack_allocation(collected.allocation, posterior=posterior, version=trainer.step)
             batch, figures = compute_advantages(
                 batch, models.policy, models.reference, models.critic, iteration=iteration
             )

@@ -78,8 +78,20 @@ METRICS: dict[str, str] = {
     "lr": "learning rate",
     "loss": "value of the objective minimised; its gradient matters, not its level",
     "tokens_per_s": "completion tokens written per second of generation",
+    "candidates": "allocator with a belief: prompts looked at before choosing",
+    "believed_mean": "mean solve rate believed of the sampled prompts, before their first rollout",
+    "audit_prompts": "sampled prompts that were drawn uniformly, whatever was believed of them",
+    "audit_believed": "mean solve rate believed of those",
+    "audit_solved": "mean share of their rollouts judged correct",
+    "calibration_error": "mean gap of the two over tenths of the audited prompts by belief, in the run so far",
+    "calibration": "per tenth of the believed solve rate: mean believed, mean observed, audited prompts so far",
     "memory_gb": "peak resident memory of the process so far, GB",
 }
+ALLOCATOR_METRICS = (
+    "candidates", "believed_mean", "audit_prompts", "audit_believed", "audit_solved", "calibration_error",
+    "calibration",
+)  # fmt: skip
+"""What an allocator with a belief measures of itself."""
 
 
 def measure_iteration(
@@ -133,6 +145,7 @@ def measure_iteration(
         "lr": updated.lr,
         "loss": updated.loss,
         "tokens_per_s": tokens / collected.generate_s if collected.generate_s > 0 else None,
+        **{name: allocation.figures.get(name) for name in ALLOCATOR_METRICS},
         "memory_gb": peak_memory_gb(),
     }
 

@@ -15,7 +15,7 @@ from onedial.core.errors import ConfigError, DataError
 from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Message, Prompt, Rollout, Verdict
 from onedial.core.user_code import Trust
-from onedial.training.budget.allocators import Allocation
+from onedial.training.budget.allocation import Allocation
 from onedial.training.lm.text import Text
 from onedial.training.rollout.collector import Collected
 from onedial.training.tasks.demonstrations import (

@@ -11,16 +11,19 @@ from typing import Any
 
 from torch import nn
 
+from onedial.core.errors import AllocatorError
 from onedial.core.manifest import record_file
 from onedial.core.plan_file import read_plan
+from onedial.core.run_log import write_rollouts
 from onedial.core.settings import Run
 from onedial.core.settings_file import check_unchanged, read_resolved, to_toml, write_run
 from onedial.core.types import Prompt
-from onedial.training.budget.allocators import Allocator, Dynamic, Fixed, PromptSchedule, UniformSchedule
+from onedial.training.budget.allocation import UniformSchedule
+from onedial.training.budget.open_allocator import open_allocator
 from onedial.training.budget.planned import PlanSchedule, planned
 from onedial.training.lm.text import Text
 from onedial.training.models import load_tokenizer, resolve, stop_ids
-from onedial.training.rollout.collector import Collected, Collector
+from onedial.training.rollout.collector import AllocatorFailed, Collected, Collector
 from onedial.training.rollout.engine import Sampling
 from onedial.training.rollout.torch_engine import TorchEngine
 from onedial.training.tasks import TaskSource, open_task
@@ -80,9 +83,20 @@ class Trainer:
         return self.iteration >= self.run.iterations or 0 < limit <= self.generated_tokens
 
     def collect(self, iteration: int) -> Collected:
-        """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`."""
+        """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`.
+
+        Raises AllocatorError once the groups that a failing allocator left are saved: a resumed run uses them again.
+        """
         self.verifiers.step = iteration
-        return self.collector.collect(iteration)
+        try:
+            return self.collector.collect(iteration)
+        except AllocatorFailed as error:
+            write_rollouts(self.run.directory, iteration, error.groups, {}, {})
+            raise AllocatorError(
+                f"{error}. No update was made; its {len(error.groups)} groups are saved in "
+                f"{self.run.directory}/rollouts and used again, once the allocator is mended, by: "
+                f"onedial train --resume {self.run.directory}"
+            ) from error
 
 
 @contextmanager
@@ -173,14 +187,18 @@ def _open_collector(
         examples = open_examples(run, task, models.text, ends, models.engine.context)
         return OfflineCollector(examples, run.prompts_per_iteration)
     schedule = _open_schedule(run, task, plan)
+
+    def look(position: int) -> Prompt:
+        return task.draw("train", run.seed, position)
+
     # the reference's engine never gets new weights; evaluation has the policy's
     frozen = models.reference if run.algorithm.source == "reference" else None
     return Collector(
         models.engine if frozen is None else open_engine(run, frozen, tokenizer),
         models.text,
         verifiers,
-        _open_allocator(run, schedule),
-        lambda position: task.draw("train", run.seed, position),
+        open_allocator(run, schedule, look, task.size("train")),
+        look,
         sampling_of(run),
         run.seed,
         progress=view.progress,
@@ -191,14 +209,6 @@ def _open_collector(
 def _open_schedule(run: Run, task: TaskSource, plan: Path) -> UniformSchedule | PlanSchedule:
     """Every prompt with the run's group size, or what a plan file says of prompts and their tries."""
     return planned(read_plan(plan), task, run.seed, where=str(plan)) if run.plan else UniformSchedule(run.group_size)
-
-
-def _open_allocator(run: Run, schedule: PromptSchedule) -> Allocator:
-    """The allocator that the row's `keep` and `refill` ask for."""
-    row = run.algorithm
-    if row.refill:
-        return Dynamic(run.prompts_per_iteration, schedule, run.refill_limit, run.on_exhausted)
-    return Fixed(run.prompts_per_iteration, schedule, keep_mixed=row.keep == "mixed")
 
 
 def _known_prompts(run: Run, task: TaskSource) -> Iterator[Prompt]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onedial.core.batch import Batch, offsets_of
 from onedial.core.types import Group
+from onedial.training.budget.allocation import Allocation
 
 
 def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
@@ -37,6 +38,21 @@ def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
         group=torch.tensor([g for g, group in enumerate(groups) for _ in group.usable], dtype=torch.long),
         group_ids=tuple(group.id for group in groups),
         annotations=annotations,
+    )
+
+
+def pack_allocation(allocation: Allocation, *, posterior: bool, version: int = 0) -> Batch:
+    """Packs the groups that train, with what the allocator says of them as far as the loss uses it.
+
+    `expected` for rows with baseline='posterior'; `weight` where the allocator weighs.
+    """
+    batch = pack(allocation.train, version=version)
+    known = [allocation.expectations[group.id] for group in allocation.train if group.id in allocation.expectations]
+    expected = [value for each in known for value in each.baselines]
+    weights = [value for each in known for value in each.weights or ()]
+    return batch.annotate(
+        expected=torch.tensor(expected, dtype=torch.double) if posterior else None,
+        weight=torch.tensor(weights, dtype=torch.double) if weights else None,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from onedial import __version__
 from onedial.core.batch import Batch
-from onedial.core.run_log import TrainingSignal, append_json, write_rollouts
+from onedial.core.run_log import Believed, TrainingSignal, append_json, write_rollouts
 from onedial.core.types import Group
 from onedial.training.rollout.collector import Collected
 from onedial.training.trainer import checkpoint
@@ -35,13 +35,21 @@ def save_rollouts(trainer: Trainer, iteration: int, collected: Collected, batch:
     others = [group for group in collected.groups if group.id not in ids and group.usable]
     if row.kl_in != "reward":  # the KL of what does not train is not worth a forward pass
         signals |= _shaped_only(trainer, others)
-    write_rollouts(trainer.run.directory, iteration, collected.groups, collected.allocation.statuses, signals)
+    allocation = collected.allocation
+    beliefs = {
+        name: Believed(known.believed, known.audit)
+        for name, known in allocation.expectations.items()
+        if known.believed is not None
+    }
+    write_rollouts(trainer.run.directory, iteration, collected.groups, allocation.statuses, signals, beliefs)
 
 
 def signals_of(groups: Sequence[Group], batch: Batch) -> Signals:
     """Shaped reward, advantage and part in the loss of every usable rollout, by group id and rollout index."""
     keys = [(group.id, rollout.index) for group in groups for rollout in group.usable]
-    columns = (batch["shaped_reward"].tolist(), batch["advantage"].tolist(), batch.rollout_mask.tolist())
+    weight = batch.get("weight")
+    weights = [None] * len(keys) if weight is None else weight.tolist()
+    columns = (batch["shaped_reward"].tolist(), batch["advantage"].tolist(), batch.rollout_mask.tolist(), weights)
     return {key: TrainingSignal(*values) for key, *values in zip(keys, *columns, strict=True)}
 
 

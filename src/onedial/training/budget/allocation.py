@@ -1,14 +1,15 @@
 """Allocators decide which prompts get rollouts in an iteration, and which of the groups train.
 
-An allocator requests rollouts in rounds. The collector answers a round only when every group of it is judged, so the
-next round depends on results and never on timing, and a run can be repeated and resumed exactly.
+The table of allocators is `onedial.core.allocator_table`; the two that need no belief are here. An allocator requests
+rollouts in rounds. The collector answers a round only when every group of it is judged, so the next round depends on
+results and never on timing, and a run can be repeated and resumed exactly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from onedial.core.types import Group
@@ -18,10 +19,30 @@ Status = Literal["trained", "silent", "carried", "unusable", "left"]
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """`count` rollouts wanted of the prompt at `position` of the task's stream of draws."""
+    """`count` rollouts wanted of the prompt at `position` of the task's stream of draws.
+
+    `first` is the index of the first of them: what earlier rounds of the iteration got of the prompt comes before it.
+    """
 
     position: int
     count: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What an allocator knew of a group before it was sampled, and what that does to its usable rollouts.
+
+    believed    the solve rate believed before the first rollout; None without a belief
+    audit       whether the prompt was drawn uniformly, so that it may check the belief
+    baselines   of each usable rollout, for rows with baseline='posterior'
+    weights     factors of their advantages; None: 1 each
+    """
+
+    believed: float | None = None
+    audit: bool = False
+    baselines: tuple[float, ...] = ()
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -29,7 +50,8 @@ class Allocation:
     """The outcome of an iteration: groups to train on, and the status of every group generated in it, by id.
 
     `carried_in` counts the groups of `train` that earlier iterations generated, `surplus` the mixed groups that wait.
-    `exhausted`: the refill limit was reached before the batch was full.
+    `exhausted`: the refill limit was reached before the batch was full. `expectations` are by group id, empty where
+    the allocator expects nothing. `figures` are metrics of the allocator (`metrics.METRICS`).
     """
 
     train: list[Group]
@@ -37,6 +59,8 @@ class Allocation:
     carried_in: int = 0
     exhausted: bool = False
     surplus: int = 0
+    expectations: Mapping[str, Expectation] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PromptSchedule(Protocol):
@@ -193,3 +217,12 @@ def status_of(group: Group, keep_mixed: bool) -> Status:
     if not group.usable:
         return "unusable"
     return "trained" if group.mixed or not keep_mixed else "silent"
+
+
+def join_rounds(groups: Iterable[Group]) -> list[Group]:
+    """The groups with all rollouts that the rounds of an iteration gave each, in the order of their first round."""
+    joined: dict[str, Group] = {}
+    for group in groups:
+        known = joined.get(group.id)
+        joined[group.id] = group if known is None else replace(known, rollouts=(*known.rollouts, *group.rollouts))
+    return list(joined.values())

@@ -1,0 +1,60 @@
+"""From a row of the table of allocators to the object that a run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onedial.core.allocator_table import AllocatorRow
+from onedial.core.settings import Run
+from onedial.core.types import Prompt
+from onedial.training.budget.allocation import Allocator, Dynamic, Fixed, PromptSchedule, UniformSchedule
+from onedial.training.budget.belief import Belief
+from onedial.training.budget.believing import Believing
+from onedial.training.budget.features import Embed, describe_prompt
+from onedial.training.budget.prior import read_prior
+from onedial.training.budget.rules import IN_TURN, RULES
+from onedial.training.budget.scene import Candidates, candidate_count
+from onedial.training.budget.sequential import Sequential
+
+Look = Callable[[int], Prompt]
+"""The prompt at a position of the task's stream; a pure function, and looking costs nothing."""
+
+
+def open_allocator(
+    run: Run, schedule: PromptSchedule, look: Look, data_size: int | None, *, embed: Embed | None = None
+) -> Allocator:
+    """The allocator of a resolved run. `data_size`: prompts of the data set, None for an endless task.
+
+    `embed` gives the belief a vector of each prompt, beside what `features` reads from its text.
+    Raises DataError for a prior that cannot be read.
+    """
+    row, prompts, keep_mixed = run.allocator, run.prompts_per_iteration, run.algorithm.keep == "mixed"
+    if row.name == "two":
+        pairs = max(1, prompts * run.group_size // 2)
+        return Fixed(pairs, UniformSchedule(2), keep_mixed=keep_mixed)
+    if row.name == "sequential":
+        return Sequential(row, prompts, run.seed, keep_mixed)
+    if row.believes:
+        size = prompts if row.name in IN_TURN else candidate_count(row, prompts, data_size)
+        return Believing(
+            row,
+            RULES[row.name],
+            Candidates(size, lambda position: describe_prompt(look(position), embed)),
+            prompts,
+            run.group_size,
+            run.seed,
+            keep_mixed,
+            run.algorithm.baseline == "posterior",
+            belief=open_belief(row),
+        )
+    if run.algorithm.refill:
+        return Dynamic(prompts, schedule, run.refill_limit, run.on_exhausted)
+    return Fixed(prompts, schedule, keep_mixed=keep_mixed)
+
+
+def open_belief(row: AllocatorRow) -> Belief:
+    """The belief that a run starts with: what the row's prior tells, or nothing."""
+    belief = Belief(row.drift)
+    if row.prior:
+        belief.observe_all(read_prior(row.prior, most_tries=row.prior_tries))
+    return belief

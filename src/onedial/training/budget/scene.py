@@ -1,0 +1,79 @@
+"""What a rule of allocation sees: the candidates of an iteration, and what is believed of each.
+
+For an endless task the candidates are the next positions of the stream, for a data set a whole epoch of it (at most
+`MOST_CANDIDATES`): looking at a prompt costs nothing, and each position of a run is looked at once, so that what is
+sampled has a place of its own in the data, and a resumed run needs only the number of the iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onedial.core.allocator_table import AllocatorRow
+from onedial.training.budget.belief import Prediction
+from onedial.training.budget.features import Described
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+MOST_CANDIDATES = 4096
+CANDIDATES_PER_PROMPT = 32
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Where the prompts of an iteration come from: `size` positions of the stream, and the prompt at each."""
+
+    size: int
+    describe: Callable[[int], Described]
+
+    def positions(self, iteration: int) -> range:
+        """The positions of an iteration (counted from 1), those of no other."""
+        return range((iteration - 1) * self.size, iteration * self.size)
+
+
+def candidate_count(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
+    """Candidates per iteration: as the row says, else a whole data set, else 32 for each of `prompts`.
+
+    Never fewer than `prompts`, and never more than a data set holds.
+    """
+    wanted = row.candidates or (data_size and min(data_size, MOST_CANDIDATES)) or CANDIDATES_PER_PROMPT * prompts
+    return max(1, min(max(wanted, prompts), data_size or wanted + prompts))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known before a round. Arrays are (N,), one entry per candidate.
+
+    budget      rollouts to spend in this round, in rollouts of mean cost
+    prompts, group_size   those of the run: `prompts` × `group_size` is an iteration's budget
+    predicted   the belief before the round
+    drawn       a solve rate of each candidate, drawn from its belief
+    value       effective tries that earlier rounds of the iteration gave
+    cost        of one rollout, in rollouts of mean cost
+    """
+
+    row: AllocatorRow
+    budget: float
+    prompts: int
+    group_size: int
+    predicted: Prediction
+    drawn: Array
+    value: Array
+    cost: Array
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Rollouts of each candidate (N,), and where prompts were drawn by chance the probability of each (N,)."""
+
+    tries: Counts
+    inclusion: Array | None = None
+
+
+Rule = Callable[[Scene], Decision]

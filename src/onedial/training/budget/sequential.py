@@ -1,0 +1,90 @@
+"""Reinforce-Ada (arXiv:2510.04996): each prompt is sampled in rounds until it has shown both kinds of rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from onedial.core.allocator_table import AllocatorRow
+from onedial.core.types import Group, Rollout
+from onedial.training.budget.allocation import (
+    Allocation,
+    Expectation,
+    RolloutRequest,
+    Status,
+    join_rounds,
+    status_of,
+)
+from onedial.training.budget.outcomes import count_solved
+
+
+@dataclass
+class Sequential:
+    """The next `prompts` of the stream; of each `kept` rollouts train, half of them correct where there are as many.
+
+    A prompt leaves when it has kept/2 of each kind (exit="balanced") or one correct rollout ("positive"), or after the
+    last round. Rows with baseline='posterior' get the mean reward of all rollouts drawn of the prompt, kept or not.
+    """
+
+    row: AllocatorRow
+    prompts: int
+    seed: int = 0
+    keep_mixed: bool = False
+    position: int = 0
+    _iteration: int = 0
+    _round: int = 0
+    _groups: list[Group] = field(default_factory=list, repr=False)
+
+    def start(self, iteration: int) -> None:
+        self._iteration, self._round, self._groups = iteration, 0, []
+
+    def ask(self) -> list[RolloutRequest]:
+        if self._round == self.row.rounds:
+            return []
+        self._round += 1
+        if self._round == 1:
+            first, self.position = self.position, self.position + self.prompts
+            return [RolloutRequest(first + i, self.row.round_size) for i in range(self.prompts)]
+        return [
+            RolloutRequest(group.position, self.row.round_size, len(group.rollouts))
+            for group in self._groups
+            if not self._done(group)
+        ]
+
+    def answer(self, groups: Sequence[Group]) -> None:
+        self._groups = join_rounds([*self._groups, *groups])
+
+    def finish(self) -> Allocation:
+        statuses: dict[str, Status] = {group.id: status_of(group, self.keep_mixed) for group in self._groups}
+        train, expectations = [], {}
+        for group in self._groups:
+            kept = replace(group, rollouts=self._keep(group))
+            mean = sum(group.rewards) / len(group.rewards) if group.usable else 0.0
+            expectations[group.id] = Expectation(baselines=(mean,) * len(kept.usable))
+            if statuses[group.id] == "trained":
+                train.append(kept)
+        return Allocation(train, statuses, expectations=expectations)
+
+    def state(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def restore(self, state: dict[str, Any], surplus: Sequence[Group]) -> None:
+        self.position = int(state["position"])
+
+    def _done(self, group: Group) -> bool:
+        solved, tries = count_solved(group)
+        if self.row.exit == "positive":
+            return solved > 0
+        return min(solved, tries - solved) >= self.row.kept // 2
+
+    def _keep(self, group: Group) -> tuple[Rollout, ...]:
+        """`kept` usable rollouts, half of them correct, filled up with the other kind; in the order of drawing."""
+        rng = Random(f"sequential/{self.seed}/{self._iteration}/{group.id}")
+        right = [rollout for rollout in group.usable if rollout.verdict.correct]
+        wrong = [rollout for rollout in group.usable if not rollout.verdict.correct]
+        half = self.row.kept // 2
+        count = min(len(right), max(half, self.row.kept - len(wrong)))
+        chosen = [*rng.sample(right, count), *rng.sample(wrong, min(len(wrong), self.row.kept - count))]
+        return tuple(sorted(chosen, key=lambda rollout: rollout.index))

@@ -1,0 +1,247 @@
+"""Training with each allocator on the tiny model. Oracles: a run that never stopped, the log, the error's text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onedial.core.algorithm_table import ALGORITHMS
+from onedial.core.allocator_table import ALLOCATORS, change_allocator
+from onedial.core.errors import AllocatorError, ConfigError, DataError
+from onedial.core.run_log import read_json_lines
+from onedial.core.settings import Run
+from onedial.core.settings_file import make_run, plain_settings
+from onedial.training.budget.allocation import Fixed, RolloutRequest
+from onedial.training.trainer import checkpoint
+from onedial.training.trainer.loop import train
+from onedial.training.trainer.metrics import METRICS
+from train_tasks import HalfImpossible
+
+CLOCK = {"time_s", "generate_s", "verify_s", "update_s", "tokens_per_s", "memory_gb"}
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Run:
+    return Run(
+        model=str(tiny_model),
+        task=HalfImpossible(),
+        algorithm=ALGORITHMS["posterior"],
+        out=str(tmp_path / "run"),
+        iterations=4,
+        prompts_per_iteration=3,
+        group_size=4,
+        max_new_tokens=5,
+        lr=1e-3,
+        dtype="float32",
+        threads=1,
+        micro_batch_tokens=2048,
+        eval_prompts=0,
+        checkpoint_every=2,
+        verifier_workers=1,
+    )
+
+
+def masters(directory: str) -> dict[str, torch.Tensor]:
+    newest = checkpoint.latest(Path(directory))
+    assert newest is not None
+    return load_file(newest / "resume" / "masters.safetensors")
+
+
+def untimed(directory: str) -> list[dict[str, Any]]:
+    records = read_json_lines(Path(directory) / "metrics.jsonl")
+    return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
+
+
+def rollouts(directory: str) -> pl.DataFrame:
+    return pl.read_parquet(Path(directory) / "rollouts" / "*.parquet").sort("group_id", "rollout_index")
+
+
+COMBINATIONS = [
+    ("posterior", "adaptive", {"rounds": 2, "most": 4}),
+    ("posterior", "sequential", {"round_size": 2, "rounds": 3, "kept": 2}),
+    ("posterior", "spo", {}),
+    ("naive_grpo", "mopps", {}),
+    ("rloo", "vip", {}),
+    ("mixed_grpo", "paper", {}),
+    ("dr_grpo", "two", {}),
+    ("mixed_grpo", "fixed", {}),
+    ("mixed_grpo", "dynamic", {}),
+]
+
+
+@pytest.mark.parametrize("row, name, options", COMBINATIONS, ids=[name for _, name, _ in COMBINATIONS])
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    run: Run, row: str, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Invariance: weights, metrics and rollouts, with the belief taken from the checkpoint and the rollouts on disk."""
+    run = replace(run, algorithm=ALGORITHMS[row], allocator=change_allocator(ALLOCATORS[name], options))
+    train(run)
+    half = replace(run, out=str(tmp_path / "half"))
+    train(replace(half, iterations=3, checkpoint_every=2, keep_checkpoints=5))
+    newest = checkpoint.latest(Path(half.out))
+    assert newest is not None
+    newest.rename(tmp_path / "gone")  # as if killed in iteration 3, after its rollouts were written
+    train(half, resume=True)
+    assert untimed(run.out) == untimed(half.out)
+    first, second = masters(run.out), masters(half.out)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert rollouts(run.out).equals(rollouts(half.out))
+    assert all(set(record) | CLOCK == set(METRICS) for record in untimed(run.out))
+
+
+def test_the_log_says_who_was_visited_what_was_believed_and_what_came_of_it(run: Run) -> None:
+    """Oracle: means over the rollouts on disk."""
+    run = replace(run, allocator=change_allocator(ALLOCATORS["adaptive"], {"audit": 0.4}), iterations=6)
+    train(run)
+    frame, records = rollouts(run.out), untimed(run.out)
+    groups = frame.group_by("iteration", "group_id").agg(
+        pl.first("believed", "audit"), pl.col("correct").mean().alias("solved"), pl.len().alias("tries")
+    )
+    for record in records:
+        mine = groups.filter(pl.col("iteration") == record["iteration"])
+        audited = mine.filter("audit")
+        assert record["candidates"] == 96 and record["groups_generated"] == len(mine)
+        assert record["believed_mean"] == pytest.approx(mine["believed"].mean())
+        assert record["audit_prompts"] == len(audited) == 5
+        assert record["audit_believed"] == pytest.approx(audited["believed"].mean())
+        assert record["audit_solved"] == pytest.approx(audited["solved"].mean())
+    bins = [part for part in records[-1]["calibration"] if part]
+    assert sum(n for _, _, n in bins) == 30
+    error = sum(n * abs(believed - observed) for believed, observed, n in bins) / 30
+    assert records[-1]["calibration_error"] == pytest.approx(error)
+    assert frame["weight"].mean() == pytest.approx(1.0, abs=0.05)
+
+
+def test_weights_that_no_loss_uses_are_not_stored(run: Run) -> None:
+    train(replace(run, algorithm=ALGORITHMS["mixed_grpo"], allocator=ALLOCATORS["adaptive"], iterations=2))
+    assert rollouts(run.out)["weight"].is_null().all() and not rollouts(run.out)["believed"].is_null().any()
+
+
+class Raises(Fixed):
+    """Raises in its second iteration, when its first round is answered."""
+
+    def answer(self, groups: Any) -> None:
+        super().answer(groups)
+        if groups[0].iteration == 2:
+            raise KeyError("no such prompt")
+
+
+class Idle(Fixed):
+    """Asks for nothing, for ever."""
+
+    def ask(self) -> list[RolloutRequest]:
+        return []
+
+
+class Endless(Fixed):
+    """Asks for the same rollouts again and again."""
+
+    def ask(self) -> list[RolloutRequest]:
+        return [RolloutRequest(3, 1)]
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        (Raises, "iteration 2: allocator Raises raised KeyError: 'no such prompt'. No update was made; its 3 groups"),
+        (Idle, "iteration 10: allocator Idle requested no rollouts and trained nothing for 10 iterations"),
+        (Endless, r"iteration 1: allocator Endless requested .*first the number of rollouts .* \(1\)"),
+    ],
+)
+def test_a_broken_allocator_is_one_clear_error_and_no_rollout_is_lost(
+    run: Run, kind: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The groups generated before are on disk, and the run goes on with them once the allocator is mended."""
+    run = replace(run, algorithm=ALGORITHMS["naive_grpo"], iterations=12)
+    monkeypatch.setattr("onedial.training.budget.open_allocator.Fixed", kind)
+    with pytest.raises(AllocatorError, match=message):
+        train(run)
+    monkeypatch.undo()
+    if kind is Raises:
+        assert rollouts(run.out).filter(pl.col("iteration") == 2)["group_id"].n_unique() == 3
+        written = rollouts(run.out).filter(pl.col("iteration") == 2)["token_ids"].to_list()
+        train(replace(run, iterations=3), resume=True)
+        assert rollouts(run.out).filter(pl.col("iteration") == 2)["token_ids"].to_list() == written
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"allocator": "adaptve"}, "allocator 'adaptve' is not in the table; did you mean 'adaptive'"),
+        ({"allocator": {"name": "adaptive", "rh": 1}}, "unknown option allocator.rh; did you mean 'rho'"),
+        ({"allocator": {"name": "two", "rho": 1}}, "of allocator 'two': it has none"),
+        ({"allocator": {"name": "adaptive", "rho": "much"}}, "allocator.rho='much': must be float"),
+        ({"allocator": {"name": "adaptive", "rho": 0}}, "allocator.rho=0.0: must be positive"),
+        ({"allocator": {"name": "vip", "least": 9, "most": 8}}, "least=9: must not exceed allocator.most=8"),
+        ({"allocator": "spo"}, "compares rollouts of one prompt; use algorithm 'posterior'"),
+        ({"allocator": "dynamic", "algorithm": "grpo"}, "refill replaces groups that keep='all' never drops"),
+        ({"allocator": "adaptive", "algorithm": "sft"}, "trains on a data set, so nothing is sampled"),
+        ({"allocator": "adaptive", "algorithm": "two_grpo"}, "fixes groups of 2"),
+        ({"allocator": "adaptive", "algorithm": "vapo", "iterations": 60}, "has a critic instead"),
+        ({"allocator": "two", "algorithm": "posterior"}, "and allocator='two' expects nothing"),
+        ({"allocator": "adaptive", "plan": "plan.json"}, "leave one of them out"),
+        ({"allocator": {"name": "adaptive", "unbiased": True}}, "a loss that is a plain sum over rollouts"),
+        ({"allocator": {"name": "adaptive", "unbiased": True, "rounds": 2}}, "set allocator.rounds=1"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        make_run(settings)
+
+
+def test_an_allocator_survives_the_file() -> None:
+    """Invariance: settings → TOML values → settings; and text of a command line is converted."""
+    asked = make_run({"algorithm": "posterior", "allocator": {"name": "adaptive", "rho": "0.3", "rounds": "2"}})
+    assert (asked.allocator.rho, asked.allocator.rounds) == (0.3, 2)
+    assert make_run(plain_settings(asked)) == asked
+    assert "allocator" not in plain_settings(Run()), "the row's own choice stands in the row"
+    chosen = {name: Run(algorithm=ALGORITHMS[name]).resolved().allocator.name for name in ("dapo", "grpo", "posterior")}
+    assert chosen == {"dapo": "dynamic", "grpo": "fixed", "posterior": "adaptive"}
+
+
+# --- prior -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_what_another_or_a_table_knows(run: Run, tmp_path: Path) -> None:
+    """Oracle: the first audits: without a prior every prompt is believed near 1/2, with one as the log has them."""
+    train(replace(run, iterations=3))
+    table = tmp_path / "rates.jsonl"
+    table.write_text(
+        "".join(json.dumps({"prompt": f"word {i}:", "solve_rate": 0.05, "tries": 8}) + "\n" for i in range(40))
+    )
+    believed = {}
+    for name, prior in (("nothing", ""), ("past", run.out), ("table", str(table))):
+        allocator = change_allocator(ALLOCATORS["adaptive"], {"prior": prior, "prior_tries": 8.0})
+        out = str(tmp_path / name)
+        train(replace(run, out=out, iterations=1, allocator=allocator))
+        believed[name] = untimed(out)[0]["audit_believed"]
+    assert believed["nothing"] == pytest.approx(0.5, abs=0.02)
+    assert believed["table"] < 0.2
+    solved = rollouts(run.out)["correct"].mean()
+    assert isinstance(solved, float) and abs(believed["past"] - solved) < abs(believed["nothing"] - solved)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"solve_rate": 0.5}\n', "row 1: no prompt; a table of solve rates has columns prompt_id or prompt"),
+        ('{"prompt": "a"}\n', "row 1: no numbers in solve_rate, or in correct and tries"),
+        ('{"prompt": "a", "solve_rate": 1.5}\n', "row 1: 1.5 correct of 1 tries; a solve rate lies in"),
+    ],
+)
+def test_a_broken_prior_is_one_clear_error(run: Run, tmp_path: Path, content: str, message: str) -> None:
+    table = tmp_path / "rates.jsonl"
+    table.write_text(content)
+    with pytest.raises(DataError, match=message):
+        train(replace(run, allocator=change_allocator(ALLOCATORS["adaptive"], {"prior": str(table)})))
+    assert not (Path(run.out) / "rollouts").exists()
