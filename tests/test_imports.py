@@ -131,6 +131,12 @@ def test_what_must_be_quick_loads_no_heavy_package(code: str) -> None:
     assert not any(loads(code, "torch", "transformers", "numpy", "scipy", "polars", "pyarrow").values())
 
 
+@pytest.mark.parametrize("module", ["analysis.result", "analysis.planning.planner", "cli.inspect"])
+def test_statistics_load_where_they_are_computed(module: str) -> None:
+    """Half the start of `onedial inspect` would be scipy.stats."""
+    assert not any(loads(f"import onedial.{module}", "scipy.stats", "torch").values())
+
+
 def test_every_public_name_is_there_and_no_other_is_promised() -> None:
     import onedial
 

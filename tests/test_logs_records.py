@@ -281,12 +281,12 @@ def test_a_row_of_nemo_by_hand(tmp_path: Path) -> None:
         base | {"token_ids": [[]], "token_loss_mask": [[]]},
     )
     assert [r.get("prompt_id") is None for r in rows] == [False, False, False, True, True]
-    assert rows[0]["group_id"] == rows[1]["group_id"] != rows[2]["group_id"] and rows[1]["fate"] == "masked"
+    assert rows[0]["group_id"] == rows[1]["group_id"] != rows[2]["group_id"] and rows[1]["status"] == "masked"
     assert [(r["split"], r["iteration"], r["outcome_reward"]) for r in rows] == [
         ("train", 12, reward) for reward in (1.0, 0.0, 1.0, 1.0, 1.0)
     ]
     assert (rows[0]["prompt_tokens"], rows[0]["completion_tokens"], rows[0]["mean_logp"]) == (2, 2, -2.0)
-    assert rows[0]["advantage"] == 0.5 and rows[0]["completion"] == "text" and "fate" not in rows[0]
+    assert rows[0]["advantage"] == 0.5 and rows[0]["completion"] == "text" and "status" not in rows[0]
     assert (rows[2]["prompt"], rows[2]["completion"], rows[2]["completion_chars"]) == ("q", "a\nb", 3)
     assert "2 rows have neither tokens nor messages" in notes(log) and log.coverage.group_identity == "none"
     assert log.coverage.reward_is == "rewards" and log.coverage.survivors_only is False

@@ -832,3 +832,12 @@ def test_a_format_asked_for_that_reads_nothing_is_refused_and_makes_no_row(name:
 
 def test_no_records_are_no_rows() -> None:
     assert make_log("x", "x", store_records([]), coverage=Coverage(), samples=[]).frame.collect().is_empty()
+
+
+def test_the_former_name_of_the_status_is_read(tmp_path: Path) -> None:
+    run = make.onedial_run(tmp_path, make.rollouts(1))
+    new = read(run).frame.collect()
+    for file in (run / "rollouts").glob("*.parquet"):
+        pl.read_parquet(file).rename({"status": "fate"}).write_parquet(file)
+    assert read(run).frame.collect().equals(new)
+    assert set(new.get_column("status")) >= {"trained"}

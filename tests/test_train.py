@@ -84,7 +84,7 @@ def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
     frame = rollouts(result.directory)
     assert len(frame) == sum(record["rollouts_generated"] for record in records)
     assert frame["completion_tokens"].sum() == sum(record["tokens_generated"] for record in records)
-    assert set(frame["fate"].unique()) <= {"trained", "silent", "carried"}
+    assert set(frame["status"].unique()) <= {"trained", "silent", "carried"}
     # the log's own rewards give the logged shares: max == min per group, in plain Python
     for record in records[:5]:
         groups: dict[str, list[float]] = {}
@@ -334,7 +334,7 @@ def test_broken_verifiers_never_become_rewards(run: Run) -> None:
     frame = rollouts(run.out)
     failed = frame.filter(pl.col("outcome").is_in(["error", "timeout"]))
     assert set(failed["outcome"]) == {"error", "timeout"} and failed["reward"].null_count() == len(failed)
-    assert set(failed["fate"]) == {"unusable"}
+    assert set(failed["status"]) == {"unusable"}
     assert "judge fell over" in failed.filter(pl.col("outcome") == "error")["detail"][0]
     record = read_json_lines(Path(run.out) / "metrics.jsonl")[0]
     assert record["unusable_share"] == pytest.approx(len(failed) / len(frame))
@@ -368,7 +368,7 @@ def test_stopping_when_exhausted_keeps_the_rollouts(run: Run, monkeypatch: pytes
     with pytest.raises(EngineError, match=r"3 prompts gave [12] mixed groups of the 3 wanted .*--resume .*train"):
         train(stopping)
     frame = rollouts(run.out)
-    assert len(frame) == 12 and set(frame["iteration"]) == {1} and set(frame["fate"]) == {"carried", "silent"}
+    assert len(frame) == 12 and set(frame["iteration"]) == {1} and set(frame["status"]) == {"carried", "silent"}
     expected = rollouts(whole.out).filter(pl.col("iteration") == 1)
     assert frame["token_ids"].to_list() == expected["token_ids"].to_list()
 
@@ -398,6 +398,6 @@ def test_the_log_shapes_silent_groups_too(run: Run) -> None:
     row = replace(ALGORITHMS["dapo"], overlong_buffer=3)
     train(replace(run, algorithm=row, iterations=2))
     frame = rollouts(run.out)
-    assert set(frame["fate"]) >= {"trained", "silent"}
+    assert set(frame["status"]) >= {"trained", "silent"}
     for reward, shaped, length in frame.select("reward", "shaped_reward", "completion_tokens").iter_rows():
         assert shaped == pytest.approx((1 if reward else -1) + min(0.0, (6 - 3 - length) / 3))

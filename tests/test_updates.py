@@ -336,4 +336,4 @@ def test_a_zero_advantage_in_a_mixed_group_is_not_silent(tmp_path: Path) -> None
     group = make_group([0.0, 0.5, 1.0])
     signals = {(group.id, n): TrainingSignal(r, r - 0.5) for n, r in enumerate([0.0, 0.5, 1.0])}
     write_rollouts(tmp_path, 1, [group], {group.id: "trained"}, signals)
-    assert pl.read_parquet(rollout_file(tmp_path, 1))["fate"].to_list() == ["trained"] * 3
+    assert pl.read_parquet(rollout_file(tmp_path, 1))["status"].to_list() == ["trained"] * 3

@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
         ("parsed_answer", pa.string()),
         ("detail", pa.string()),
         ("reward_parts", pa.string()),
-        ("fate", pa.string()),
+        ("status", pa.string()),
         ("unfiltered_logps", pa.list_(pa.float32())),
         ("believed", pa.float64()),
         ("audit", pa.bool_()),
@@ -183,7 +183,7 @@ def _record(
         "parsed_answer": verdict.answer,
         "detail": verdict.detail,
         "reward_parts": json.dumps(dict(verdict.parts)),
-        "fate": status,  # the name of the column in logs of version 0.1
+        "status": status,
         "unfiltered_logps": completion.unfiltered_logps or None,
         "believed": believed.solve_rate if believed else None,
         "audit": believed.audit if believed else None,

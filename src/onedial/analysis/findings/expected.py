@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from onedial.analysis.findings.intervals import ratio_interval
 from onedial.analysis.findings.log_tables import KindShare, LogTables
@@ -89,6 +88,8 @@ def deconvolved_silent_shares(tables: LogTables, sizes: Sequence[int]) -> dict[i
 
 def group_pmf(k: Array, n: Array, size: int) -> Array:
     """P(j right in a group of `size` drawn from k right of n tries), j = 0 … size: (C, size + 1); n ≥ size."""
+    from scipy.stats import hypergeom  # takes longer to load than the rest of the package
+
     j = np.arange(size + 1)
     return np.asarray(hypergeom.pmf(j[None, :], n[:, None], k[:, None], size), dtype=np.float64)
 

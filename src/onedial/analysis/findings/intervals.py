@@ -15,7 +15,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control
 
 from onedial.core.maths.estimators import normal_quantile, score_interval, t_quantile
 
@@ -121,6 +120,8 @@ def discoveries(chances: NDArray[np.float64], rate: float, tried: int | None = N
     Benjamini and Hochberg (1995). `chances` may leave out hypotheses that are not candidates; `tried` counts them, and
     each counts as a p-value of 1.
     """
+    from scipy.stats import false_discovery_control  # takes longer to load than the rest of the package
+
     chances = np.asarray(chances, dtype=np.float64)
     if not len(chances):
         return np.zeros(0, dtype=bool)

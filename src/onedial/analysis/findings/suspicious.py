@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.stats import betabinom, hypergeom
 
 from onedial.analysis.findings.finding import Measurement, Spec, Table, Value, measures
 from onedial.analysis.findings.intervals import discoveries
@@ -136,6 +135,8 @@ def agreement_by_chance(
     taken below the share of controls that agree as much: as many answers drawn from a control without replacement
     (hypergeometric), or all of one with fewer.
     """
+    from scipy.stats import betabinom, hypergeom  # takes longer to load than the rest of the package
+
     top, size = (values.astype(np.float64) for values in controls)
 
     def loss(x: NDArray[np.float64]) -> float:

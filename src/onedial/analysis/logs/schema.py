@@ -46,7 +46,7 @@ ROLLOUT_COLUMNS: Mapping[str, pl.DataType] = {
     "policy_version": pl.Int64(),
     "source": pl.String(),  # task or data set
     "level": pl.String(),
-    "fate": pl.String(),  # onedial only: trained | silent | carried | unusable | masked | left | evaluated
+    "status": pl.String(),  # onedial only: trained | silent | carried | unusable | masked | left | evaluated
 }
 
 RATE_COLUMNS: Mapping[str, pl.DataType] = {

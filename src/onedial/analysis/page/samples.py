@@ -17,7 +17,7 @@ LONGEST = 6_000  # characters of one completion
 ROLES = {"correct": "right", "wrong": "wrong", "unparseable": "wrong", "timeout": "other", "error": "other"}
 COLUMNS = (
     "iteration", "prompt", "completion", "answer", "parsed_answer", "outcome", "outcome_reward", "shaped_reward",
-    "correct", "completion_tokens", "completion_chars", "truncated", "advantage", "fate", "source", "level",
+    "correct", "completion_tokens", "completion_chars", "truncated", "advantage", "status", "source", "level",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _rollout(row: dict[str, Any], room: int, tables: LogTables, length: str) -> 
         "parsed": _cut(row["parsed_answer"], 200),
         "length": row[length],
         "cut": bool(row["truncated"]),
-        "fate": row["fate"] or "",
+        "status": row["status"] or "",
         "text": _cut(row["completion"], room),
     }
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
-from scipy.stats import binom, hypergeom
 
 from onedial.core.maths.estimators import normal_quantile
 from onedial.core.maths.mixing import Cells, grid, log_likelihood
@@ -140,6 +139,8 @@ def _thin_out(cells: Cells) -> Cells:
     """
     if len(cells.k) <= MOST_CELLS:
         return cells
+    from scipy.stats import binom, hypergeom  # takes longer to load than the rest of the package
+
     whole = np.maximum(np.floor(cells.n), 1.0)
     right = np.clip(np.round(cells.k * whole / cells.n), 0, whole)
     level = np.array(LEVELS)[np.searchsorted(LEVELS, whole, side="right") - 1]

@@ -85,7 +85,7 @@ def _text_size(file: Path, name: str, limit: int) -> int:
     """
     import pyarrow.parquet as pq
 
-    table, total = pq.ParquetFile(file, read_dictionary=[name]), 0
+    table, total = pq.ParquetFile(file, read_dictionary=[name], pre_buffer=False), 0
     for group in range(table.num_row_groups):
         # one row brings the whole dictionary, without the column's indices
         first = next(table.iter_batches(batch_size=1, row_groups=[group], columns=[name]), None)

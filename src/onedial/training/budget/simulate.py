@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.maths.advantage import advantages
+from onedial.core.maths.estimators import t_quantile
 from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, UniformSchedule, join_rounds
@@ -273,7 +273,7 @@ def _compare(name: str, rate: float, first: Array, traces: Sequence[Trace], targ
     logs = np.log(first[both] / own[both])
     interval = None
     if len(logs) > 1:
-        half = float(student.ppf(0.975, len(logs) - 1)) * logs.std(ddof=1) / len(logs) ** 0.5
+        half = t_quantile(len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
         interval = (float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half)))
     return Comparison(
         name,

@@ -102,7 +102,7 @@ def _tokens(record: dict[str, Any], row: dict[str, Any]) -> str | None:
         row["mean_logp"] = sum(p for p, bit in zip(values, mask, strict=True) if bit) / row["completion_tokens"]
     row["advantage"] = as_float(credit[first] if isinstance(credit, list) and len(credit) > first else credit)
     if as_float(_one(record.get("sample_loss_mask"))) == 0:
-        row["fate"] = "masked"
+        row["status"] = "masked"
     return hashlib.sha256(str(tokens[:first]).encode()).hexdigest()[:16]
 
 

@@ -22,8 +22,9 @@ from onedial.core.tables.read_errors import ReadErrors
 SAME = (
     "split", "iteration", "group_id", "prompt_id", "rollout_index", "policy_version", "source", "level",
     "prompt", "completion", "answer", "parsed_answer", "outcome", "correct", "shaped_reward", "advantage",
-    "prompt_tokens", "completion_tokens", "finish_reason", "fate",
+    "prompt_tokens", "completion_tokens", "finish_reason",
 )  # fmt: skip
+STATUS = ("status", "fate")  # the name of the column, and its former one
 TEXT = ("prompt", "completion")
 PART_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
@@ -48,11 +49,12 @@ def without_rollouts(folder: Path) -> str:
 
 
 def detect(sample: Sample) -> bool:
-    return sample.has("group_id", "rollout_index", "outcome", "fate", "reward", "policy_version")
+    known = sample.has("group_id", "rollout_index", "outcome", "reward", "policy_version")
+    return known and any(sample.has(name) for name in STATUS)
 
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
-    wanted = dict.fromkeys((*SAME, "reward", "reward_parts", "logps"), pl.String())
+    wanted = dict.fromkeys((*SAME, *STATUS, "reward", "reward_parts", "logps"), pl.String())
     raw = raw_table(samples, wanted, ("reward", "outcome"), errors)
     have = require(raw, "a run of onedial", samples, "reward")
     exprs = [pl.col(name) for name in SAME if name in have and (options.text or name not in TEXT)]
@@ -63,10 +65,11 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         exprs.append(pl.col("logps").list.mean().cast(pl.Float64).alias("mean_logp"))
     if "completion" in have:
         exprs.append(pl.col("completion").cast(pl.String).str.len_chars().cast(pl.Int64).alias("completion_chars"))
-    exprs += _parts(samples)
     notes = []
-    if "fate" in have:
+    if status := [pl.col(name) for name in STATUS if name in have]:
+        exprs.append(pl.coalesce(status).alias("status"))
         notes.append("Every generated rollout is here, silent groups and unused ones included.")
+    exprs += _parts(samples)
     log = make_log(
         "onedial",
         "an onedial run",

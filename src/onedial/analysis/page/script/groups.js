@@ -56,7 +56,7 @@ function groupNode(group) {
 
 function rolloutNode(r, biggest) {
   const facts = [known(r.reward) ? `reward ${plain(r.reward)}` : "", known(r.shaped) && r.shaped !== r.reward ? `shaped reward ${plain(r.shaped)}` : "",
-    known(r.parsed) ? `answer: ${r.parsed}` : "", known(r.length) ? `${plain(r.length)} ${DATA.length_unit}` : "", r.cut ? "cut at the length limit" : "", r.fate].filter(Boolean);
+    known(r.parsed) ? `answer: ${r.parsed}` : "", known(r.length) ? `${plain(r.length)} ${DATA.length_unit}` : "", r.cut ? "cut at the length limit" : "", r.status].filter(Boolean);
   const meta = make("div", { class: "meta" }, make("b", {}, r.outcome), facts.map((fact) => make("span", { class: "isolate" }, fact)));
   if (known(r.advantage)) meta.append(advantageBar(r.advantage, biggest));
   return make("div", { class: "rollout c-" + r.role }, meta, make("pre", { dir: "auto" }, known(r.text) ? r.text : "(the log holds no text)"));
