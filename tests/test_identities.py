@@ -35,14 +35,20 @@ def _plain_model(folder: Path, dtype: torch.dtype) -> Any:
 
 def _plain_logps(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
     """(T,) by one unpadded forward pass per completion, its prompt in front: no packing, no sharing, no chunks."""
-    pieces = []
+    return _plain_scores(model, batch, temperature)[0]
+
+
+def _plain_scores(model: Any, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    """(T,) log-probabilities and entropies, as `_plain_logps`."""
+    pieces, entropies = [], []
     for row in range(batch.num_rollouts):
         group = int(batch.group[row])
         prompt = batch.prompt_tokens[batch.prompt_offsets[group] : batch.prompt_offsets[group + 1]]
         tokens = batch.tokens[batch.offsets[row] : batch.offsets[row + 1]]
         logits = model(torch.cat([prompt, tokens])[None]).logits[0, len(prompt) - 1 : -1] / temperature
         pieces.append(logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1))
-    return torch.cat(pieces)
+        entropies.append(torch.distributions.Categorical(logits=logits).entropy())
+    return torch.cat(pieces), torch.cat(entropies)
 
 
 def _flat_gradient(value: Tensor, model: nn.Module, *, keep: bool = True) -> Tensor:
@@ -187,6 +193,11 @@ PATH_ROWS = [
     _row("verl_grpo", overlong="mask"),
     _row("naive_grpo", positive_nll=0.1, aggregate="group_token_mean"),
     _row("naive_grpo", sampler_correction="truncate", correction_cap=1.5),
+    _row("naive_grpo", entropy_coef=0.1),
+    _row("lpo"),
+    _row("lpo", listwise="reverse", entropy_coef=0.1, kl_coef=0.1),
+    _row("pass_at_k", ratio_level="token", clip_low=0.2, clip_high=0.2),
+    _row("sign_grpo"),
 ]
 
 
@@ -230,11 +241,12 @@ def test_update_has_the_gradient_of_plain_forwards(tiny_model: Path, number: int
     updated = update(policy, reference, batch, 1, lambda *progress: None)
     got = torch.cat([values.grad.flatten() for values in policy.model.parameters() if values.grad is not None])
 
-    logp = _plain_logps(plain, batch, TEMPERATURE)
+    logp, entropy = _plain_scores(plain, batch, TEMPERATURE)
     old = torch.where(batch["stale"][batch.rollout_of_token], batch["engine_logp"], logp.detach())
     with torch.no_grad():
         ref_logp = _plain_logps(plain_reference, batch, TEMPERATURE)
-    loss = policy_loss(row, batch.annotate(logp=logp, old_logp=old, ref_logp=ref_logp), Counts.of(batch)).loss
+    scored = batch.annotate(logp=logp, entropy=entropy, old_logp=old, ref_logp=ref_logp)
+    loss = policy_loss(row, scored, Counts.of(batch)).loss
     expected = _flat_gradient(loss, plain, keep=False)
     assert updated.loss == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
     assert _relative_error(got, expected) < 1e-5

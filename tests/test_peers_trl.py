@@ -87,10 +87,16 @@ def trainer(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def _policy_logps(trainer: Any, model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """(B, L) by TRL's own forward."""
+    return _scores(trainer, model, inputs)[0]
+
+
+def _scores(trainer: Any, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(B, L) log-probabilities and entropies by TRL's own forward."""
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
     seen = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
-    logps: Tensor = trainer._get_per_token_logps_and_entropies(model, ids, seen, inputs["completion_ids"].shape[1])[0]
-    return logps
+    length = inputs["completion_ids"].shape[1]
+    logps, entropies, _ = trainer._get_per_token_logps_and_entropies(model, ids, seen, length, compute_entropy=True)
+    return logps, entropies
 
 
 def _both(trainer: Any, row: Algorithm, monkeypatch: Any, drift: float = 0.3, **settings: Any) -> dict[str, Any]:
@@ -113,11 +119,12 @@ def _both(trainer: Any, row: Algorithm, monkeypatch: Any, drift: float = 0.3, **
     theirs = torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()])
 
     batch: Batch = batch_of(row, _groups())
-    logp = _policy_logps(trainer, trainer.model, inputs)
+    logp, entropy = _scores(trainer, trainer.model, inputs)
     old = inputs.get("old_per_token_logps")
     reference = inputs.get("ref_per_token_logps")
     batch = batch.annotate(
         logp=logp[filled],
+        entropy=entropy[filled],
         old_logp=None if old is None else old[filled],
         ref_logp=None if reference is None else reference[filled],
     )
@@ -182,6 +189,14 @@ def test_kl_in_the_loss(trainer: Any, monkeypatch: Any, loss_type: str) -> None:
     row = _row(loss_type, kl_coef=0.05)
     settings = {"loss_type": loss_type, "beta": 0.05, "use_bias_correction_kl": False}
     _assert_equal(_both(trainer, row, monkeypatch, **settings))
+
+
+@pytest.mark.parametrize("loss_type", ["bnpo", "dapo"])
+def test_entropy_bonus(trainer: Any, monkeypatch: Any, loss_type: str) -> None:
+    """Oracle: TRL with entropy_coef, which takes the mean over tokens whatever the loss type; ours weighs the bonus as
+    it weighs the loss, so the two agree where that is the mean over tokens."""
+    settings = {"loss_type": loss_type, "beta": 0.0, "entropy_coef": 0.05, "_entropy_bonus_enabled": True}
+    _assert_equal(_both(trainer, _row(loss_type, entropy_coef=0.05), monkeypatch, **settings))
 
 
 @pytest.mark.parametrize("delta", [1.3, 2.0])

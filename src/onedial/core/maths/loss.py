@@ -110,12 +110,17 @@ def contributes(algorithm: Algorithm, batch: Batch) -> Tensor:
         live = sequence_sum((of_tokens != 0).float(), batch.rollout_of_token, batch.num_rollouts) > 0
     if algorithm.listwise != "none":
         live = group_sum(live.long(), batch.group)[batch.group] > 0
-    moved = algorithm.listwise != "none" and batch.get("old_logp") is not None
-    if algorithm.reference_in_loss or algorithm.entropy_coef > 0 or moved:
+    if algorithm.reference_in_loss or algorithm.entropy_coef > 0 or (algorithm.listwise != "none" and _moved(batch)):
         live = torch.ones_like(live)
     if algorithm.positive_nll > 0:
         live = live | batch["positive"]
     return live & batch.rollout_mask
+
+
+def _moved(batch: Batch) -> bool:
+    """Whether the policy may differ from the one that wrote some of the rollouts."""
+    stale = batch.get("stale")
+    return batch.get("old_logp") is not None or (stale is not None and bool(stale.any()))
 
 
 def _sums(
