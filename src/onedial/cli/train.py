@@ -11,7 +11,7 @@ from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.field_rules import default_of, kinds_of
 from onedial.core.paths import expand_path
 from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
-from onedial.core.settings_file import check_keys, make_run, merge, read_run_settings, read_settings
+from onedial.core.settings_file import check_keys, make_run, merge, read_run_settings, read_settings, to_toml
 from onedial.core.text_safety import say
 from onedial.core.user_code import Trust
 
@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="for dpo and sft: data = that run's rollouts, model = its newest checkpoint, task, lengths, sampling and "
         "evaluation as they were there",
     )
+    parser.add_argument("--dry-run", action="store_true", help="check the settings, print them all as TOML, and stop")
     add_trust_flag(parser)
     settings = parser.add_argument_group("settings")
     for name in PLAIN_FIELDS:
@@ -83,7 +84,9 @@ def add_setting(
 
 def run(args: argparse.Namespace) -> int:
     given = merge({name: getattr(args, name) for name in NAMED if name in args}, args.dotted)
-    return start(args.row, args.config, args.resume, given, past=args.past, trust_config=args.trust_config)
+    return start(
+        args.row, args.config, args.resume, given, past=args.past, trust_config=args.trust_config, dry_run=args.dry_run
+    )
 
 
 def start(
@@ -94,14 +97,21 @@ def start(
     *,
     past: Path | None = None,
     trust_config: bool = False,
+    dry_run: bool = False,
 ) -> int:
-    """Trains with settings from file and command line, or resumes, and prints the accuracy before and after."""
+    """Trains with settings from file and command line, or resumes, and prints the accuracy before and after.
+
+    With `dry_run` only the settings are checked and printed.
+    """
     trust = Trust(everything=trust_config, named=given)
     if resume is not None:
         others = {"ROW": row, "config": config, "from": past}
         settings = _resumed(resume, given, [name for name, value in others.items() if value is not None], trust)
     else:
         settings = _configured(row, config, past, given, trust)
+    if dry_run:
+        print(to_toml(settings))
+        return 0
     from onedial.core.run_log import read_json_lines
     from onedial.training.models import check_hub_name
 
