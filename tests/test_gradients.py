@@ -37,7 +37,7 @@ def policy(tiny_model: Path) -> Policy:
 # --- gradients of groups -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["naive_grpo", "dapo", "rloo", "gspo"])
+@pytest.mark.parametrize("name", ["naive_grpo", "dapo", "rloo", "gspo", "lpo"])
 def test_the_gradient_of_a_group_is_that_of_plain_forwards(policy: Policy, tiny_model: Path, name: str) -> None:
     """Oracle: autograd through Hugging Face's own forward of one sequence at a time, to 1e-5; micro-batches of 24
     tokens cut the larger groups."""

@@ -214,6 +214,13 @@ def test_advantages_leave_out_what_was_not_judged() -> None:
     [
         ({"aggregate": "group_token_mean"}, "aggregate='group_token_mean'"),
         ({"positive_nll": 0.1}, "positive_nll"),
+        ({"entropy_coef": 0.1}, "entropy_coef"),
+        ({"reward": "signed"}, "reward='signed'"),
+        ({"overlong": "mask_and_penalty"}, "overlong='mask_and_penalty'"),
+        (
+            {"listwise": "reverse", "clip_low": None, "clip_high": None, "aggregate": "sequence_sum"},
+            "listwise='reverse'",
+        ),
         ({"clip_high": 0.5, "clip_low": 0.2, "clip_dual": 1.2}, "dual clip below 1"),
     ],
 )

@@ -65,7 +65,7 @@ def trl_settings(row: Algorithm) -> dict[str, Any]:
         "beta": row.kl_coef,
         "use_bias_correction_kl": False,  # the published k3 term, without the ratio that TRL multiplies it by
         "num_iterations": row.epochs_per_iteration,
-        "mask_truncated_completions": row.overlong == "mask",
+        "mask_truncated_completions": row.masks_truncated,
     }
     if row.clip_dual is not None:
         settings["delta"] = row.clip_dual
@@ -84,7 +84,10 @@ def _obstacles(row: Algorithm) -> list[str]:
         f"kl_estimator={row.kl_estimator!r} (TRL has k3)": row.kl_coef > 0 and row.kl_estimator != "k3",
         "keep='mixed' with a KL term (TRL adds the KL of every completion)": row.keep == "mixed" and row.kl_coef > 0,
         "positive_nll": row.positive_nll > 0,
-        "overlong='penalty' (give TRL a reward function for it)": row.overlong == "penalty",
+        "entropy_coef (set TRL's own)": row.entropy_coef > 0,
+        f"listwise={row.listwise!r}": row.listwise != "none",
+        f"reward={row.reward!r} (give TRL a reward function for it)": row.reward != "task",
+        f"overlong={row.overlong!r} (give TRL a reward function for it)": row.penalizes_length,
         "sampler_correction (set TRL's vllm_importance_sampling_correction)": row.sampler_correction != "none",
         "dual clip below 1 + clip_high": (row.clip_dual or math.inf) < 1 + (row.clip_high or 0.0),
     }

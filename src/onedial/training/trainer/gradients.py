@@ -79,7 +79,7 @@ def take_gradient(
     """
     counts = Counts.of(batch)
     total: Tensor | None = None
-    for piece in micro_batches(batch, policy.run.micro_batch_tokens):
+    for piece in micro_batches(batch, policy.run.micro_batch_tokens, whole_groups=row.needs_whole_groups):
         piece = piece.to(policy.device)
         logp, layout = policy.logps(piece)
         loss = policy_loss(row, piece.annotate(logp=logp), counts).loss

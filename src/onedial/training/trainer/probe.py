@@ -51,8 +51,8 @@ class Probe:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        # without KL and likelihood terms, whose gradient is not the group's
-        self.row = replace(policy.run.algorithm, kl_coef=0.0, kl_in="loss", positive_nll=0.0)
+        # without KL, entropy and likelihood terms, whose gradient is not the group's
+        self.row = replace(policy.run.algorithm, kl_coef=0.0, kl_in="loss", positive_nll=0.0, entropy_coef=0.0)
         self.parameters = choose_parameters(policy.model)
         self.sketch = GradientSketch(self.parameters, seed=policy.run.seed)
 
