@@ -45,6 +45,13 @@ def _batch() -> Batch:
     return batch.annotate(value=value, returns=value + noise)
 
 
+def test_a_critic_without_rollouts_to_learn_from_makes_no_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    critic, _ = _critic(run)
+    monkeypatch.setattr(critic.weights, "step", lambda lr: pytest.fail("a step without a gradient"))
+    nothing = torch.zeros(0, dtype=torch.long)
+    assert critic.learn(_batch(), [nothing, nothing], 1e-3, lambda *_: None) == 0.0
+
+
 @pytest.mark.parametrize("kind", ["model", "head"])
 def test_values_stand_where_tokens_are_chosen(run: Run, kind: str) -> None:
     """Oracle: each row alone through the ordinary model: the head on the last hidden state before every token."""

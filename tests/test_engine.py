@@ -11,7 +11,7 @@ import torch
 from onedial.core.errors import DataError
 from onedial.training.lm.attention import use_packed_attention
 from onedial.training.rollout.engine import Finished, Request, Sampling, seed_of
-from onedial.training.rollout.sampling import filter_scores, sample
+from onedial.training.rollout.sampling import _block_size, filter_scores, sample
 from onedial.training.rollout.torch_engine import TorchEngine
 from test_lm import CONFIGS, model_of, packed_logps, ragged_batch
 
@@ -199,3 +199,11 @@ def test_greedy_logps_are_normalized() -> None:
     token, logp, unfiltered = sample(logits, torch.zeros(2), 0.0, 3, 0.5)
     assert token.tolist() == [1, 0] and unfiltered is None
     torch.testing.assert_close(logp, logits.log_softmax(-1)[[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "block"), [(1024, 512), (513, 171), (511, 511), (512, 512), (37, 37), (31, 0), (257, 257), (521, 0)]
+)
+def test_blocks_divide_the_vocabulary(vocabulary: int, block: int) -> None:
+    """Oracle: by hand: the largest divisor of at most 512; none of fewer than 32."""
+    assert _block_size(vocabulary) == block

@@ -73,6 +73,12 @@ def test_micro_batches_keep_groups_that_fit_together(lengths: list[list[int]], b
         assert 1 <= inside <= len(rows)
 
 
+def test_a_micro_batch_of_no_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_tokens=0"):
+        micro_batches(_batch([[3, 4]]), 0)
+    assert len(micro_batches(_batch([[3, 4]]), 1)) == 2, "one token is the least: a rollout each"
+
+
 def test_a_large_budget_makes_one_part() -> None:
     """Oracle: everything fits, so one part holds all rows."""
     batch = make_batch(ROW)

@@ -210,3 +210,31 @@ def test_a_still_policy_is_not_discounted_and_few_visits_are_not_judged() -> Non
     moved = np.where(np.arange(visits) < visits - 2, 8 - k[:, -1:], k)  # turned round before the last two visits
     assert best_discount(visited(moved)) == 0.2
     assert best_discount(visited(moved[:30])) < 1.0 and best_discount(visited(moved[:29])) == 1.0
+
+
+def test_weights_of_the_funded_are_the_expected_optimal_ones() -> None:
+    # oracle: E[m/(1 + ρmσ²)] over each posterior with m = size − 1, in mean 1 over the funded
+    rng = np.random.default_rng(1)
+    made = plan(counts_of(rng.binomial(8, rng.beta(0.8, 0.8, 400)), 8), 1500, fixed_size=4, rho=0.5)
+    belief, p = made.beliefs.belief[made.beliefs.number], made.beliefs.prior.points
+    weight = belief @ (3 / (1 + 0.5 * 3 * p * (1 - p)))
+    funded = made.tries > 0
+    assert 0 < funded.sum() < 400
+    assert made.weight[funded] == pytest.approx(weight[funded] / weight[funded].mean())
+    assert not made.weight[~funded].any()
+
+
+def test_exported_betas_are_proper_even_where_nothing_varies() -> None:
+    for k in (0.0, 1e6):
+        a, b = believe(counts_of([k] * 50, 1e6)).beta()
+        assert (a > 0).all() and (b > 0).all() and np.isfinite(a + b).all()
+        assert a / (a + b) == pytest.approx(np.full(50, k / 1e6), abs=1e-3)
+
+
+def test_impossible_counts_are_refused_with_the_prompts_name() -> None:
+    for k, n in (([1, -1], 4), ([1, 5], 4), ([1, 1], [4, 0]), ([1, np.nan], 4)):
+        with pytest.raises(DataError, match="prompt 'p1': .* right of"):
+            counts_of(k, n)
+    assert counts_of([0, 4], 4).k.tolist() == [0, 4]
+    with pytest.raises(DataError, match="no prompt has counts"):
+        counts_of([], 4)

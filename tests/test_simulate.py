@@ -10,7 +10,7 @@ import pytest
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.maths import dispersion
 from onedial.training.budget.allocation import Allocation, Fixed, RolloutRequest, UniformSchedule
-from onedial.training.budget.simulate import Learner, Look, World, compare_allocators, simulate
+from onedial.training.budget.simulate import Learner, Look, Trace, World, _compare, compare_allocators, simulate
 
 ROW = ALGORITHMS["naive_grpo"]
 SMALL = World(prompts=60, held_out=40, topics=6, dimensions=16)
@@ -110,3 +110,58 @@ def test_each_allocator_gets_its_own_learning_rate_on_seeds_of_its_own() -> None
         for seed in (1, 2)
     ]
     assert max(costs[2:]) < min(costs[:2]) and found.learning_rate == 1.0
+
+
+def test_prompts_share_their_skills_as_the_world_says() -> None:
+    """Oracle: E[u_i · u_j] = shared for two topics, shared + topical within one; all of norm 2."""
+    world = World(prompts=300, held_out=300, topics=2, dimensions=400, shared=0.2, topical=0.5, dead_share=0.3)
+    learner = Learner(world)
+    cosines = learner._skills @ learner._skills.T / 4.0
+    assert np.diag(cosines) == pytest.approx(np.ones(600))
+    others = cosines[np.triu_indices(600, 1)]
+    within, between = others[others > 0.45], others[others <= 0.45]
+    assert within.mean() == pytest.approx(0.7, abs=0.05) and between.mean() == pytest.approx(0.2, abs=0.12)
+    assert len(within) == pytest.approx(600 * 599 / 4, rel=0.05), "two topics, half of the prompts each"
+    rates = learner.solve_rates()
+    assert len(rates) == 300 and (rates == 0).mean() == pytest.approx(0.3, abs=0.08)
+    assert (learner._rates(slice(300, None)) > 0).all() and learner.accuracy() > 0
+
+
+def test_every_epoch_is_another_shuffle_of_all_prompts() -> None:
+    learner = Learner(SMALL)
+    epochs = [[learner.prompt_at(60 * epoch + place) for place in range(60)] for epoch in range(3)]
+    assert all(sorted(order) == list(range(60)) for order in epochs) and epochs[0] != epochs[1] != epochs[2]
+    assert learner.identify(61) == learner.answer(RolloutRequest(61, 1), 1).prompt.id
+
+
+def trace(tokens: list[float], accuracy: list[float], silent: float = 0.0) -> Trace:
+    column = np.array(tokens)
+    return Trace(column / 10, column, np.full(len(tokens), silent), np.array(accuracy))
+
+
+def test_a_comparison_by_hand() -> None:
+    """Two of three pairs reach 0.5: ratios 200/100 and 800/100, of logarithmic mean log 4."""
+    own = [
+        trace([0, 100, 200], [0.1, 0.5, 0.6], silent=20),
+        trace([0, 50, 100], [0.1, 0.4, 0.5], silent=30),
+        trace([0, 700], [0.1, 0.2], silent=50),
+    ]
+    assert own[1].cost_to(0.5) == 100 and own[1].cost_to(0.5, of="rollouts") == 10 and own[2].cost_to(0.5) == np.inf
+    found = _compare("a", 0.3, np.array([200.0, 800.0, 300.0]), own, 0.5)
+    assert (found.name, found.learning_rate, found.reached) == ("a", 0.3, 2)
+    assert found.ratio == pytest.approx(4.0) and found.tokens == pytest.approx(100.0)
+    assert found.silent_token_share == pytest.approx(100 / 1000)
+    half = 12.706204736 * np.log(2) * np.sqrt(2) / np.sqrt(2)  # Student's quantile with one degree; deviation √2·log 2
+    assert found.interval == pytest.approx((4 / np.exp(half), 4 * np.exp(half)))
+    single = _compare("a", 0.3, np.array([200.0, np.inf, np.inf]), own, 0.5)
+    assert single.interval is None and single.ratio == pytest.approx(2.0)
+
+
+def test_a_simulation_ends_at_the_first_of_its_limits() -> None:
+    limits = {"learning_rate": 1.0, "max_tokens": 10**9}
+    by_tokens = simulate(SMALL, fixed, ROW, learning_rate=1.0, max_tokens=10_000)
+    assert by_tokens.tokens[-2] < 10_000 <= by_tokens.tokens[-1]
+    assert len(simulate(SMALL, fixed, ROW, **limits, max_iterations=3).tokens) == 4
+    start = Learner(SMALL).accuracy()
+    reached = simulate(SMALL, fixed, ROW, **limits, max_iterations=200, target=start + 0.02)
+    assert reached.accuracy[-1] >= start + 0.02 > reached.accuracy[-2]

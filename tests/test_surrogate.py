@@ -150,5 +150,6 @@ def test_kl_gradients_in_expectation() -> None:
 def test_kl_stays_finite(name: str) -> None:
     """Oracle: log-ratios of ±1000 are bounded at ±20 before anything is exponentiated."""
     values = kl(name, torch.tensor([1000.0, -1000.0]), torch.zeros(2))
+    assert LOG_RATIO_BOUND == 20.0
     edge = kl(name, torch.tensor([LOG_RATIO_BOUND, -LOG_RATIO_BOUND]), torch.zeros(2))
     torch.testing.assert_close(values, edge)

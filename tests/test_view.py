@@ -73,6 +73,24 @@ def test_page_fits_its_width_and_half_a_screen(width: int, metrics: dict[str, An
         assert "1.250 nats a token" in shown and "75% correct, margin 0.400" in shown and "reward" not in shown
 
 
+def test_an_iteration_without_new_rollouts_keeps_the_figures_of_rollouts() -> None:
+    """A resumed iteration may find all its rollouts on disk; only a run that begins without any is offline."""
+    view = View("t", 3, console=terminal(80), plain=True)
+    view.update(METRICS)
+    view.update(METRICS | {"rollouts_generated": 0})
+    assert text_of(view.console).count("0.438") == 2 and "nll" not in text_of(view.console)
+
+
+def test_a_long_path_in_a_note_is_one_word() -> None:
+    console = terminal(80)
+    path = "/folder" * 30
+    View("t", 1, console=console, plain=True).note(f"saved in {path}\n{'word ' * 30}")
+    lines = text_of(console).splitlines()
+    assert path in "".join(line.strip() for line in lines[:4]) and any(path in line for line in lines)
+    assert max(len(line) for line in lines if path not in line) <= 80
+    assert lines[-1].startswith("  word"), "what is continued hangs"
+
+
 def test_plain_lines_of_a_row_that_generates_nothing() -> None:
     """Oracle: the figures by hand; no column of rewards or groups."""
     console = terminal(80)

@@ -285,7 +285,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def bars(counts: Sequence[float], height: int) -> list[str]:
     """Draws a histogram as `height` lines, two columns per bin; a bin that is not empty shows at least one eighth."""
-    top = max(counts, default=0) or 1
+    top = max(counts, default=0)
     eighths = [max(1, round(8 * height * count / top)) if count else 0 for count in counts]
     lines = []
     for line in reversed(range(height)):
