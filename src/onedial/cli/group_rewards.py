@@ -91,7 +91,7 @@ def _checked_lengths(
 
 
 def _compares_groups(row: Algorithm) -> bool:
-    judged, apart = row.reward in ("task", "signed"), row.listwise == "none"
+    judged, apart = row.reward in ("task", "signed"), row.listwise == "none" and not row.needs_belief
     return row.source == "policy" and judged and apart and not callable(row.baseline) and not row.needs_critic
 
 

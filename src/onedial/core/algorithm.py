@@ -230,6 +230,11 @@ class Algorithm:
         return self.baseline == "critic"
 
     @property
+    def needs_belief(self) -> bool:
+        """Whether the baseline is what an allocator expected of the prompt."""
+        return self.baseline == "posterior"
+
+    @property
     def kl_in_loss(self) -> bool:
         """Whether every token has a KL gradient, silent groups included."""
         return self.kl_coef > 0 and self.kl_in == "loss"

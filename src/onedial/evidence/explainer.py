@@ -54,7 +54,8 @@ def explainer_data() -> dict[str, Any]:
 def _compares_a_group(row: Algorithm) -> bool:
     """Whether a row's advantages follow from the rewards and lengths of one group alone."""
     judged, apart = row.reward in ("task", "signed"), row.pass_k == 1 and row.listwise == "none"
-    return row.source == "policy" and judged and apart and isinstance(row.baseline, str) and not row.needs_critic
+    alone = isinstance(row.baseline, str) and not row.needs_critic and not row.needs_belief
+    return row.source == "policy" and judged and apart and alone
 
 
 def _cells(row: Algorithm, budget: int) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def _obstacles(row: Algorithm) -> list[str]:
     checks = {
         f"source={row.source!r} (only rollouts of the policy)": row.source != "policy",
         "baseline='critic' (TRL has no critic)": row.baseline == "critic",
+        "baseline='posterior' (TRL has no allocator that expects rewards)": row.needs_belief,
         f"aggregate={row.aggregate!r} (TRL has {', '.join(LOSS_TYPES)})": row.aggregate not in LOSS_TYPES,
         "kl_in='reward'": row.kl_in == "reward" and row.kl_coef > 0,
         f"kl_estimator={row.kl_estimator!r} (TRL has k3)": row.kl_coef > 0 and row.kl_estimator != "k3",

@@ -44,7 +44,7 @@ def open_allocator(
             run.group_size,
             run.seed,
             keep_mixed,
-            run.algorithm.baseline == "posterior",
+            run.algorithm.needs_belief,
             belief=open_belief(row),
         )
     if run.algorithm.refill:

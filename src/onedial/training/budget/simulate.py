@@ -151,7 +151,7 @@ class Learner:
             row,
             torch.from_numpy(rewards),
             torch.from_numpy(of_group),
-            expected=expected if row.baseline == "posterior" else None,
+            expected=expected if row.needs_belief else None,
             weight=weight if len(weight) else None,
         ).numpy()
         numbers = np.array([int(group.prompt.text) for group in groups])[of_group]

@@ -54,8 +54,7 @@ def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result
             iteration = trainer.iteration + 1
             started = time.perf_counter()
             collected = trainer.collect(iteration)
-            posterior = trainer.run.algorithm.baseline == "posterior"
-            batch = pack_allocation(collected.allocation, posterior=posterior, version=trainer.step)
+            batch = pack_allocation(run.algorithm, collected.allocation, version=trainer.step)
             batch, figures = compute_advantages(
                 batch, models.policy, models.reference, models.critic, iteration=iteration
             )

@@ -8,6 +8,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch, offsets_of
 from onedial.core.types import Group
 from onedial.training.budget.allocation import Allocation
@@ -41,7 +42,7 @@ def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
     )
 
 
-def pack_allocation(allocation: Allocation, *, posterior: bool, version: int = 0) -> Batch:
+def pack_allocation(row: Algorithm, allocation: Allocation, *, version: int = 0) -> Batch:
     """Packs the groups that train, with what the allocator says of them as far as the loss uses it.
 
     `expected` for rows with baseline='posterior'; `weight` where the allocator weighs.
@@ -51,7 +52,7 @@ def pack_allocation(allocation: Allocation, *, posterior: bool, version: int = 0
     expected = [value for each in known for value in each.baselines]
     weights = [value for each in known for value in each.weights or ()]
     return batch.annotate(
-        expected=torch.tensor(expected, dtype=torch.double) if posterior else None,
+        expected=torch.tensor(expected, dtype=torch.double) if row.needs_belief else None,
         weight=torch.tensor(weights, dtype=torch.double) if weights else None,
     )
 
