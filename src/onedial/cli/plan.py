@@ -39,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--survivors-only", action="store_true", help="silent groups were dropped before logging")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write a page with the plots to this .html file"
+    )
+    parser.add_argument(
         "--export",
         action="append",
         default=[],
@@ -77,6 +80,11 @@ def run(args: argparse.Namespace) -> int:
     check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=rho)
     texts = prompt_rows(tables.log, counts.ids) if targets else None
     written = [str(export(made, texts, kind, path)) for kind, path in targets if texts is not None]
+    if args.output is not None:
+        from onedial.analysis.page.plan_page import write_plan
+        from onedial.cli.plan_text import decide
+
+        written.append(str(write_plan(args.output, made, title=Path(args.log).resolve().name, text=[decide(made)])))
     if args.json:
         print(json.dumps(as_json(made, check, written), indent=2))
     else:
