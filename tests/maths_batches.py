@@ -132,6 +132,6 @@ def variants() -> list[Algorithm]:
         for row in ALGORITHMS.values()
         for tail, cells in extras.items()
         if row.source != "pairs" or tail == ""  # the loss of a pair takes no further term
-        if row.source != "dataset" or not tail.endswith("is")  # and a data set no importance weight
+        if row.source != "dataset" or not tail.endswith("is")  # and a dataset no importance weight
         if row.listwise == "none" or tail in ("", "+k1", "+k2", "+k3", "+nll")  # nor a list other weights or a mask
     ]

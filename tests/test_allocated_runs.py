@@ -185,7 +185,7 @@ def test_a_broken_allocator_is_one_clear_error_and_no_rollout_is_lost(
         ({"allocator": {"name": "vip", "least": 9, "most": 8}}, "least=9: must not exceed allocator.most=8"),
         ({"allocator": "spo"}, "compares rollouts of one prompt; use algorithm 'posterior'"),
         ({"allocator": "dynamic", "algorithm": "grpo"}, "refill replaces groups that keep='all' never drops"),
-        ({"allocator": "adaptive", "algorithm": "sft"}, "trains on a data set, so nothing is sampled"),
+        ({"allocator": "adaptive", "algorithm": "sft"}, "trains on a dataset, so nothing is sampled"),
         ({"allocator": "adaptive", "algorithm": "two_grpo"}, "fixes groups of 2"),
         ({"allocator": "adaptive", "algorithm": "vapo", "iterations": 60}, "has a critic instead"),
         ({"allocator": "two", "algorithm": "posterior"}, "and allocator='two' expects nothing"),

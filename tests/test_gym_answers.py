@@ -1,4 +1,4 @@
-"""Answers to reasoning-gym's questions are read, not executed. Every data set that evaluates answers is attacked.
+"""Answers to reasoning-gym's questions are read, not executed. Every dataset that evaluates answers is attacked.
 
 Oracles: a file that an executed answer would have made; the library's own scores of honest answers without the guard.
 """

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from onedial.core.maths.dispersion import silent_probability, unbiased_powers
 from onedial.core.maths.estimators import share_interval
 from onedial.core.maths.likelihood_region import MOST_CELLS, likelihood_region
-from onedial.core.maths.mixing import Cells, cells_of, npmle
+from onedial.core.maths.mixing import Cells, count_cells, npmle
 
 Rates = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -39,7 +39,7 @@ def test_determined_figures_have_the_interval_of_their_unbiased_estimate() -> No
     # oracle: the mean over prompts of the unbiased silent share, with the score interval over prompts
     rng = np.random.default_rng(3)
     k = rng.binomial(12, rng.beta(0.5, 0.8, 800))
-    region = likelihood_region(cells_of(k, np.full(800, 12))[0])
+    region = likelihood_region(count_cells(k, np.full(800, 12))[0])
     for size in (2, 4, 8, 12):
         right, wrong = unbiased_powers(k, 12, size)
         plain = share_interval(np.minimum(right + wrong, 1.0).tolist())
@@ -80,7 +80,7 @@ def test_posterior_means_are_bounded_by_a_fractional_program() -> None:
 def test_intervals_hold_their_own_estimate_and_narrow_with_prompts() -> None:
     rng, widths = np.random.default_rng(0), []
     for prompts in (100, 10_000):
-        cells = cells_of(rng.binomial(8, ends(rng, prompts)), np.full(prompts, 8))[0]
+        cells = count_cells(rng.binomial(8, ends(rng, prompts)), np.full(prompts, 8))[0]
         region, fitted = likelihood_region(cells), npmle(cells)
         assert region.top >= float(region.share @ np.log(region.kernel @ fitted.mass)) - 1e-9, "beats 400 EM steps"
         for size in (4, 64):
@@ -97,13 +97,13 @@ def test_many_distinct_counts_and_huge_ones_are_bounded_work() -> None:
     rng = np.random.default_rng(1)
     n = rng.integers(2, 400, 3000)
     k = rng.binomial(n, rng.beta(0.5, 0.5, 3000))
-    region = likelihood_region(cells_of(k, n)[0])
+    region = likelihood_region(count_cells(k, n)[0])
     assert len(region.share) > MOST_CELLS and len(region.share) < 300
     plain = share_interval((k / n).tolist())
     assert region.interval(region.points) == pytest.approx((plain.low, plain.high), abs=0.01)
     rates = rng.beta(0.5, 0.5, 300)
     for tries in (1e9, 1e18):
-        region = likelihood_region(cells_of(np.round(rates * tries), np.full(300, tries))[0])
+        region = likelihood_region(count_cells(np.round(rates * tries), np.full(300, tries))[0])
         low, high = region.interval(silent_probability(region.points, 8))
         assert low <= float(silent_probability(rates, 8).mean()) <= high < low + 0.12
 
@@ -116,7 +116,7 @@ def coverage(truth: Rates, prompts: int, tries: int, draws: int, *, seed: int = 
     want |= {"mean": float(many.mean()), "middle": float(middle(many).mean())}
     hits, rng = dict.fromkeys(want, 0), np.random.default_rng(seed)
     for _ in range(draws):
-        region = likelihood_region(cells_of(rng.binomial(tries, truth(rng, prompts)), np.full(prompts, tries))[0])
+        region = likelihood_region(count_cells(rng.binomial(tries, truth(rng, prompts)), np.full(prompts, tries))[0])
         values = {f"G={size}": silent_probability(region.points, size) for size in sizes}
         values |= {"mean": region.points, "middle": middle(region.points)}
         for name, value in values.items():

@@ -684,7 +684,7 @@ def test_tries_are_given_named_or_inferred(columns: dict[str, list[Any]], n: int
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
 def test_rates_inside_an_object_are_found_by_their_dotted_name(kind: str, tmp_path: Path) -> None:
-    """verl's data sets keep them in extra_info; k of 8 by construction."""
+    """verl's datasets keep them in extra_info; k of 8 by construction."""
     rows = [{"prompt": [{"role": "user", "content": f"q{k}"}], "extra_info": {"solve_rate": k / 8}} for k in range(9)]
     path = tmp_path / f"a.{kind}"
     if kind == "parquet":

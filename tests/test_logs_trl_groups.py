@@ -97,7 +97,7 @@ def test_one_file_out_of_order_does_not_spoil_the_others(tmp_path: Path) -> None
 
 @pytest.mark.filterwarnings("ignore")
 def test_trl_logs_the_share_of_silent_groups_that_we_find(tiny_model: Path, tmp_path: Path) -> None:
-    """Eight steps of GRPOTrainer, many prompts twice in the data set, against its own `frac_reward_zero_std`."""
+    """Eight steps of GRPOTrainer, many prompts twice in the dataset, against its own `frac_reward_zero_std`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trl = pytest.importorskip("trl", reason="TRL is not installed")

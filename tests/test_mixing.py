@@ -13,14 +13,14 @@ from onedial.core.maths.mixing import (
     Mixing,
     _beta_mass,
     beta_with_ends,
-    cells_of,
+    count_cells,
     em,
+    fit_prior,
     grid,
     log_likelihood,
     npmle,
     posterior,
     predictive_score,
-    smoothed,
 )
 
 
@@ -40,12 +40,12 @@ def test_the_grid_runs_from_0_to_1_with_a_quarter_of_the_noise_between_points() 
 
 
 def test_cells_are_the_distinct_counts_with_their_prompts() -> None:
-    cells, number = cells_of([1, 3, 1, 1], [4, 4, 4, 8], [1, 1, 1, 2])
+    cells, number = count_cells([1, 3, 1, 1], [4, 4, 4, 8], [1, 1, 1, 2])
     assert cells.num_prompts == 4
     seen = list(zip(cells.k, cells.n, cells.groups, cells.count, strict=True))
     assert sorted(seen) == [(1, 4, 1, 2), (1, 8, 2, 1), (3, 4, 1, 1)]
     assert [(cells.k[i], cells.n[i], cells.groups[i]) for i in number] == [(1, 4, 1), (3, 4, 1), (1, 4, 1), (1, 8, 2)]
-    assert cells_of([1], [4])[0].groups.tolist() == [1.0]
+    assert count_cells([1], [4])[0].groups.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -71,7 +71,7 @@ def test_survivors_have_the_likelihood_of_groups_that_were_mixed(groups: int) ->
 def test_the_nonparametric_fit_has_the_largest_likelihood() -> None:
     # oracle: a general maximizer over the softmax of the masses
     rng = np.random.default_rng(0)
-    cells = cells_of(rng.binomial(6, rng.beta(0.5, 0.9, 500)), np.full(500, 6))[0]
+    cells = count_cells(rng.binomial(6, rng.beta(0.5, 0.9, 500)), np.full(500, 6))[0]
     points = np.linspace(0, 1, 13)
     kernel = np.exp(log_likelihood(cells, points))
 
@@ -145,23 +145,23 @@ def test_survivors_give_back_the_distribution_of_all_prompts() -> None:
     found = beta_with_ends(cells, survivors_only=True)
     assert found.mean == pytest.approx(1 / 3.5, abs=0.01)
     assert found.mass[0] == found.mass[-1] == 0.0
-    assert smoothed(cells, survivors_only=True).mass == pytest.approx(found.mass)
+    assert fit_prior(cells, survivors_only=True).mass == pytest.approx(found.mass)
 
 
 def test_the_prior_lies_between_the_beta_and_the_nonparametric_fit() -> None:
     rng = np.random.default_rng(1)
     rates = np.where(rng.random(3000) < 0.5, 0.15, 0.8)  # no Beta has two peaks inside
-    cells = cells_of(rng.binomial(12, rates), np.full(3000, 12))[0]
+    cells = count_cells(rng.binomial(12, rates), np.full(3000, 12))[0]
 
     def fit(mixing: Mixing) -> float:
         log = log_likelihood(cells, mixing.points)
         return float(cells.count @ np.log(np.exp(log) @ mixing.mass))
 
-    few, prior, far = beta_with_ends(cells), smoothed(cells), npmle(cells)
+    few, prior, far = beta_with_ends(cells), fit_prior(cells), npmle(cells)
     assert fit(few) + 5 < fit(prior) < fit(far)
-    assert fit(smoothed(cells, steps=100)) > fit(prior) > fit(smoothed(cells, steps=2))
+    assert fit(fit_prior(cells, steps=100)) > fit(prior) > fit(fit_prior(cells, steps=2))
     start = 0.95 * few.mass + 0.05 / few.mass.size
-    assert smoothed(cells, steps=0).mass == pytest.approx(start)
+    assert fit_prior(cells, steps=0).mass == pytest.approx(start)
 
 
 def test_a_posterior_is_bayes_rule_on_the_grid() -> None:

@@ -201,7 +201,7 @@ def test_demonstrations_of_arithmetic_are_right_and_of_the_train_split(match: st
 
 
 def test_solutions_of_gsm8k_are_demonstrations(tmp_path: Path) -> None:
-    """Oracle: the task's own verifier on a row in the data set's format, and its text without <<…>> by hand."""
+    """Oracle: the task's own verifier on a row in the dataset's format, and its text without <<…>> by hand."""
     rows = [
         {"question": f"{n} and 2?", "answer": f"It is {n}+2=<<{n}+2={n + 2}>>{n + 2}.\n#### {n + 2}"} for n in range(20)
     ]

@@ -25,7 +25,7 @@ from onedial.analysis.planning.posterior import believe
 from onedial.cli.main import main
 from onedial.core.errors import DataError
 from onedial.core.maths import dispersion
-from onedial.core.maths.mixing import Cells, cells_of, predictive_score, smoothed
+from onedial.core.maths.mixing import Cells, count_cells, fit_prior, predictive_score
 from onedial.training.tasks.registry import open_task
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -397,7 +397,7 @@ def test_the_discount_is_the_one_that_predicts_the_latest_visit() -> None:
         weight = np.array([factor**3, factor**2, factor, 1.0])
         seen, tries = np.round(4 * (k[:, :4] @ weight)) / 4, np.full(prompts, np.round(4 * 8 * weight.sum()) / 4)
         seen = np.minimum(seen, tries)
-        prior = smoothed(cells_of(seen, tries)[0])
+        prior = fit_prior(count_cells(seen, tries)[0])
         each = Cells(seen, tries, np.ones(prompts), np.ones(prompts))
         scores[factor] = predictive_score(each, k[:, 4], np.full(prompts, 8.0), prior)
     best = max(scores, key=lambda factor: scores[factor])

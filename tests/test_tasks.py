@@ -367,7 +367,7 @@ def test_several_reasoning_gym_data_sets_are_mixed_and_judged_in_workers() -> No
     [
         ({"dataset": "composite"}, "name its parts instead"),
         ({"dataset": "chain_sum", "wording": "Go"}, "must contain {question}"),
-        ({"dataset": "chain_sum,leg_counting", "config": {"min_terms": 2}}, "'min_terms' is not one of the data sets"),
+        ({"dataset": "chain_sum,leg_counting", "config": {"min_terms": 2}}, "'min_terms' is not one of the datasets"),
         ({"dataset": "chainsum"}, "'chainsum' is unknown; did you mean 'chain_sum'"),
         ({"dataset": "chain_sum", "config": "{"}, "not valid JSON"),
         ({"dataset": "chain_sum", "config": {"seed": 1}}, "'seed' is set by onedial"),

@@ -1,4 +1,4 @@
-"""Data sets from files. Oracles: the rows as written; row counts; other libraries' schemas; the real files' answers."""
+"""Datasets from files. Oracles: the rows as written; row counts; other libraries' schemas; the real files' answers."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ LEGEND = (
     "clip: distances below/above 1 (/dual clip); with n = 1 it is idle, but on the surplus groups of refill · "
     "group_token: group_token_mean · KL: weight (r: in the reward) · critic λ: of its "
     "advantages, (l): by length · keep: groups trained on; refill = mixed ones only, "
-    "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a data set · "
+    "replaced until the batch is full; frozen = written by the initial policy; data, pairs = from a dataset · "
     "n: updates per iteration · G: group size, where the row fixes it"
 )
 

@@ -181,7 +181,7 @@ class Algorithm:
     critic_warmup: int = setting(0, "critic: first iterations, in which it alone learns, from outcomes", at_least=0)
     source: str = setting(
         "policy",
-        "who writes: the policy, the frozen reference (RFT), a data set, or a data set of pairs",
+        "who writes: the policy, the frozen reference (RFT), a dataset, or a dataset of pairs",
         choices=("policy", "reference", "dataset", "pairs"),
     )
     reward: str = setting(
@@ -211,7 +211,7 @@ class Algorithm:
 
     @property
     def generates(self) -> bool:
-        """Whether an engine writes completions in training; else they come from a data set."""
+        """Whether an engine writes completions in training; else they come from a dataset."""
         return self.source in ("policy", "reference")
 
     @property

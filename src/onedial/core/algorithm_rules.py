@@ -170,7 +170,7 @@ def _critic_rules(row: Algorithm) -> Rules:
 
 
 def _offline_rules(row: Algorithm) -> Rules:
-    """Rules of rows that train on what another wrote: a data set has no sampler and no verdicts."""
+    """Rules of rows that train on what another wrote: a dataset has no sampler and no verdicts."""
     pairs = row.source == "pairs"
     changed = [name for name, neutral in NEUTRAL_FOR_PAIRS.items() if getattr(row, name) != neutral]
     return [

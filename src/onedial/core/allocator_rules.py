@@ -44,7 +44,7 @@ def allocator_contradictions(row: Algorithm, allocator: AllocatorRow, *, plan: s
     return [
         (
             own and not row.generates,
-            f"allocator={name!r}: algorithm {row.name!r} trains on a data set, so nothing is sampled; leave the "
+            f"allocator={name!r}: algorithm {row.name!r} trains on a dataset, so nothing is sampled; leave the "
             "allocator out",
         ),
         (

@@ -3,7 +3,7 @@
     OnedialError(Exception)
     ├── UserError                 a mistake that the user can fix; shown as one message without a traceback
     │   ├── ConfigError           a setting, flag or algorithm row that is not allowed
-    │   ├── DataError             a data set, log or model folder that cannot be used
+    │   ├── DataError             a dataset, log or model folder that cannot be used
     │   ├── DivergenceError       a loss, gradient or log-probability that is not a finite number
     │   ├── RunDirError           a run directory that is in use, missing or incomplete
     │   ├── MissingExtra          an optional package that is not installed

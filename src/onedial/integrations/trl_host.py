@@ -251,7 +251,7 @@ class PooledReward:
         """`verifier`: an onedial verifier, or a reward function of TRL's, verl's or the plain kind, or its place
         ("file.py:function").
 
-        `answer` is the data set's column with the reference answer; reward functions get every column.
+        `answer` is the dataset's column with the reference answer; reward functions get every column.
         timeout_s is per completion, memory_mb per worker; unsafe runs without a sandbox.
         """
         judge: Any = verifier if hasattr(verifier, "judge") else Reward((verifier,))

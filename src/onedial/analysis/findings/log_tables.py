@@ -29,7 +29,7 @@ from onedial.analysis.logs.schema import Log
 from onedial.analysis.planning.counts import check_tries
 from onedial.core.errors import DataError
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
-from onedial.core.maths.mixing import Cells, Mixing, cells_of, npmle
+from onedial.core.maths.mixing import Cells, Mixing, count_cells, npmle
 
 # What a group is described by beyond the columns of `group_frame`; null where the log does not say.
 DETAILS: Mapping[str, pl.DataType] = {
@@ -160,7 +160,7 @@ class LogTables:
     @cached_property
     def cells(self) -> tuple[Cells, NDArray[int64]]:
         """Cells of (k, n, groups) over `counts`, and each prompt's cell."""
-        return cells_of(*(self.counts.get_column(name).to_numpy() for name in ("k", "n", "groups")))
+        return count_cells(*(self.counts.get_column(name).to_numpy() for name in ("k", "n", "groups")))
 
     @cached_property
     def solve_rates(self) -> Mixing:

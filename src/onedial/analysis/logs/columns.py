@@ -68,8 +68,8 @@ def raw_table(
                 )
                 have = [name for name in wanted if name in lazy.collect_schema()]
                 types = lazy.collect_schema()
-                texts = [text_of(name, types[name]) for name in hashed if name in have]
-                keys = [key_of(name).alias(name) for name in hashed if name in have]
+                texts = [cast_text(name, types[name]) for name in hashed if name in have]
+                keys = [hash_columns(name).alias(name) for name in hashed if name in have]
                 whole = lazy.select(*have, pl.lit(sample.name).alias(FILE))
                 lazies.append(whole.with_columns(texts).with_columns(keys))
     if any_lines:
@@ -89,7 +89,7 @@ def _finish_frame(
     if inner:
         fields = {whole: pl.col(outer).str.json_path_match(f"$.{name}") for whole, (outer, name) in inner.items()}
         frame = frame.with_columns(**fields).drop({outer for outer, _ in inner.values()} - set(wanted), strict=False)
-    keys = [key_of(name).alias(name) for name in hashed if name in frame.columns]
+    keys = [hash_columns(name).alias(name) for name in hashed if name in frame.columns]
     return frame.with_columns(pl.lit(file).cast(pl.Categorical).alias(FILE), *keys)
 
 
@@ -103,7 +103,9 @@ def _align_types(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
     if not clash:
         return lazies
     return [
-        lazy.with_columns(text_of(name, lazy.collect_schema()[name]) for name in clash if name in lazy.collect_schema())
+        lazy.with_columns(
+            cast_text(name, lazy.collect_schema()[name]) for name in clash if name in lazy.collect_schema()
+        )
         for lazy in lazies
     ]
 
@@ -181,7 +183,7 @@ def _text_frame(names: list[str], rows: list[list[str]]) -> pl.DataFrame:
     ).with_columns(pl.all().replace("", None))
 
 
-def text_of(name: str, dtype: Any) -> pl.Expr:
+def cast_text(name: str, dtype: Any) -> pl.Expr:
     """A column as text: chat messages as their contents, one per line, other nested values as JSON-like text."""
     column = pl.col(name)
     if dtype == pl.String:
@@ -198,7 +200,7 @@ def text_of(name: str, dtype: Any) -> pl.Expr:
     return column.cast(pl.String, strict=False)
 
 
-def number_of(name: str, dtype: Any) -> pl.Expr:
+def cast_number(name: str, dtype: Any) -> pl.Expr:
     """A column as f64; text may spell numbers or right and wrong (WORDS); anything else is null."""
     column = pl.col(name)
     if dtype == pl.String:
@@ -211,22 +213,22 @@ def number_of(name: str, dtype: Any) -> pl.Expr:
     return column.cast(pl.Float64, strict=False)
 
 
-def whole_of(name: str, dtype: Any) -> pl.Expr:
+def cast_integer(name: str, dtype: Any) -> pl.Expr:
     """A column as i64 (its length where it is a list of tokens)."""
     if isinstance(dtype, pl.List):
         return pl.col(name).list.len().cast(pl.Int64)
-    return number_of(name, dtype).cast(pl.Int64, strict=False)
+    return cast_number(name, dtype).cast(pl.Int64, strict=False)
 
 
-def truth_of(name: str, dtype: Any) -> pl.Expr:
+def cast_boolean(name: str, dtype: Any) -> pl.Expr:
     """A column as boolean: true and false, 1 and 0, or their words; any other value is null."""
     if dtype == pl.Boolean:
         return pl.col(name)
-    value = number_of(name, dtype)
+    value = cast_number(name, dtype)
     return pl.when(value == 1).then(True).when(value == 0).then(False).alias(name)
 
 
-def key_of(*names: str) -> pl.Expr:
+def hash_columns(*names: str) -> pl.Expr:
     """A 64-bit hash of one or several columns: a key to compare for equality. Null where the last of them is null."""
     last = pl.col(names[-1])
     return pl.when(last.is_not_null()).then(last.hash() if len(names) == 1 else pl.struct(names).hash())

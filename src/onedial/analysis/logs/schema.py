@@ -44,7 +44,7 @@ ROLLOUT_COLUMNS: Mapping[str, pl.DataType] = {
     "entropy": pl.Float64(),  # nats per completion token
     "advantage": pl.Float64(),
     "policy_version": pl.Int64(),
-    "source": pl.String(),  # task or data set
+    "source": pl.String(),  # task or dataset
     "level": pl.String(),
     "status": pl.String(),  # onedial only: trained | silent | carried | unusable | masked | left | evaluated
 }

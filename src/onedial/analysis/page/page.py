@@ -55,7 +55,7 @@ def write_curves(
     title: str,
     curves: Sequence[Plot],
     notes: Sequence[str],
-    subtitle: str = "trained on a data set",
+    subtitle: str = "trained on a dataset",
     headings: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a page of curves and notes without groups (a run that generated nothing, a comparison of runs).

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.core.maths.mixing import Cells, cells_of, predictive_score, smoothed
+from onedial.core.maths.mixing import Cells, count_cells, fit_prior, predictive_score
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def best_discount(counts: PromptCounts) -> float:
         weight = np.where(latest, 0.0, factor ** (age - 1.0))
         k1, n1 = (values[revisited] for values in _weighted_counts(counts, weight))
         each = np.ones(len(k1))
-        scores.append(predictive_score(Cells(k1, n1, each, each), last_k, last_n, smoothed(cells_of(k1, n1)[0])))
+        scores.append(predictive_score(Cells(k1, n1, each, each), last_k, last_n, fit_prior(count_cells(k1, n1)[0])))
     return DISCOUNTS[int(np.argmax(scores))]
 
 

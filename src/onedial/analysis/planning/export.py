@@ -1,4 +1,4 @@
-"""A plan as files: our own allocator's, a TRL data set (which `onedial train --task PATH` reads too), a verl parquet, a
+"""A plan as files: our own allocator's, a TRL dataset (which `onedial train --task PATH` reads too), a verl parquet, a
 table per prompt."""
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _funded(plan: BudgetPlan, prompts: pl.DataFrame) -> pl.DataFrame:
     absent = rows.get_column("prompt").null_count()
     if absent:
         raise DataError(
-            f"the log holds no text for {absent:,} of {len(rows):,} planned prompts, so no data set can be written; "
+            f"the log holds no text for {absent:,} of {len(rows):,} planned prompts, so no dataset can be written; "
             "export table:PATH.csv (by prompt id), or plan from a log with prompts"
         )
     return rows

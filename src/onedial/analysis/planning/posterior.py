@@ -1,7 +1,7 @@
 """What is believed of each prompt's solve rate after the tries it got.
 
-The prior is shared by all prompts and fitted to them (empirical Bayes): `core.maths.mixing.smoothed`, chosen because it
-predicted held-out halves of real rollouts best or within 0.01 nats of the best. A prompt's posterior is its
+The prior is shared by all prompts and fitted to them (empirical Bayes): `core.maths.mixing.fit_prior`, chosen because
+it predicted held-out halves of real rollouts best or within 0.01 nats of the best. A prompt's posterior is its
 likelihood times that prior on a grid of solve rates; for export it is matched by a Beta(a, b).
 
 The likelihood is binomial even when sampling stopped because of what was seen, e.g. at the first success: stopping
@@ -26,12 +26,12 @@ from onedial.core.maths.mixing import (
     Cells,
     Mixing,
     beta_with_ends,
-    cells_of,
+    count_cells,
     em,
+    fit_prior,
     log_likelihood,
     npmle,
     posterior,
-    smoothed,
 )
 
 Array = NDArray[np.float64]
@@ -127,7 +127,7 @@ class Beliefs:
         share = self.cells.count / self.cells.count.sum()
         counts = rng.multinomial(round(self.cells.num_prompts), share, size=replicates).astype(np.float64)
         if self.counts.survivors_only:
-            return np.stack([smoothed(replace(self.cells, count=row), survivors_only=True).mass for row in counts])
+            return np.stack([fit_prior(replace(self.cells, count=row), survivors_only=True).mass for row in counts])
         log = log_likelihood(self.cells, self.prior.points)
         kernel = np.exp(log - log.max(axis=1, keepdims=True))
         start = 0.95 * self.prior.mass + 0.05 / self.prior.mass.size
@@ -150,8 +150,8 @@ def believe(counts: PromptCounts) -> Beliefs:
     """
     discount = 1.0 if counts.survivors_only else best_discount(counts)
     k, n = (counts.k, counts.n) if discount == 1.0 else discount_visits(counts, discount)
-    cells, number = cells_of(k, n, counts.groups if counts.survivors_only else None)
-    prior = smoothed(cells, survivors_only=counts.survivors_only)
+    cells, number = count_cells(k, n, counts.groups if counts.survivors_only else None)
+    prior = fit_prior(cells, survivors_only=counts.survivors_only)
     belief = posterior(cells, prior, survivors_only=counts.survivors_only)
     others = () if counts.survivors_only else (npmle(cells), beta_with_ends(cells))
     return Beliefs(counts, cells, number, prior, belief, discount, others)

@@ -53,7 +53,7 @@ class Mixing:
         return float(self.points @ self.mass)
 
 
-def cells_of(k: ArrayLike, n: ArrayLike, groups: ArrayLike | None = None) -> tuple[Cells, NDArray[np.int64]]:
+def count_cells(k: ArrayLike, n: ArrayLike, groups: ArrayLike | None = None) -> tuple[Cells, NDArray[np.int64]]:
     """Cells of per-prompt counts (all (N,)), and each prompt's cell number (N,)."""
     k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
     g = np.ones_like(n) if groups is None else np.asarray(groups, dtype=np.float64)
@@ -140,7 +140,7 @@ def beta_with_ends(cells: Cells, *, survivors_only: bool = False) -> Mixing:
     return Mixing(points, mass / mass.sum())
 
 
-def smoothed(cells: Cells, *, steps: int = 10, survivors_only: bool = False) -> Mixing:
+def fit_prior(cells: Cells, *, steps: int = 10, survivors_only: bool = False) -> Mixing:
     """The prior for planning: the Beta with ends, moved `steps` EM steps towards the nonparametric fit.
 
     Of plain NPMLE, Beta with ends and mixtures of both, this one predicted held-out halves of real rollouts within

@@ -23,7 +23,7 @@ Look = Callable[[int], Prompt]
 def open_allocator(
     run: Run, schedule: PromptSchedule, look: Look, data_size: int | None, *, embed: Embed | None = None
 ) -> Allocator:
-    """The allocator of a resolved run. `data_size`: prompts of the data set, None for an endless task.
+    """The allocator of a resolved run. `data_size`: prompts of the dataset, None for an endless task.
 
     `embed` gives the belief a vector of each prompt, beside what `features` reads from its text.
     Raises DataError for a prior that cannot be read.

@@ -1,6 +1,6 @@
 """What a rule of allocation sees: the candidates of an iteration, and what is believed of each.
 
-For an endless task the candidates are the next positions of the stream, for a data set a whole epoch of it (at most
+For an endless task the candidates are the next positions of the stream, for a dataset a whole epoch of it (at most
 `MOST_CANDIDATES`): looking at a prompt costs nothing, and each position of a run is looked at once, so that what is
 sampled has a place of its own in the data, and a resumed run needs only the number of the iteration.
 """
@@ -37,9 +37,9 @@ class Candidates:
 
 
 def candidate_count(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
-    """Candidates per iteration: as the row says, else a whole data set, else 32 for each of `prompts`.
+    """Candidates per iteration: as the row says, else a whole dataset, else 32 for each of `prompts`.
 
-    Never fewer than `prompts`, and never more than a data set holds.
+    Never fewer than `prompts`, and never more than a dataset holds.
     """
     wanted = row.candidates or (data_size and min(data_size, MOST_CANDIDATES)) or CANDIDATES_PER_PROMPT * prompts
     return max(1, min(max(wanted, prompts), data_size or wanted + prompts))

@@ -166,7 +166,7 @@ MakeAllocator = Callable[[Look], Allocator]
 
 
 def from_table(run: Run, world: World) -> MakeAllocator:
-    """Makes the allocator that a run would have, on the prompts of a world: a data set of that size."""
+    """Makes the allocator that a run would have, on the prompts of a world: a dataset of that size."""
     resolved = run.resolved()
     schedule = UniformSchedule(resolved.group_size)
     return lambda look: open_allocator(resolved, schedule, look, world.prompts)

@@ -1,4 +1,4 @@
-"""Records of local files and hub data sets, and the splits of prompts that share no content."""
+"""Records of local files and hub datasets, and the splits of prompts that share no content."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_rows(place: str) -> Iterator[tuple[int, Record]]:
 
 
 def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
-    """Rows of a data set on the Hugging Face hub. Raises MissingExtra without `datasets`, DataError when it fails."""
+    """Rows of a dataset on the Hugging Face hub. Raises MissingExtra without `datasets`, DataError when it fails."""
     try:
         import datasets
     except ImportError:
@@ -64,14 +64,14 @@ def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple
         loaded = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the hub library raises many kinds; all mean: not to be had
         raise DataError(
-            f"data set {name!r} (split {split!r}) could not be loaded from the hub: {type(error).__name__}: "
+            f"dataset {name!r} (split {split!r}) could not be loaded from the hub: {type(error).__name__}: "
             f"{str(error)[:200]}; download it and give path=FILE"
         ) from error
     yield from enumerate((dict(row) for row in loaded), 1)
 
 
 def rows_of(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
-    """Rows of a local file where there is one, else of the hub's data set of that name."""
+    """Rows of a local file where there is one, else of the hub's dataset of that name."""
     return read_rows(place) if is_data_file(place) else hub_rows(place, split, config)
 
 

@@ -1,4 +1,4 @@
-"""Data sets of prompts and answers: any table, TRL's and verl's schemas, GSM8K, MATH."""
+"""Datasets of prompts and answers: any table, TRL's and verl's schemas, GSM8K, MATH."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def jsonl(
 ) -> FiniteSource:
     """Any jsonl, json, parquet or csv file with a column of prompts and, unless a reward function judges, of answers.
 
-    TRL's data sets (`prompt` a string or a message list, any other columns) and verl's (`prompt` a message list,
+    TRL's datasets (`prompt` a string or a message list, any other columns) and verl's (`prompt` a message list,
     `reward_model.ground_truth`, `data_source`, `extra_info`) are read as they are. prompt_column: its name, or several
     joined by commas; otherwise the first of `PROMPT_COLUMNS`. chat: whether a string becomes a user message; by
     default yes, unless its column is called `prompt`, which TRL gives to the model as plain text. verifier: one of
@@ -170,16 +170,16 @@ def gsm8k(
 ) -> FiniteSource:
     """Grade-school word problems (Cobbe et al., arXiv:2110.14168): `question`, and an `answer` ending `#### number`.
 
-    path: local file or hub name, by default `GSM8K_HUB`. A hub data set brings its own test split; for a local file,
+    path: local file or hub name, by default `GSM8K_HUB`. A hub dataset brings its own test split; for a local file,
     test_path or content decides. test_path alone serves evaluation.
     """
     path = GSM8K_HUB if path is None and test_path is None else path
-    source = _read_data_set("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
+    source = _read_dataset("gsm8k", path, test_path, wording, held_out, _gsm8k_prompt, Number("last"), "main")
     return replace(source, demonstrate=_gsm8k_solution)
 
 
 def _gsm8k_solution(prompt: Prompt) -> str:
-    """The data set's own solution, without its calculator's annotations."""
+    """The dataset's own solution, without its calculator's annotations."""
     return re.sub(r"<<[^>]*>>", "", str(prompt.meta["columns"]["answer"]))
 
 
@@ -205,7 +205,7 @@ def math(
     path and test_path as for `gsm8k`; the hub's default is `MATH_HUB`.
     """
     path = MATH_HUB if path is None and test_path is None else path
-    return _read_data_set("math", path, test_path, wording, held_out, _math_prompt, Math(), None)
+    return _read_dataset("math", path, test_path, wording, held_out, _math_prompt, Math(), None)
 
 
 def _math_prompt(row: Row, place: str, wording: str) -> Prompt:
@@ -227,7 +227,7 @@ def _make_prompt(question: str, answer: Any, level: str, wording: str, source: s
     return Prompt(messages=({"role": "user", "content": content},), answer=answer, source=source, meta=meta)
 
 
-def _read_data_set(
+def _read_dataset(
     name: str,
     path: str | None,
     test_path: str | None,
@@ -241,7 +241,7 @@ def _read_data_set(
         raise ConfigError(f"{name} wording={wording!r}: must contain {{question}}")
     files = split_files(path, test_path)
     if path is not None and test_path is None and not is_data_file(path):
-        files["test"] = path  # the hub's data set brings a test split of its own
+        files["test"] = path  # the hub's dataset brings a test split of its own
     prompts = {
         split: [of_row(row, f"{file}, row {number}", wording) for number, row in rows_of(file, split, config)]
         for split, file in files.items()

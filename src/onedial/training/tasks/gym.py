@@ -1,6 +1,6 @@
 """reasoning-gym's generators, re-seeded, and split by content.
 
-The library seeds item i of a data set with `seed + i`. Two data sets with neighboring seeds, as its own training
+The library seeds item i of a dataset with `seed + i`. Two datasets with neighboring seeds, as its own training
 examples use for train and validation, therefore share all items but one. Here every prompt has a seed of its own,
 drawn from the task's seed path, and the prompt's content decides its split.
 """
@@ -61,9 +61,9 @@ class Gym:
         return f"reasoning_gym/{'+'.join(parts)}"
 
     def prompt(self, rng: Random) -> Prompt:
-        """Returns the only item of a data set that is made with its own seed."""
+        """Returns the only item of a dataset that is made with its own seed."""
         name, options = rng.choice(self.generators)
-        entry = dict(_create_data_set(name, options, rng.getrandbits(31))[0])
+        entry = dict(_create_dataset(name, options, rng.getrandbits(31))[0])
         content = self.wording.replace("{question}", entry["question"])
         return Prompt(
             messages=({"role": "user", "content": content},),
@@ -84,12 +84,12 @@ class Gym:
 
 @lru_cache(maxsize=64)
 def _open_scorer(name: str, options: str) -> Any:
-    scorer = _create_data_set(name, options, 0)
+    scorer = _create_dataset(name, options, 0)
     guard_library()
     return scorer
 
 
-def _create_data_set(name: str, options: str, seed: int) -> Any:
+def _create_dataset(name: str, options: str, seed: int) -> Any:
     return _import_library().create_dataset(name, seed=seed, size=1, **json.loads(options))
 
 
@@ -108,9 +108,9 @@ def reasoning_gym(
     wording: str = WORDING,
     held_out: float = HELD_OUT,
 ) -> EndlessSource:
-    """Endless prompts of one or more of reasoning-gym's data sets ("chain_sum" or "chain_sum,leg_counting").
+    """Endless prompts of one or more of reasoning-gym's datasets ("chain_sum" or "chain_sum,leg_counting").
 
-    config: the data set's options, as a mapping or as JSON; with several data sets, options by data set's name.
+    config: the dataset's options, as a mapping or as JSON; with several datasets, options by dataset's name.
     """
     _import_library()
     names = [name.strip() for name in dataset.split(",")] if isinstance(dataset, str) else list(dataset)
@@ -124,7 +124,7 @@ def reasoning_gym(
         options = {names[0]: options}
     for name in options:
         if name not in names:
-            raise ConfigError(f"reasoning_gym config: {name!r} is not one of the data sets ({', '.join(names)})")
+            raise ConfigError(f"reasoning_gym config: {name!r} is not one of the datasets ({', '.join(names)})")
     generators = tuple(_check_generator(name, dict(options.get(name, {}))) for name in names)
     return EndlessSource(Gym(generators, wording), GymVerifier(), held_out)
 
@@ -143,7 +143,7 @@ def _check_generator(name: str, options: dict[str, Any]) -> Generator:
             raise ConfigError(f"reasoning_gym config: {reserved!r} is set by onedial, prompt by prompt; leave it out")
     text = json.dumps(options, sort_keys=True)
     try:
-        _create_data_set(name, text, 0)
+        _create_dataset(name, text, 0)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(f"reasoning_gym dataset {name!r} refuses config {text}: {error}") from error
     return name, text

@@ -159,7 +159,7 @@ class EndlessSource:
 
 @dataclass(frozen=True)
 class FiniteSource:
-    """Prompts of a data set, walked in a fresh shuffled order each epoch."""
+    """Prompts of a dataset, walked in a fresh shuffled order each epoch."""
 
     name: str
     verifier: Verifier

@@ -8,6 +8,6 @@ Read `loop` first, which calls the stages in order:
     step                 mini-batches, gradients, optimizer steps of `policy`, `critic` and their `master_weights`
     run_writer           rollouts, metrics and checkpoints to the run directory; `checkpoint` is their format
     periodic_evaluation  during training; `evaluate` is the same for any model
-    offline              rows that train on a data set; `past_rollouts` makes one of an earlier run
+    offline              rows that train on a dataset; `past_rollouts` makes one of an earlier run
     memory_plan          how large a micro-batch may be; `cpu` prepares the process
 """

@@ -48,7 +48,7 @@ COLUMNS = (
     ("trained", "trained_share", "{:.0%}", 8),
     ("s", "time_s", "{:.1f}", 6),
 )
-# The same for rows that train on a data set, where nothing is generated.
+# The same for rows that train on a dataset, where nothing is generated.
 OFFLINE_COLUMNS = (
     ("loss", "loss", "{:.4f}", 9),
     ("nll", "nll", "{:.4f}", 9),
@@ -150,7 +150,7 @@ class View:
         )
 
     def _likelihood(self, width: int) -> Text:
-        """The likelihood of the data: shown instead of rewards and groups by rows that train on a data set."""
+        """The likelihood of the data: shown instead of rewards and groups by rows that train on a dataset."""
         get = self.metrics.get
         text = (
             Text().append("−log π   ", "bold").append(_shown(get("nll"), "{:.3f}"), "bold cyan").append(" nats a token")

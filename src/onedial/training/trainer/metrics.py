@@ -40,7 +40,7 @@ METRICS: dict[str, str] = {
     "groups_surplus_used": "of those, surplus groups that an earlier iteration had generated",
     "groups_waiting": "surplus mixed groups that wait for the next iteration",
     "exhausted": "1 when the refill limit was reached before the batch was full",
-    "rollouts_generated": "completions written; 0 for rows that train on a data set: no figure of rollouts",
+    "rollouts_generated": "completions written; 0 for rows that train on a dataset: no figure of rollouts",
     "tokens_generated": "completion tokens written",
     "tokens_trained": "tokens of the rollouts that had a gradient",
     "trained_share": "tokens_trained over tokens_generated; surplus groups count in the iteration that trains on them",

@@ -1,4 +1,4 @@
-"""Groups from a data set instead of an engine: demonstrations (groups of one) and pairs (chosen, rejected).
+"""Groups from a dataset instead of an engine: demonstrations (groups of one) and pairs (chosen, rejected).
 
 What is trained on at a data position is a pure function of the data, the seed and the position, as for prompts, so a
 run resumes from its position alone. The data are walked in a fresh shuffled order each epoch.

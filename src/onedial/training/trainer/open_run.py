@@ -180,7 +180,7 @@ def sampling_of(run: Run) -> Sampling:
 def _open_collector(
     run: Run, task: TaskSource, models: Models, verifiers: VerifierPool, *, plan: Path, view: View
 ) -> Collector | OfflineCollector:
-    """What gathers groups for the row's source: an engine on the policy, on the frozen reference, or a data set."""
+    """What gathers groups for the row's source: an engine on the policy, on the frozen reference, or a dataset."""
     tokenizer, policy = models.text.tokenizer, models.policy.model
     if not run.algorithm.generates:
         ends = stop_ids(policy.config, policy.generation_config, tokenizer)
@@ -212,7 +212,7 @@ def _open_schedule(run: Run, task: TaskSource, plan: Path) -> UniformSchedule | 
 
 
 def _known_prompts(run: Run, task: TaskSource) -> Iterator[Prompt]:
-    """All training prompts of a data set, the first of an endless task, and those of the evaluation."""
+    """All training prompts of a dataset, the first of an endless task, and those of the evaluation."""
     for position in range(task.size("train") or 1 if run.algorithm.generates else 0):
         yield task.draw("train", run.seed, position)
     yield from task.heldout(run.eval_prompts, run.seed) if run.eval_prompts else ()

@@ -29,7 +29,7 @@ def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
         "stale": torch.tensor([r.completion.policy_version < version for r in rollouts], dtype=torch.bool),
     }
     engine_logp = torch.tensor([logp for r in rollouts for logp in r.completion.policy_logps], dtype=torch.float32)
-    if len(engine_logp) == int(lengths.sum()):  # a data set comes without log-probabilities
+    if len(engine_logp) == int(lengths.sum()):  # a dataset comes without log-probabilities
         annotations["engine_logp"] = engine_logp
     return Batch(
         prompt_tokens=torch.tensor([token for group in groups for token in group.prompt_tokens], dtype=torch.long),

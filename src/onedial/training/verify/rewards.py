@@ -190,7 +190,7 @@ async def _await(awaitable: Any) -> Any:
 
 
 def get_columns(prompt: PromptLike) -> dict[str, Any]:
-    """Returns the columns of the prompt's record in the data set; at least `answer`."""
+    """Returns the columns of the prompt's record in the dataset; at least `answer`."""
     return dict(prompt.meta.get("columns") or {"answer": prompt.answer})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from onedial.analysis.logs.columns import key_of, number_of, raw_table
+from onedial.analysis.logs.columns import cast_number, hash_columns, raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import make_log, per_file, require
@@ -44,14 +44,14 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     given = "prompt_idx" in have
     raw = raw.with_columns(
         __run=per_file(samples, runs, pl.String()),
-        prompt_id=key_of("prompt_tokens"),
+        prompt_id=hash_columns("prompt_tokens"),
     )
     within = ["__run", *(["step"] if "step" in have else []), "prompt_idx" if given else "prompt_id"]
     columns = {
         "split": pl.lit("train"),
         "prompt_id": pl.col("prompt_id"),
-        "group_id": key_of(*within),
-        "outcome_reward": number_of("reward", have["reward"]),
+        "group_id": hash_columns(*within),
+        "outcome_reward": cast_number("reward", have["reward"]),
         "prompt_tokens": pl.col("prompt_tokens").list.len().cast(pl.Int64),
         "completion_tokens": pl.col("response_tokens").list.len().cast(pl.Int64),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, truth_of, whole_of
+from onedial.analysis.logs.columns import FILE, cast_boolean, cast_integer, cast_number, cast_text, raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import make_log, per_file, split_of_path, step_of_path
@@ -145,7 +145,7 @@ def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], errors: ReadError
     for ours in ("correct", "outcome_reward"):
         if ours not in found or have[found[ours]] != pl.String:
             continue
-        bad = pl.col(found[ours]).is_not_null() & number_of(found[ours], pl.String()).is_null()
+        bad = pl.col(found[ours]).is_not_null() & cast_number(found[ours], pl.String()).is_null()
         rows = raw.with_columns(__row=pl.int_range(1, pl.len() + 1).over(FILE)).filter(bad)
         for file, row, value in rows.select(FILE, "__row", found[ours]).collect().iter_rows():
             errors.add(
@@ -161,19 +161,19 @@ def _frame(
     for ours, theirs in found.items():
         dtype = have[theirs]
         if ours in NUMBERS or ours.startswith(REWARD_PART):
-            out[ours] = number_of(theirs, dtype)
+            out[ours] = cast_number(theirs, dtype)
         elif ours in WHOLES:
-            out[ours] = whole_of(theirs, dtype)
+            out[ours] = cast_integer(theirs, dtype)
         elif ours in WORDS:
-            out[ours] = text_of(theirs, dtype)
+            out[ours] = cast_text(theirs, dtype)
         elif ours == "truncated":
-            out[ours] = truth_of(theirs, dtype)
+            out[ours] = cast_boolean(theirs, dtype)
     if "iteration" not in out and any(step_of_path(s.file.name) is not None for s in samples) and len(samples) > 1:
         by_file = {s.name: step_of_path(s.file.name) for s in samples}
         out["iteration"] = per_file(samples, by_file, pl.Int64())
         notes.append("The iteration of a row is the number in its file's name.")
     if "split" in found:
-        word = text_of(found["split"], have[found["split"]]).str.to_lowercase()
+        word = cast_text(found["split"], have[found["split"]]).str.to_lowercase()
         out["split"] = (
             pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
         )
@@ -184,9 +184,11 @@ def _frame(
         out["truncated"] = pl.col(found["finish_reason"]).cast(pl.String).is_in(["length", "max_tokens", "max_length"])
     for ours in ("prompt", "completion"):
         if ours in found and options.text:
-            out[ours] = text_of(found[ours], have[found[ours]])
+            out[ours] = cast_text(found[ours], have[found[ours]])
     if "completion" in found:
-        out["completion_chars"] = text_of(found["completion"], have[found["completion"]]).str.len_chars().cast(pl.Int64)
+        out["completion_chars"] = (
+            cast_text(found["completion"], have[found["completion"]]).str.len_chars().cast(pl.Int64)
+        )
     identity_words = _groups(samples, found, have, out, notes)
     return raw.select(**out), identity_words
 
@@ -194,7 +196,7 @@ def _frame(
 def _rewards(out: dict[str, pl.Expr], found: dict[str, str], have: pl.Schema) -> None:
     """Outcome first: a verdict where there is one, the reward beside it as the one that trained."""
     if "outcome" in found:
-        word = text_of(found["outcome"], have[found["outcome"]]).str.strip_chars().str.to_lowercase()
+        word = cast_text(found["outcome"], have[found["outcome"]]).str.strip_chars().str.to_lowercase()
         known = pl.when(word.is_in(OUTCOMES)).then(word)
         out["outcome"] = known
         judged = pl.when(known.is_in(["wrong", "unparseable"])).then(False).when(known == "correct").then(True)
@@ -204,10 +206,10 @@ def _rewards(out: dict[str, pl.Expr], found: dict[str, str], have: pl.Schema) ->
             out["outcome_reward"] = out["correct"].cast(pl.Float64)
     if "correct" in found:
         theirs, dtype = found["correct"], have[found["correct"]]
-        verdict = number_of(theirs, dtype)
+        verdict = cast_number(theirs, dtype)
         if "outcome_reward" in found:
             out.setdefault("shaped_reward", out["outcome_reward"])
-        out["outcome_reward"], out["correct"] = verdict, truth_of(theirs, dtype)
+        out["outcome_reward"], out["correct"] = verdict, cast_boolean(theirs, dtype)
 
 
 def _reward_is(found: dict[str, str]) -> str:
@@ -224,11 +226,11 @@ def _groups(
     prompt_id: pl.Expr | None
     if "prompt_id" in found:
         dtype = have[found["prompt_id"]]
-        prompt_id = pl.col(found["prompt_id"]) if dtype.is_integer() else text_of(found["prompt_id"], dtype)
+        prompt_id = pl.col(found["prompt_id"]) if dtype.is_integer() else cast_text(found["prompt_id"], dtype)
         words = "given"
     elif "prompt" in found:
         dtype = have[found["prompt"]]
-        text = text_of(found["prompt"], dtype)
+        text = cast_text(found["prompt"], dtype)
         prompt_id = pl.col(found["prompt"]) if dtype == pl.UInt64 else pl.when(text.is_not_null()).then(text.hash())
         words = "inferred from the prompt text"
     else:
@@ -237,7 +239,7 @@ def _groups(
     if prompt_id is not None:
         out["prompt_id"] = prompt_id
     if "group_id" in found:
-        own = text_of(found["group_id"], have[found["group_id"]])
+        own = cast_text(found["group_id"], have[found["group_id"]])
         words = "given"
     elif prompt_id is not None:
         own = prompt_id

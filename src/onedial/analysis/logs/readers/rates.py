@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, number_of, raw_table, text_of, whole_of
+from onedial.analysis.logs.columns import FILE, cast_integer, cast_number, cast_text, raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.reader_options import Options
@@ -205,8 +205,8 @@ def _with_rates(raw: pl.LazyFrame, found: Found, notes: list[str]) -> pl.LazyFra
         return raw.explode("rate", "iteration")
     if found.rate is None:
         right, tries = str(found.right), str(found.tries)
-        return raw.with_columns(rate=number_of(right, have[right]) / number_of(tries, have[tries]))
-    rate = number_of(found.rate, have[found.rate])
+        return raw.with_columns(rate=cast_number(right, have[right]) / cast_number(tries, have[tries]))
+    rate = cast_number(found.rate, have[found.rate])
     if have[found.rate] == pl.String:
         parts = [pl.col(found.rate).str.extract(FRACTION.pattern, i).cast(pl.Float64) for i in (1, 2)]
         percent = pl.col(found.rate).str.extract(PERCENT.pattern, 1).cast(pl.Float64)
@@ -231,7 +231,7 @@ def _with_tries(
     have = frame.collect_schema()
     tries: pl.Expr = pl.lit(None, dtype=pl.Int64)
     if found.tries:
-        tries = number_of(found.tries, have[found.tries]).round()
+        tries = cast_number(found.tries, have[found.tries]).round()
     elif found.rate and FRACTION.match(str(_first_text(frame, found.rate, have) or "")):
         if options.tries:
             raise DataError(
@@ -249,7 +249,7 @@ def _with_tries(
     frame = _drop_odd_counts(frame.with_columns(n=pl.when(pl.col("rate").is_not_null()).then(tries)), "n", errors)
     right = (pl.col("rate") * pl.col("n")).round().cast(pl.Int64)
     if found.right and (found.rate is None or "k" in options.columns):
-        right = number_of(found.right, have[found.right]).round()
+        right = cast_number(found.right, have[found.right]).round()
     return _drop_odd_counts(frame.with_columns(k=right), "k", errors)
 
 
@@ -281,7 +281,7 @@ def _first_text(frame: pl.LazyFrame, name: str, have: pl.Schema) -> str | None:
 def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[int | None, str]:
     """n, and how it is known: a count beside the rate, a name such as avg@8, or the grid of the rates."""
     if found.right:
-        counts = number_of(found.right, have[found.right])
+        counts = cast_number(found.right, have[found.right])
         both = frame.filter((pl.col("rate") > 0) & (counts > 0))
         sizes = both.select((counts / pl.col("rate")).round().alias("n")).unique().collect()
         if sizes.height == 1:
@@ -333,21 +333,23 @@ def _iteration(raw: pl.LazyFrame, names: dict[str, str], found: Found) -> list[p
         return [pl.col("iteration")]
     if "iteration" not in names:
         return []
-    return [whole_of(names["iteration"], raw.collect_schema()[names["iteration"]]).alias("iteration")]
+    return [cast_integer(names["iteration"], raw.collect_schema()[names["iteration"]]).alias("iteration")]
 
 
 def _identity(raw: pl.LazyFrame, names: dict[str, str], options: Options) -> list[pl.Expr]:
     have = raw.collect_schema()
     out = [
-        text_of(names[ours], have[names[ours]]).alias(ours)
+        cast_text(names[ours], have[names[ours]]).alias(ours)
         for ours in ("prompt", "answer", "source", "level")
         if ours in names and (ours != "prompt" or options.text)
     ]
     if "prompt_id" in names:
         dtype = have[names["prompt_id"]]
-        own = pl.col(names["prompt_id"]) if dtype.is_integer() else text_of(names["prompt_id"], dtype)
+        own = pl.col(names["prompt_id"]) if dtype.is_integer() else cast_text(names["prompt_id"], dtype)
     elif "prompt" in names:
-        parts = [text_of(names[ours], have[names[ours]]).alias(ours) for ours in ("prompt", "answer") if ours in names]
+        parts = [
+            cast_text(names[ours], have[names[ours]]).alias(ours) for ours in ("prompt", "answer") if ours in names
+        ]
         own = pl.struct(parts).hash()
     else:
         own = pl.int_range(pl.len())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of
+from onedial.analysis.logs.columns import FILE, cast_number, cast_text, hash_columns, raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import count_of, listed, make_log, require, split_of_path
@@ -51,21 +51,21 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     raw, repeated = drop_repeats(raw, samples, columns)
     outcome, reward_is = choose_component(parts, options)
     credit = [name for name in ("advantage", "advantages") if name in have]
-    total = pl.sum_horizontal(number_of(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
+    total = pl.sum_horizontal(cast_number(name, have[name]) for name in parts)  # nulls (a reward of None) count as 0
     none = pl.all_horizontal(pl.col(name).is_null() for name in parts)
     total = pl.when(~none).then(total)
-    texts = raw.with_columns(text_of("prompt", have["prompt"]), text_of("completion", have["completion"]))
-    groups = order_groups(texts.with_columns(prompt_id=key_of("prompt")), "file")
+    texts = raw.with_columns(cast_text("prompt", have["prompt"]), cast_text("completion", have["completion"]))
+    groups = order_groups(texts.with_columns(prompt_id=hash_columns("prompt")), "file")
     frame = groups.frame.select(
         iteration=pl.col("step").cast(pl.Int64, strict=False),
         prompt_id=pl.col("prompt_id"),
-        group_id=key_of(FILE, "step", "__block", "prompt_id"),
+        group_id=hash_columns(FILE, "step", "__block", "prompt_id"),
         completion_chars=pl.col("completion").cast(pl.String).str.len_chars().cast(pl.Int64),
-        outcome_reward=number_of(outcome, have[outcome]) if outcome else total,
-        **({"advantage": pl.coalesce(number_of(n, have[n]) for n in credit)} if credit else {}),
+        outcome_reward=cast_number(outcome, have[outcome]) if outcome else total,
+        **({"advantage": pl.coalesce(cast_number(n, have[n]) for n in credit)} if credit else {}),
         **({"shaped_reward": total} if outcome and len(parts) > 1 else {}),
         **({"prompt": pl.col("prompt"), "completion": pl.col("completion")} if options.text else {}),
-        **({REWARD_PART + n: number_of(n, have[n]) for n in parts} if len(parts) > 1 else {}),
+        **({REWARD_PART + n: cast_number(n, have[n]) for n in parts} if len(parts) > 1 else {}),
     )
     return make_log(
         "trl",
@@ -126,7 +126,7 @@ def drop_repeats(
         own = raw_table([sample], columns, (), ReadErrors())
         rows = own.select(pl.exclude(FILE, "step")).collect()
         hashes = rows.hash_rows(seed=1).to_list() if rows.height else []
-        prompts = rows.select(text_of("prompt", rows.schema["prompt"])).to_series().to_list() if rows.height else []
+        prompts = rows.select(cast_text("prompt", rows.schema["prompt"])).to_series().to_list() if rows.height else []
         folder = sample.file.parent
         overlap = overlap_of(before.get(folder, []), hashes, prompts)
         if overlap:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, key_of, number_of, raw_table, text_of, truth_of
+from onedial.analysis.logs.columns import FILE, cast_boolean, cast_number, cast_text, hash_columns, raw_table
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import make_log, per_file, require, split_of_path, step_of_path
@@ -41,14 +41,14 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     by_file = {sample.name: step_of_path(sample.file.name) for sample in samples}
     steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
     raw = raw.with_columns(
-        text_of("input", have["input"]) if options.text else pl.col("input"),
+        cast_text("input", have["input"]) if options.text else pl.col("input"),
         __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
         __split=per_file(samples, {s.name: split_of_path(s.place.parent) for s in samples}, pl.String()),
     )
-    raw = raw.with_columns(prompt_id=key_of("input") if options.text else pl.col("input"))
+    raw = raw.with_columns(prompt_id=hash_columns("input") if options.text else pl.col("input"))
     notes: list[str] = []
     raw, identity = _with_groups(raw, v1, notes)
-    score = number_of("score", have["score"])
+    score = cast_number("score", have["score"])
     chosen = options.outcome
     if chosen is not None:
         chosen = find_component(chosen, [*extras, *(name for name in ("score", "acc") if name in have)])
@@ -59,7 +59,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         "prompt_id": pl.col("prompt_id"),
         "group_id": pl.col("__group"),
         **reward,
-        **{REWARD_PART + name: number_of(name, have[name]) for name in extras if name in have},
+        **{REWARD_PART + name: cast_number(name, have[name]) for name in extras if name in have},
     }
     if v1:
         columns["rollout_index"] = pl.col("uid").str.extract(UID, 2).cast(pl.Int64, strict=False)
@@ -108,13 +108,15 @@ def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> tuple[pl.Lazy
     if not v1:
         groups = order_groups(raw, "step")
         notes.append(groups.note)
-        return groups.frame.with_columns(__group=key_of("__split", "__step", "__block", "prompt_id")), groups.identity
+        return groups.frame.with_columns(
+            __group=hash_columns("__split", "__step", "__block", "prompt_id")
+        ), groups.identity
     uid, parent = pl.col("uid"), pl.col(FILE).str.replace(r"[^/\\]*$", "")
     raw = raw.with_columns(
         __uid=pl.coalesce(uid.str.extract(UID, 1), uid),
         __part=pl.coalesce(uid.str.extract(UID, 3).cast(pl.Int64, strict=False), pl.lit(0)),
         __folder=parent,
-    ).with_columns(__group=key_of("__folder", "__step", "__uid"))
+    ).with_columns(__group=hash_columns("__folder", "__step", "__uid"))
     if raw.select(pl.col("__part").max()).collect(engine="streaming").item():
         notes.append(
             "Rollouts with several outputs (turns) are one row: the last output's score stands for the rollout."
@@ -132,13 +134,13 @@ def _outcome(
 ) -> tuple[dict[str, pl.Expr], str]:
     """Reward columns: as `chosen`, else `acc` where every scored row has a usable one, else `score`."""
     if "acc" in have and chosen != "score":
-        acc = number_of("acc", have["acc"])
+        acc = cast_number("acc", have["acc"])
         gaps = raw.select((acc.is_null() & score.is_not_null()).sum()).collect(engine="streaming").item()
         if not gaps or chosen == "acc":
             notes.append(
                 "`acc` is the outcome; `score`, which may include shaping such as a length penalty, is kept beside it."
             )
-            return {"outcome_reward": acc, "shaped_reward": score, "correct": truth_of("acc", have["acc"])}, "acc"
+            return {"outcome_reward": acc, "shaped_reward": score, "correct": cast_boolean("acc", have["acc"])}, "acc"
         notes.append(f"`acc` is missing in {gaps:,} scored rows, so `score` is taken as the outcome.")
     notes.append(
         "`score` is taken as the outcome. If the run shaped its reward (an overlong penalty, for one), score includes "
