@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from onedial.analysis.page.belief_plot import belief_plots
+from onedial.analysis.page.curves import run_curves
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.allocator_table import ALLOCATORS, change_allocator
 from onedial.core.errors import AllocatorError, ConfigError, DataError
@@ -117,6 +119,22 @@ def test_the_log_says_who_was_visited_what_was_believed_and_what_came_of_it(run:
     error = sum(n * abs(believed - observed) for believed, observed, n in bins) / 30
     assert records[-1]["calibration_error"] == pytest.approx(error)
     assert frame["weight"].mean() == pytest.approx(1.0, abs=0.05)
+    drawn = {plot.title: plot for plot in run_curves(Path(run.out))[0]}
+    assert {"Belief of the allocator on audited prompts", "Calibration error of the belief"} <= set(drawn)
+    plot = drawn["Believed and observed solve rate"]
+    assert plot.x == tuple(believed for believed, _, _ in bins)
+    assert plot.series[0].y == tuple(observed for _, observed, _ in bins) and plot.series[1].y == plot.x
+    assert all(
+        low <= y <= high for low, y, high in zip(plot.series[0].low, plot.series[0].y, plot.series[0].high, strict=True)
+    )
+
+
+def test_a_damaged_table_of_beliefs_leaves_its_sound_lines() -> None:
+    """Named risk: a log cut by hand: texts, nulls, two numbers, an observed share of 2."""
+    lines: list[Any] = [None, "x", [0.2, 0.1], [0.25, "a", 3], [0.35, 2.0, 3], [0.45, 0.5, 0], [0.55, 0.5, 4]]
+    (plot,) = belief_plots([{"calibration": lines}])
+    assert plot.x == (0.55,) and plot.series[0].y == (0.5,)
+    assert belief_plots([{"calibration": None}, {"calibration": "all"}, {}]) == [] == belief_plots([])
 
 
 def test_weights_that_no_loss_uses_are_not_stored(run: Run) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.finding import Plot, Series
 from onedial.analysis.page.accuracy import heldout_plots
+from onedial.analysis.page.belief_plot import belief_plots
 from onedial.analysis.page.run_records import numbers_of, read_run_records
 from onedial.core.maths.estimators import wilson_interval
 
@@ -170,7 +171,7 @@ def run_curves(folder: Path) -> tuple[list[Plot], list[str]]:
     steps = np.array([record["iteration"] for record in records], dtype=np.float64)
     plots = [plot for curve in CURVES if (plot := _plot(curve, steps, columns))]
     heldout, others = heldout_plots(folder)
-    return [*heldout, *plots], [*notes, *more, *others]
+    return [*heldout, *plots, *belief_plots(records)], [*notes, *more, *others]
 
 
 def generation_seconds(folder: Path) -> float | None:
