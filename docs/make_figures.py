@@ -31,8 +31,8 @@ def draw(run: Path, target: Path) -> None:
     accuracy.set(title="Accuracy", xlabel="iteration", ylabel="correct, %", ylim=(0, 100))
     accuracy.legend(frameon=False, fontsize=8, loc="lower right")
 
-    shares = [("mixed_share", "mixed: teaches", BLUE), ("silent_right_share", "all right: silent", GREEN),
-              ("silent_wrong_share", "all wrong: silent", RED)]  # fmt: skip
+    shares = [("mixed_share", "mixed: teaches", BLUE), ("all_correct_share", "all right: silent", GREEN),
+              ("all_wrong_share", "all wrong: silent", RED)]  # fmt: skip
     stacked = [[100 * r[key] for r in metrics] for key, _, _ in shares]
     groups.stackplot(steps, stacked, labels=[s[1] for s in shares], colors=[s[2] for s in shares], alpha=0.85, lw=0)
     groups.set(title="Groups generated", xlabel="iteration", ylabel="share, %", ylim=(0, 100), xlim=(1, steps[-1]))

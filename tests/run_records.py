@@ -27,6 +27,6 @@ def record(arm: str, seed: int, accuracies: list[float], tokens: list[int] | Non
     ]
     steps = np.diff(spent).tolist()
     series: dict[str, list[float | None]] = {key: [None] * len(steps) for key in SERIES}
-    series |= {key: [0.0] * len(steps) for key in ("tokens_silent_right", "tokens_silent_wrong")}
+    series |= {key: [0.0] * len(steps) for key in ("tokens_all_correct", "tokens_all_wrong")}
     series |= {"tokens_generated": steps, "rollouts_generated": [s / 10 for s in steps], "time_s": [1.0] * len(steps)}
     return {"arm": arm, "seed": seed, "settings": {}, "curve": curve, "series": series}

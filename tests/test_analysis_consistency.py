@@ -161,7 +161,7 @@ def test_a_quantity_has_one_value(name: str, analyzed: Callable[[str], Analysis]
 @pytest.mark.parametrize("name", NAMES)
 def test_shares_add_up_to_one(name: str, analyzed: Callable[[str], Analysis]) -> None:
     figures = analyzed(name).figures
-    kinds = ("mixed_share", "silent_right_share", "silent_wrong_share", "silent_other_share")
+    kinds = ("mixed_share", "all_correct_share", "all_wrong_share", "silent_other_share")
     for shares in (figures, figures.get("expected_groups") or {}):
         if shares.get("mixed_share") is not None:
             assert sum(shares.get(kind) or 0.0 for kind in kinds) == pytest.approx(1.0)
@@ -230,7 +230,7 @@ def test_hand_values_of_a_small_rate_table() -> None:
     mixed = 2 * 6 / 28  # pairs with one right of (2 right, 6 wrong)
     groups = analysis.figures["expected_groups"]
     assert groups["mixed_share"] == pytest.approx(mixed / 2)
-    assert groups["silent_right_share"] == pytest.approx((1 / 28 + 1) / 2)
+    assert groups["all_correct_share"] == pytest.approx((1 / 28 + 1) / 2)
     found = {finding.name: finding for finding in analysis.findings}
     assert found["sigma"].value == pytest.approx(0.5 * mixed / 2)
     # all weight is on the only prompt that can be mixed

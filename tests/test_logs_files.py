@@ -20,7 +20,7 @@ from onedial.cli.main import main
 from onedial.core.errors import DataError
 
 Rows = list[dict[str, Any]]
-SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share")
+SHARES = ("mixed_share", "all_correct_share", "all_wrong_share")
 
 
 def dump(rows: Rows) -> bytes:

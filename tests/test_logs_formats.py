@@ -19,7 +19,7 @@ from logs_data import make
 from onedial.analysis.logs import ROLLOUT_COLUMNS, read
 from onedial.analysis.logs.splits import with_split
 
-SHARES = ("mixed_share", "silent_right_share", "silent_wrong_share", "silent_other_share")
+SHARES = ("mixed_share", "all_correct_share", "all_wrong_share", "silent_other_share")
 COUNTS = ("rollouts", "groups", "group_sizes", "groups_of_one", "unusable")
 LENGTHS = ("tokens_generated", "tokens_silent")
 

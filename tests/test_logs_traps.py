@@ -107,7 +107,7 @@ def test_verl_score_includes_shaping_and_acc_is_the_outcome(tmp_path: Path) -> N
     log = read(make.verl_legacy(tmp_path, rows, acc=True))
     figures, oracle = key_figures(log), make.expected(rows)
     assert log.coverage.reward_is == "acc"
-    for name in ("mixed_share", "silent_right_share", "silent_wrong_share", "mean_reward"):
+    for name in ("mixed_share", "all_correct_share", "all_wrong_share", "mean_reward"):
         assert figures[name] == pytest.approx(oracle[name], abs=1e-12)
     assert figures["on_shaped_reward"]["mixed_share"] > figures["mixed_share"]
     shaped = sum((row.reward or 0) - 0.01 * row.tokens for row in rows) / len(rows)
@@ -135,7 +135,7 @@ def test_verl_v1_uid_with_several_outputs_is_one_rollout(tmp_path: Path) -> None
     )
     figures = figures_of(tmp_path)
     assert (figures["rollouts"], figures["groups"]) == (4, 2)
-    assert (figures["mixed_share"], figures["silent_right_share"]) == (0.5, 0.5)
+    assert (figures["mixed_share"], figures["all_correct_share"]) == (0.5, 0.5)
 
 
 def test_verl_same_prompt_in_two_steps_is_two_groups(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_flat_traces_of_older_versions(tmp_path: Path) -> None:
         trace |= {"rewards": {"r": float(index % 2 or index > 1)}, "group_id": f"g{index // 2}", "kind": "train"}
         objects.append(trace)
     figures = figures_of(make.lines(tmp_path / "traces.jsonl", objects))
-    assert (figures["groups"], figures["mixed_share"], figures["silent_right_share"]) == (2, 0.5, 0.5)
+    assert (figures["groups"], figures["mixed_share"], figures["all_correct_share"]) == (2, 0.5, 0.5)
 
 
 def test_verifiers_unfinished_evaluation_is_said(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_swift_ray_lines_are_lists_of_rows(tmp_path: Path) -> None:
     rows = [{"gen_step": 3, "prompt": f"p{i // 2}", "completion": "c", "reward": float(i == 0)} for i in range(4)]
     log = read(make.lines(tmp_path / "completions.jsonl", [rows]))
     figures = key_figures(log)
-    assert (log.format, figures["groups"], figures["mixed_share"], figures["silent_wrong_share"]) == (
+    assert (log.format, figures["groups"], figures["mixed_share"], figures["all_wrong_share"]) == (
         "ms-swift",
         2,
         0.5,
@@ -372,7 +372,7 @@ def test_a_graded_verdict_is_neither_right_nor_wrong(tmp_path: Path) -> None:
     """acc of 0.5 in every rollout: silent, but not all wrong; 0.0 and 1.0 stay what they are."""
     objects = [{"prompt": p, "acc": v} for p, v in (("a", 0.5), ("b", 0.0), ("c", 1.0)) for _ in range(3)]
     figures = figures_of(make.lines(tmp_path / "a.jsonl", objects), format="table")
-    assert [figures[f"silent_{kind}_share"] for kind in ("right", "wrong", "other")] == [1 / 3] * 3
+    assert [figures[f"{kind}_share"] for kind in ("all_correct", "all_wrong", "silent_other")] == [1 / 3] * 3
 
 
 def test_graded_rewards_on_an_unknown_scale_withhold_pass_at_k(tmp_path: Path) -> None:
@@ -653,7 +653,7 @@ def test_rates_with_a_count(tmp_path: Path) -> None:
         (16, 16),
         (16, 16),
     ]
-    assert (figures["mixed_share"], figures["silent_right_share"], figures["silent_wrong_share"]) == (0.4, 0.4, 0.2)
+    assert (figures["mixed_share"], figures["all_correct_share"], figures["all_wrong_share"]) == (0.4, 0.4, 0.2)
     assert figures["pass_at_k"]["1"] == pytest.approx((0 + 1 / 16 + 0.5 + 1) / 4)  # one prompt stands twice
     plain = sum((math.comb(k, 4) + math.comb(16 - k, 4)) / math.comb(16, 4) for k in (0, 1, 8, 16, 16)) / 5
     assert figures["expected_silent_share"]["4"] == pytest.approx(plain)
@@ -720,7 +720,7 @@ def test_tries_that_cannot_be_inferred_are_withheld_until_given(tmp_path: Path) 
     )
     figures = figures_of(path)
     assert figures["pass_at_k"] is None and "not known" in figures["withheld"]["pass_at_k"]
-    assert figures["silent_right_share"] == 2 / 3
+    assert figures["all_correct_share"] == 2 / 3
     assert figures_of(path, tries=8)["pass_at_k"]["8"] == pytest.approx(2 / 3)
 
 
@@ -777,7 +777,7 @@ def test_real_cruxeval(shared_data: Path) -> None:
     groups = list(marks.values())
     assert figures["rollouts"] == 8000 and figures["groups"] == len(groups) == 800
     assert figures["mixed_share"] == sum(len(set(g)) > 1 for g in groups) / 800
-    assert figures["silent_right_share"] == sum(all(g) for g in groups) / 800
+    assert figures["all_correct_share"] == sum(all(g) for g in groups) / 800
     assert figures["pass_at_k"] == pytest.approx(
         make.passes([(i, len(g), sum(g)) for i, g in enumerate(groups)]), abs=1e-12
     )
@@ -787,7 +787,7 @@ def test_real_solve_rates(shared_data: Path) -> None:
     rows = [json.loads(line) for line in (shared_data / "deepscaler_solve_rate128.jsonl").read_text().splitlines()]
     figures = figures_of(shared_data / "deepscaler_solve_rate128.jsonl", text=False)
     assert figures["groups"] == 29_724 and figures["group_sizes"] == {"128": 29_724}
-    assert figures["silent_wrong_share"] == 6130 / 29_724 and figures["silent_right_share"] == 1196 / 29_724
+    assert figures["all_wrong_share"] == 6130 / 29_724 and figures["all_correct_share"] == 1196 / 29_724
     assert figures["mean_reward"] == pytest.approx(sum(row["solve_rate"] for row in rows) / len(rows))
     g4 = (
         sum(math.comb(r["n_correct"], 4) + math.comb(128 - r["n_correct"], 4) for r in rows)

@@ -73,7 +73,7 @@ def test_a_prompt_drawn_twice_is_two_groups(write: Any, text: bool, tmp_path: Pa
     position = {id(row): index // 4 for index, row in enumerate(rows)}
     oracle = make.expected(rows, key=lambda row: position[id(row)])
     figures = analyze(log).figures
-    for name in ("groups", "mixed_share", "silent_right_share", "silent_wrong_share"):
+    for name in ("groups", "mixed_share", "all_correct_share", "all_wrong_share"):
         assert figures[name] == oracle[name], name
     assert figures["prompts"] == 6
 

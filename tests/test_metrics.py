@@ -46,8 +46,8 @@ def test_groups_by_hand() -> None:
     found = measure_groups(GROUPS)
     assert found.pop("sigma_mean") == pytest.approx(math.sqrt(2) / 3 / 4)
     assert found == {
-        "sigma_hist": [3, 0, 0, 0, 0, 0, 0, 0, 0, 1], "mixed_share": 0.25, "silent_right_share": 0.25,
-        "silent_wrong_share": 0.25, "silent_other_share": 0.25, "tokens_silent_right": 4, "tokens_silent_wrong": 13,
+        "sigma_hist": [3, 0, 0, 0, 0, 0, 0, 0, 0, 1], "mixed_share": 0.25, "all_correct_share": 0.25,
+        "all_wrong_share": 0.25, "silent_other_share": 0.25, "tokens_all_correct": 4, "tokens_all_wrong": 13,
     }  # fmt: skip
     wide = group(5, rollout(0, 10.0, 1), rollout(1, -10.0, 1))
     half = group(6, rollout(0, 0.3, 1), rollout(1, 0.0, 1))  # σ̂ 0.15
@@ -89,7 +89,7 @@ def test_the_record_of_an_iteration_by_hand() -> None:
         "groups_generated": 5, "groups_trained": 1, "groups_surplus_used": 1, "groups_waiting": 2, "exhausted": 1,
         "tokens_generated": 37, "tokens_trained": 12, "trained_share": 12 / 37, "prompt_tokens": 17,
         "clip_low_share": 0.25, "clip_high_share": 0.125, "ratio_mean": 1.25, "nll": 0.5, "mismatch_kl": 0.1,
-        "kl_ref": 0.2, "pair_right_share": 0.75, "pair_margin": 0.5, "chosen_logp": -2.0, "rejected_logp": -4.0,
+        "kl_ref": 0.2, "pair_accuracy": 0.75, "pair_margin": 0.5, "chosen_logp": -2.0, "rejected_logp": -4.0,
         "value_loss": 0.25, "explained_variance": 0.4, "value_calibration": None, "grad_norm": 1.5, "lr": 1e-3,
         "loss": 0.7, "tokens_per_s": 37 / 4,
     }  # fmt: skip

@@ -285,7 +285,7 @@ def test_dpo_learns_its_pairs(run: Run, tmp_path: Path) -> None:
     assert records[0]["loss"] == pytest.approx(0.693147, abs=1e-5) and records[0]["pair_margin"] == pytest.approx(
         0, abs=1e-5
     )
-    assert records[-1]["pair_right_share"] == 1.0 and records[-1]["loss"] < 0.3
+    assert records[-1]["pair_accuracy"] == 1.0 and records[-1]["loss"] < 0.3
     gap = [record["chosen_logp"] - record["rejected_logp"] for record in (records[0], records[-1])]
     assert gap[1] - gap[0] == pytest.approx(records[-1]["pair_margin"] / 0.1, rel=1e-3), (
         "margin = β · growth of the gap"

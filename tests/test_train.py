@@ -350,7 +350,7 @@ def test_exhaustion_policies(run: Run) -> None:
     records = read_json_lines(Path(run.out) / "metrics.jsonl")
     assert [record["groups_generated"] for record in records] == [6, 6]
     assert [record["exhausted"] for record in records] == [1, 1] and records[-1]["step"] == 0
-    assert records[0]["silent_wrong_share"] == 1.0 and records[0]["trained_share"] == 0.0
+    assert records[0]["all_wrong_share"] == 1.0 and records[0]["trained_share"] == 0.0
     stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
     assert all(
         torch.equal(stored[name], master)

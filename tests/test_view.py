@@ -20,8 +20,8 @@ METRICS: dict[str, Any] = {
     "sigma_mean": 0.21,
     "sigma_hist": [6, 0, 0, 0, 0, 0, 2, 0, 3, 5],
     "mixed_share": 0.625,
-    "silent_right_share": 0.125,
-    "silent_wrong_share": 0.25,
+    "all_correct_share": 0.125,
+    "all_wrong_share": 0.25,
     "silent_other_share": 0.0,
     "trained_share": 0.55,
     "entropy": 0.412,
@@ -38,7 +38,7 @@ METRICS: dict[str, Any] = {
 
 
 OFFLINE: dict[str, Any] = {
-    "iteration": 3, "rollouts_generated": 0, "loss": 0.31, "nll": 1.25, "pair_right_share": 0.75, "pair_margin": 0.4,
+    "iteration": 3, "rollouts_generated": 0, "loss": 0.31, "nll": 1.25, "pair_accuracy": 0.75, "pair_margin": 0.4,
     "grad_norm": 0.8, "tokens_trained": 240, "time_s": 1.5, "reward_mean": None,
 }  # fmt: skip
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN, BROKEN_SHOWN = 6, 5
 KIND_SHARES = {
     "mixed": "mixed_share",
-    "right": "silent_right_share",
-    "wrong": "silent_wrong_share",
+    "right": "all_correct_share",
+    "wrong": "all_wrong_share",
     "other": "silent_other_share",
 }
 

@@ -135,7 +135,7 @@ def _line(arm: str, role: str, estimates: Sequence[Estimate | None]) -> Series:
 def _silent_share(record: Json) -> float | None:
     series = record["series"]
     tokens = sum(series["tokens_generated"])
-    silent = sum(value or 0 for key in ("tokens_silent_right", "tokens_silent_wrong") for value in series[key])
+    silent = sum(value or 0 for key in ("tokens_all_correct", "tokens_all_wrong") for value in series[key])
     return silent / tokens if tokens else None
 
 

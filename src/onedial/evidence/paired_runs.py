@@ -29,7 +29,7 @@ RECORD = "record.json"
 MOST_ITERATIONS = 1_000_000  # the budget of tokens ends a run
 SERIES = (
     "tokens_generated", "rollouts_generated", "tokens_trained", "time_s", "correct_share", "sigma_mean", "mixed_share",
-    "silent_right_share", "silent_wrong_share", "tokens_silent_right", "tokens_silent_wrong", "entropy", "length_mean",
+    "all_correct_share", "all_wrong_share", "tokens_all_correct", "tokens_all_wrong", "entropy", "length_mean",
     "length_correct_mean", "length_wrong_mean", "truncated_share", "clip_low_share", "clip_high_share", "grad_norm",
     "clip_high_probability", "explained_variance",
 )  # fmt: skip

@@ -35,8 +35,8 @@ from onedial.analysis.logs.schema import Log
 SHARE_OF = {
     "mixed_share": "mixed",
     "silent_share": "silent",
-    "silent_right_share": "right",
-    "silent_wrong_share": "wrong",
+    "all_correct_share": "right",
+    "all_wrong_share": "wrong",
     "silent_other_share": "other",
 }
 BROKEN_SHOWN = 20

@@ -60,8 +60,8 @@ CURVES = (
         "share",
         (
             Line("mixed_share", "mixed", "mixed", GROUPS),
-            Line("silent_right_share", "all correct", "right", GROUPS),
-            Line("silent_wrong_share", "all wrong", "wrong", GROUPS),
+            Line("all_correct_share", "all correct", "right", GROUPS),
+            Line("all_wrong_share", "all wrong", "wrong", GROUPS),
             Line("silent_other_share", "other (all equal)", "other", GROUPS),
         ),
     ),
@@ -116,7 +116,7 @@ CURVES = (
         "Preference accuracy",
         "share of trained pairs",
         "share",
-        (Line("pair_right_share", "chosen side preferred", "plain"),),
+        (Line("pair_accuracy", "chosen side preferred", "plain"),),
     ),
     Curve(
         "Log-probability of pairs",

@@ -18,6 +18,11 @@ RENAMED_METRICS = {
     "tokens_taught": "tokens_trained",
     "taught_share": "trained_share",
     "groups_carried": "groups_surplus_used",
+    "silent_right_share": "all_correct_share",
+    "silent_wrong_share": "all_wrong_share",
+    "tokens_silent_right": "tokens_all_correct",
+    "tokens_silent_wrong": "tokens_all_wrong",
+    "pair_right_share": "pair_accuracy",
 }
 
 

@@ -31,7 +31,7 @@ LABEL_WIDTH = 9
 SHARES = tuple(
     (metric, style.label, style.glyph, style.terminal)
     for metric, style in zip(
-        ("mixed_share", "silent_right_share", "silent_wrong_share", "silent_other_share"),
+        ("mixed_share", "all_correct_share", "all_wrong_share", "silent_other_share"),
         GROUP_KINDS.values(),
         strict=True,
     )
@@ -41,8 +41,8 @@ COLUMNS = (
     ("reward", "reward_mean", "{:.3f}", 7),
     ("correct", "correct_share", "{:.0%}", 8),
     ("mixed", "mixed_share", "{:.0%}", 6),
-    ("all-corr", "silent_right_share", "{:.0%}", 9),
-    ("all-wrong", "silent_wrong_share", "{:.0%}", 10),
+    ("all-corr", "all_correct_share", "{:.0%}", 9),
+    ("all-wrong", "all_wrong_share", "{:.0%}", 10),
     ("entropy", "entropy", "{:.2f}", 8),
     ("length", "length_mean", "{:.1f}", 7),
     ("trained", "trained_share", "{:.0%}", 8),
@@ -52,7 +52,7 @@ COLUMNS = (
 OFFLINE_COLUMNS = (
     ("loss", "loss", "{:.4f}", 9),
     ("nll", "nll", "{:.4f}", 9),
-    ("pairs right", "pair_right_share", "{:.0%}", 13),
+    ("pairs right", "pair_accuracy", "{:.0%}", 13),
     ("margin", "pair_margin", "{:.3f}", 9),
     ("gradient", "grad_norm", "{:.2f}", 10),
     ("tokens", "tokens_trained", "{:.0f}", 8),
@@ -157,7 +157,7 @@ class View:
         )
         text = self._curve(text, width)
         if get("pair_margin") is not None:
-            text.append("\npairs    ", "bold").append(_shown(get("pair_right_share"), "{:.0%}"), "bold cyan")
+            text.append("\npairs    ", "bold").append(_shown(get("pair_accuracy"), "{:.0%}"), "bold cyan")
             text.append(f" correct, margin {_shown(get('pair_margin'), '{:.3f}')}")
         return text.append("\ngradient ", "bold").append(f"{_shown(get('grad_norm'), '{:.3f}')} norm")
 

@@ -31,8 +31,8 @@ METRICS: dict[str, str] = {
     "sigma_mean": "mean over groups of the population std σ̂ of outcome rewards",
     "sigma_hist": "groups per tenth of the σ̂ range 0 … 0.5 (larger values fall into the last bin)",
     "mixed_share": "share of groups whose outcome rewards differ",
-    "silent_right_share": "share of groups that are unanimous and correct",
-    "silent_wrong_share": "share of groups that are unanimous and wrong",
+    "all_correct_share": "share of groups that are unanimous and correct",
+    "all_wrong_share": "share of groups that are unanimous and wrong",
     "silent_other_share": "share of groups that agree on a reward but not on being right",
     "unusable_share": "share of rollouts whose verifier timed out or failed",
     "groups_generated": "groups generated in this iteration",
@@ -44,8 +44,8 @@ METRICS: dict[str, str] = {
     "tokens_generated": "completion tokens written",
     "tokens_trained": "tokens of the rollouts that had a gradient",
     "trained_share": "tokens_trained over tokens_generated; surplus groups count in the iteration that trains on them",
-    "tokens_silent_right": "tokens of unanimous, correct groups",
-    "tokens_silent_wrong": "tokens of unanimous, wrong groups",
+    "tokens_all_correct": "tokens of unanimous, correct groups",
+    "tokens_all_wrong": "tokens of unanimous, wrong groups",
     "prompt_tokens": "prompt tokens read, each prompt once per group",
     "length_mean": "mean completion length, tokens",
     "length_correct_mean": "mean length of correct completions, tokens",
@@ -59,7 +59,7 @@ METRICS: dict[str, str] = {
     "kl_ref": "k3 estimate of KL(policy‖reference) per trained token, nats",
     "mismatch_kl": "k3 estimate of KL(sampler‖trainer) per trained token, nats",
     "nll": "mean −log π of the tokens trained on, nats: for sft, of the demonstrations",
-    "pair_right_share": "share of trained pairs with a positive margin: the policy has moved towards the chosen side",
+    "pair_accuracy": "share of trained pairs with a positive margin: the policy has moved towards the chosen side",
     "pair_margin": "mean β·(Δlog π chosen − Δlog π rejected) against the reference: DPO's implicit reward margin, nats",
     "chosen_logp": "mean log π of the chosen completions, whole sequences, nats",
     "rejected_logp": "mean log π of the rejected completions, whole sequences, nats",
@@ -133,7 +133,7 @@ def measure_iteration(
         "kl_ref": updated.mean("kl"),
         "mismatch_kl": updated.mean("mismatch"),
         "nll": updated.mean("nll"),
-        "pair_right_share": updated.mean("pair_right", "pairs"),
+        "pair_accuracy": updated.mean("pair_right", "pairs"),
         "pair_margin": updated.mean("margin", "pairs"),
         "chosen_logp": updated.mean("chosen_logp", "pairs"),
         "rejected_logp": updated.mean("rejected_logp", "pairs"),
@@ -153,24 +153,24 @@ def measure_iteration(
 def measure_groups(groups: Sequence[Group]) -> dict[str, Any]:
     """Returns σ̂ and the shares of mixed and silent groups, over groups of two or more usable rollouts."""
     complete = [group for group in groups if len(group.usable) > 1]
-    silent_right = [g for g in complete if not g.mixed and all(r.verdict.correct for r in g.usable)]
-    silent_wrong = [g for g in complete if not g.mixed and all(r.verdict.correct is False for r in g.usable)]
+    all_correct = [g for g in complete if not g.mixed and all(r.verdict.correct for r in g.usable)]
+    all_wrong = [g for g in complete if not g.mixed and all(r.verdict.correct is False for r in g.usable)]
     mixed = sum(group.mixed for group in complete)
     rewards = torch.tensor([reward for group in complete for reward in group.rewards], dtype=torch.double)
     number = torch.tensor([g for g, group in enumerate(complete) for _ in group.usable], dtype=torch.long)
     sigma = group_std(rewards, number)
     counts = torch.histc(sigma.clamp(max=0.5).float(), SIGMA_BINS, 0.0, 0.5)
     count = len(complete)
-    other = count - mixed - len(silent_right) - len(silent_wrong)
+    other = count - mixed - len(all_correct) - len(all_wrong)
     return {
         "sigma_mean": float(sigma.mean()) if count else None,
         "sigma_hist": [int(n) for n in counts],
         "mixed_share": mixed / count if count else None,
-        "silent_right_share": len(silent_right) / count if count else None,
-        "silent_wrong_share": len(silent_wrong) / count if count else None,
+        "all_correct_share": len(all_correct) / count if count else None,
+        "all_wrong_share": len(all_wrong) / count if count else None,
         "silent_other_share": other / count if count else None,
-        "tokens_silent_right": sum(group.num_tokens for group in silent_right),
-        "tokens_silent_wrong": sum(group.num_tokens for group in silent_wrong),
+        "tokens_all_correct": sum(group.num_tokens for group in all_correct),
+        "tokens_all_wrong": sum(group.num_tokens for group in all_wrong),
     }
 
 
