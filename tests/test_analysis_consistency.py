@@ -20,6 +20,7 @@ from logs_data import make
 from onedial.analysis import Analysis, analyze, read
 from onedial.analysis.findings import Finding
 from onedial.analysis.findings.key_figures import SHARE_OF
+from onedial.analysis.page.page import facts_of
 from onedial.cli.main import main
 from onedial.core.errors import DataError
 from report_runs import write_run
@@ -317,3 +318,21 @@ def test_an_empty_log_has_figures_and_no_findings() -> None:
     assert empty.findings == () and all(empty.figures[share] is None for share in SHARE_OF)
     with pytest.raises(DataError):
         _ = empty.tables
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_head_of_the_page_shows_the_figures(name: str, analyzed: Callable[[str], Analysis]) -> None:
+    """Oracle: the key figures, which the terminal shows, for every tile that has one there."""
+    analysis = analyzed(name)
+    figures = analysis.figures
+    facts = {fact.label: fact for fact in facts_of(analysis.tables, analysis.findings)}
+    if figures["kind"] == "rates":
+        assert facts["Prompts"].value == figures["prompts"]
+        return
+    assert facts["Rollouts"].value == figures["rollouts"]
+    assert facts["Groups"].value == figures["groups"]
+    sizes = [int(size) for size in figures["group_sizes"]]
+    assert facts["Groups"].note == (f"of {min(sizes)} to {max(sizes)}" if len(sizes) > 1 else f"of {sizes[0]}")
+    assert facts["Rollouts"].note.split()[0].replace(",", "") == str(figures["prompts"])
+    if "Silent groups" in facts:
+        assert facts["Silent groups"].value == figures["silent_share"]

@@ -296,3 +296,14 @@ def test_big_math_published_row_where_the_table_is_at_hand() -> None:
 
     rates = pl.read_parquet(path).get_column("llama8b_solve_rate").drop_nulls().to_numpy()
     assert [round(100 * share) for share in silent_row(rates).values()] == [59, 44, 32, 23, 17]
+
+
+def test_advice_says_no_more_than_was_computed() -> None:
+    """A rise whose interval holds 0 gives no advice; a kind that is half of the silent groups is not most of them."""
+    unsure = by_name(simulated([0.2, 0.5, 0.8] * 2, iterations=4, growth=0.05, seed=3))["drift"]
+    assert unsure.interval is not None and unsure.interval[0] <= 0 and not unsure.what_to_do
+    rows = [
+        {"prompt_id": f"p{g}", "group_id": f"g{g}", "outcome_reward": float(g % 2)} for g in range(20) for _ in range(3)
+    ]
+    assert by_name(rollout_log(rows))["silent_share"].what_to_do.startswith("Many silent groups are all wrong")
+    assert by_name(rollout_log(rows[3:]))["silent_share"].what_to_do.startswith("Most silent groups are all correct")

@@ -51,7 +51,7 @@ def drift(tables: LogTables) -> Measurement | str:
         interval=interval,
         headline=f"{word} went from {percent(first)} in the first third to {percent(last)} in the last.",
         advice="Bring harder prompts or rest solved ones (`onedial plan` on the latest iterations)."
-        if value > 0.1
+        if value > 0.1 and interval is not None and interval[0] > 0
         else "",
         method="bootstrap over prompts",
         importance=0.25 + min(0.24, abs(value)),

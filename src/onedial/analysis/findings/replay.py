@@ -76,7 +76,7 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
     return Measurement(
         value=value,
         interval=hard if value else None,
-        headline=f"Prompts solved under 20 % of the time get {percent(value)} of GRPO's weight (α = 1), "
+        headline=f"Prompts with an estimated solve rate under 20 % get {percent(value)} of GRPO's weight (α = 1), "
         f"{percent(flat)} of Dr. GRPO's (α = 0).",
         advice="Choose α for the prompts you want to move: larger α gives hard and easy prompts more weight than those "
         "in the middle. Tune the learning rate again, since the total weight changes too."

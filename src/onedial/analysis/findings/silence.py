@@ -106,23 +106,26 @@ def _silence_advice(tables: LogTables) -> str:
     """What to do about silent groups, by their larger kind and by who sampled them."""
     kinds = tables.kind_shares
     hard = kinds["wrong"].count >= kinds["right"].count
+    most = "Most" if 2 * kinds["wrong" if hard else "right"].count > kinds["silent"].count else "Many"
     if tables.log.is_evaluation:
         if hard:
-            return "Most silent groups are all wrong. A policy trained on these prompts would need more tries for them."
-        return "Most silent groups are all correct: as training prompts they would be used up."
+            return (
+                f"{most} silent groups are all wrong. A policy trained on these prompts would need more tries for them."
+            )
+        return f"{most} silent groups are all correct: as training prompts they would be used up."
     if tables.log.format == "onedial":
         return (
-            "Most silent groups are all wrong: let `onedial plan` give those prompts more tries or leave them out "
+            f"{most} silent groups are all wrong: let `onedial plan` give those prompts more tries or leave them out "
             "(`onedial train --plan`), or warm up on solutions first (the row sft)."
             if hard
-            else "Most silent groups are all correct: let `onedial plan` rest the solved prompts (`onedial train "
+            else f"{most} silent groups are all correct: let `onedial plan` rest the solved prompts (`onedial train "
             "--plan`), or choose a harder task."
         )
     return (
-        "Most silent groups are all wrong: the prompts are too hard for this policy. Raise the group size for them, "
+        f"{most} silent groups are all wrong: the prompts are too hard for this policy. Raise the group size for them, "
         "train on solutions first (SFT, hints), or drop those never solved after many tries."
         if hard
-        else "Most silent groups are all correct: drop or rest the solved prompts and bring harder ones."
+        else f"{most} silent groups are all correct: drop or rest the solved prompts and bring harder ones."
     )
 
 

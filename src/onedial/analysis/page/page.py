@@ -11,6 +11,7 @@ from onedial import __version__
 from onedial.analysis.findings import Finding, LogTables, Plot
 from onedial.analysis.findings.finding import percent, plain
 from onedial.analysis.findings.log_tables import texts_of
+from onedial.analysis.logs.readers.common import count_of
 from onedial.analysis.page.curves import with_smooth
 from onedial.analysis.page.group_intervals import with_group_intervals
 from onedial.analysis.page.render import render
@@ -140,16 +141,15 @@ def _finding_data(finding: Finding, has_curves: bool) -> dict[str, Any]:
 def facts_of(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
     """The figures at the head of the page."""
     by_name = {finding.name: finding for finding in findings}
-    prompts = len(tables.prompts)
+    rates = tables.log.kind == "rates"
+    prompts = (tables.rates if rates else tables.groups).get_column("prompt_id").n_unique()
     facts = [Fact("Prompts", float(prompts))]
-    if tables.log.kind == "rollouts":
-        rollouts = int(tables.groups.get_column("size").sum())
-        sizes = sorted(tables.shared.get_column("n").unique().to_list())
+    if not rates:
+        sizes = sorted(tables.groups.get_column("size").unique().to_list())
         note = f"of {sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"of {sizes[0]}" if sizes else ""
-        facts = [
-            Fact("Rollouts", float(rollouts), note=f"{prompts:,} prompts"),
-            Fact("Groups", float(len(tables.groups)), note=note),
-        ]
+        grouped = [Fact("Groups", float(len(tables.groups)), note=note)] if sizes else []
+        told = count_of(prompts, "prompt") if sizes else ""
+        facts = [Fact("Rollouts", float(tables.totals.rollouts), note=told), *grouped]
     if tables.judged:
         k, n = (int(tables.counts.get_column(column).sum()) for column in ("k", "n"))
         facts.append(Fact("Correct", k / n if n else None, "share", "of judged rollouts"))
