@@ -167,6 +167,8 @@ def test_a_resume_remembers_how_far_an_earlier_one_was_to_go(shell: Shell) -> No
     shell.capsys.readouterr()
     message = shell.refused(cli.main(["train", "--resume", str(shell.out)]))
     assert "all 3 iterations are done" in message and "N > 3" in message
+    message = shell.refused(cli.main(["train", "--resume", str(shell.out), "--iterations", "2"]))
+    assert "all 3 iterations are done" in message and "N > 3" in message
 
 
 def test_an_unwritable_place(shell: Shell, tmp_path: Path) -> None:

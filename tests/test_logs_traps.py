@@ -841,3 +841,12 @@ def test_the_former_name_of_the_status_is_read(tmp_path: Path) -> None:
         pl.read_parquet(file).rename({"status": "fate"}).write_parquet(file)
     assert read(run).frame.collect().equals(new)
     assert set(new.get_column("status")) >= {"trained"}
+
+
+@pytest.mark.parametrize("words", ["T F", "y n", "Correct Incorrect", "pass FAIL", "1.0 0", "Right wrong"])
+def test_right_and_wrong_may_be_spelled(words: str, tmp_path: Path) -> None:
+    """Oracle: 3 of 4 answers are right, in two groups, of which one is silent."""
+    right, wrong = words.split()
+    rows = [{"question": q, "correct": mark} for q, mark in (("a", right), ("a", right), ("b", wrong), ("b", right))]
+    figures = figures_of(make.lines(tmp_path / "log.jsonl", rows))
+    assert figures["mean_reward"] == 0.75 and figures["silent_share"] == 0.5 and not figures["broken_lines"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch
-from onedial.core.errors import CheckpointError, EngineError, RunDirError
+from onedial.core.errors import CheckpointError, ConfigError, EngineError, RunDirError
 from onedial.core.maths.loss import contributes
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
@@ -401,3 +401,10 @@ def test_the_log_shapes_silent_groups_too(run: Run) -> None:
     assert set(frame["status"]) >= {"trained", "silent"}
     for reward, shaped, length in frame.select("reward", "shaped_reward", "completion_tokens").iter_rows():
         assert shaped == pytest.approx((1 if reward else -1) + min(0.0, (6 - 3 - length) / 3))
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", "cpu:x"])
+def test_a_device_that_cannot_train_is_one_message(device: str, run: Run) -> None:
+    with pytest.raises(ConfigError, match=f"device='{device}': .*; use auto, cpu or cuda"):
+        train(replace(run, device=device))
+    assert not (Path(run.out) / "run.toml").exists()

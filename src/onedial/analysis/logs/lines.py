@@ -197,10 +197,10 @@ def to_float(value: Any) -> float | None:
 
 WORDS: Mapping[str, float] = {
     **dict.fromkeys(
-        ("true", "yes", "y", "correct", "right", "pass", "passed", "success", "solved", "resolved", "c"), 1.0
+        ("true", "t", "yes", "y", "correct", "right", "pass", "passed", "success", "solved", "resolved", "c"), 1.0
     ),
     **dict.fromkeys(
-        ("false", "no", "n", "incorrect", "wrong", "fail", "failed", "failure", "unsolved", "unresolved", "i"), 0.0
+        ("false", "f", "no", "n", "incorrect", "wrong", "fail", "failed", "failure", "unsolved", "unresolved", "i"), 0.0
     ),
 }
 """What people write for right and wrong."""

@@ -80,7 +80,8 @@ def _describe_end(trainer: Trainer) -> str:
     """Why a run is finished, and the setting that lets it go on."""
     run = trainer.run
     if trainer.iteration >= run.iterations:
-        return f"all {run.iterations} iterations are done; to go on, add --iterations N with N > {run.iterations}"
+        done = trainer.iteration
+        return f"all {done} iterations are done; to go on, add --iterations N with N > {done}"
     tokens = trainer.generated_tokens
     return (
         f"its rollouts have {tokens} tokens (max_generated_tokens={run.max_generated_tokens}); to go on, add "
