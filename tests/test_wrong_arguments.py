@@ -72,6 +72,7 @@ PLAN_CASES = [
 OTHER_CASES = [
     *(["algorithms", *words] for words in ([""], ["dappo"], ["DAPO"], ["dapo", "grpo"], ["--row", "dapo"], ["\x1b[2J"],
                                            ["x" * 5000], ["--coefficients", "nosuch"])),
+    *(["allocators", *words] for words in ([""], ["adaptiv"], ["ADAPTIVE"], ["adaptive", "extra"], ["\x1b[2J"])),
     *(["explain", *words] for words in (["-o", ""], ["-o", "/"], ["-o", "/dev/full"], ["-o", "a\0b"], ["-o", "x" * 300],
                                         ["-o", "/proc/x.html"], ["extra"], ["--nosuch"])),
     *(["bench", *words] for words in ([], ["genrate"], ["generate", "extra"], ["generate", "--dtype", "int8"],
