@@ -196,6 +196,19 @@ def test_degenerate_tables_are_told_without_a_crash(
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
+def test_the_group_size_of_report_is_that_of_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = tmp_path / "rates.csv", tmp_path / "page.html"
+    path.write_text("prompt_id,n_correct,n\n" + "".join(f"p{i},{i % 9},8\n" for i in range(36)))
+    figures = json.loads(inspected(path, capsys, "--json", "--group-size", "4"))
+    assert main(["report", str(path), "--group-size", "4", "-o", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "What a prompt weighs by its solve rate, groups of 4" in text
+    assert f"Silent at G = {figures['by_solve_rate']['group_size']}" in text
+    for size, message in (("9", "give at most 8"), ("1", "must be at least 2")):
+        assert main(["report", str(path), "--group-size", size, "-o", str(page)]) == 2
+        assert message in capsys.readouterr().err
+
+
 # --- real tables ---------------------------------------------------------------------------------------------------
 
 

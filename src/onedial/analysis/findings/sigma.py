@@ -85,11 +85,12 @@ def _of_rates(tables: LogTables) -> Measurement | str:
 
 def _moment_rows(tables: LogTables) -> tuple[tuple[str, ...], tuple[tuple[Value, ...], ...]]:
     """Columns and rows of the moments of σ̂, one row per α."""
-    rows = tuple(
-        (f"{each.alpha:g}", round(each.value, 4), *(round(end, 4) for end in each.interval or ()), round(each.limit, 4))
-        for each in sigma_moments(tables)
-    )
-    return ("α", "mean", "low", "high", "endless groups, rates as they stand"), rows
+    rows: list[tuple[Value, ...]] = []
+    for each in sigma_moments(tables):
+        low, high = each.interval or (None, None)
+        numbers = (each.value, low, high, each.limit)
+        rows.append((f"{each.alpha:g}", *(None if value is None else round(value, 4) for value in numbers)))
+    return ("α", "mean", "low", "high", "endless groups, rates as they stand"), tuple(rows)
 
 
 def _law_plot(size: int) -> Plot:
