@@ -75,9 +75,16 @@ def test_a_baseline_lowers_the_variance_only_where_its_interval_says_so() -> Non
     """Oracle: variances made by hand, half with a baseline; and the same with noise that drowns the difference."""
     random = np.random.default_rng(0)
     none = random.uniform(1, 2, 24)
-    unit = {"correct_share": [0.5] * 24, "variance": {"none": none.tolist(), "leave_one_out": (none / 2).tolist(),
-            "group": (none / 2 * (7 / 8) ** 2).tolist(), "critic": (none * random.uniform(0.1, 1.9, 24)).tolist()},
-            "signal": {name: [1.0] * 24 for name in ("none", "leave_one_out", "group", "critic")}}  # fmt: skip
+    names = ("none", "leave_one_out", "group", "critic")
+    other = (none / 2).tolist()
+    noisy = (none * random.uniform(0.1, 1.9, 24)).tolist()
+    variances = (none.tolist(), other, [(7 / 8) ** 2 * value for value in other], noisy)
+    unit = {
+        "correct_share": [0.5] * 24,
+        "explained_variance": 0.1,
+        "variance": dict(zip(names, variances, strict=True)),
+        "signal": {name: [1.0] * 24 for name in names},
+    }
     claim = get_claim("baseline-variance")
     figures = claim.figures({"seed-0": unit})
     assert figures["over_none"]["leave_one_out"]["value"] == pytest.approx(0.5)

@@ -40,7 +40,7 @@ def test_every_run_of_a_claim_can_be_made(name: str, quick: bool, tmp_path: Path
     runs = [trial.open_run(setup, name, unit)[0] for unit in units]
     assert len({run.out for run in runs}) == len(runs) == len(trial.cells) * (1 if quick else len(claim.seeds))
     assert all(run.max_generated_tokens > 0 or not run.algorithm.generates for run in runs)
-    assert 0 < claim.minutes <= 60 and len(claim.seeds) >= 3
+    assert 0 < claim.minutes <= (60 if name != "adaptive-sampler" else 120) and len(claim.seeds) >= 3
 
 
 def records_of(claim: Claim, end: Callable[[str, int], float], **series: Callable[[str], list[float]]) -> Records:
@@ -186,6 +186,29 @@ def test_growth_of_wrong_answers_by_hand() -> None:
     figures = claim.figures(measured)
     assert figures["growth_of_wrong_answers"] == {"grpo": [3.0] * 3, "dr-grpo": [2.0] * 3}
     assert [check.held for check in claim.checks(figures)] == [True, True, True]
+
+
+def test_adaptive_sampler_compares_with_the_best_uniform_arm() -> None:
+    """Oracle: straight lines from 0.1 to 0.8: the adaptive arm needs 100 tokens for what `two` needs 250 for and the
+    others 800, so the best uniform arm takes 2.5 times as many at every target."""
+    claim, ends = get_claim("adaptive-sampler"), {"adaptive": 100, "two": 250}
+    made = records_of(claim, lambda arm, seed: 0.8)
+    for one in made.values():
+        last = ends.get(one["arm"], 800)
+        for point, tokens in zip(one["curve"], (0, last / 2, last), strict=True):
+            point["tokens"] = tokens
+        one["series"]["tokens_silent_right"] = [10.0] * 8
+    figures = claim.figures(made)
+    assert set(figures["best_uniform"].values()) == {"two"} and figures["seeds"] == 5
+    assert [figures[name] for name in ("early", "middle", "late")] == pytest.approx([2.5] * 3)
+    assert figures["silent_token_share"]["adaptive"] == pytest.approx(0.1)
+    assert [check.held for check in claim.checks(figures)] == [True] * 3
+    for one in made.values():
+        if one["arm"] == "adaptive":
+            one["curve"][-1]["avg"] = 0.5  # it never gets to the late target: 1.5 times its tokens
+    figures = claim.figures(made)
+    assert figures["late"] == pytest.approx((250 * 0.9) / 150, rel=0.01)
+    assert [check.held for check in claim.checks(figures)][:2] == [False, False]
 
 
 # --- the same steps on the tiny model ----------------------------------------------------------------------------

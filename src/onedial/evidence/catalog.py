@@ -17,7 +17,7 @@ from onedial.evidence.claim import Claim, Json, judge_checks
 CLAIMS = (
     "identity", "silent_rates", "baseline_variance", "dial", "two_rollouts", "dynamic_sampling", "clip_higher",
     "length_bias", "token_loss", "overlong", "ladder", "maj_pass", "gspo_clip", "warmup_dpo", "critic_vs_group",
-    "vapo_ladder", "online_offline",
+    "vapo_ladder", "online_offline", "adaptive_sampler",
 )  # fmt: skip
 """The modules of `onedial.evidence.claims`; the name of a claim has hyphens."""
 

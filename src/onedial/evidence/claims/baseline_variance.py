@@ -14,11 +14,15 @@ from onedial.evidence.claim import Check, Claim, Json, Setup, check_range
 from onedial.evidence.statistics import Array, bootstrap_interval
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+    from onedial.core.batch import Batch
     from onedial.core.types import Group
     from onedial.evidence.lesson import Lesson
+    from onedial.training.trainer.gradients import GradientSketch
 
 SIZE, DRAWS, PROMPTS, SEEDS = 8, 4, 8, (0, 1, 2)
-CRITIC_STEPS = 40
+CRITIC_STEPS, CRITIC_LR = 24, 3e-3
 ROWS: Mapping[str, Algorithm] = {
     name: replace(ALGORITHMS["reinforce"], name=name, baseline=baseline)
     for name, baseline in (("none", "none"), ("leave_one_out", "leave_one_out"), ("group", "group_mean"))
@@ -39,58 +43,63 @@ def _measure(setup: Setup, unit: str) -> Json:
     learned = lesson.sample(2 * prompts, SIZE, seed + 1000)
     parameters = choose_parameters(lesson.policy.model)
     sketch = GradientSketch(parameters, seed=seed)
-    measured: Json = {"correct_share": [_share(group) for group in groups], "variance": {}, "signal": {}}
-    for name, batches in _split_batches(lesson, groups, learned, draws).items():
-        variances, signals = [], []
-        for own in batches:
-            vectors = np.stack([_take(lesson, name, batch, parameters, sketch) for batch in own])
-            center = vectors.mean(axis=0)
-            spread = float(((vectors - center) ** 2).sum() / (draws - 1))
-            variances.append(spread)
-            signals.append(float(center @ center) - spread / draws)
-        measured["variance"][name], measured["signal"][name] = variances, signals
+    parts = _split_groups(groups, draws)
+    batches = {name: [[lesson.batch(row, [part]) for part in own] for own in parts] for name, row in ROWS.items()}
+    batches["critic"], explained = _judge_by_critic(lesson, parts, learned)
+    measured: Json = {"correct_share": [_share(group) for group in groups], "explained_variance": explained}
+    measured |= {"variance": {}, "signal": {}}
+    for name, of_prompts in batches.items():
+        spreads = [_spread(lesson, name, own, parameters, sketch) for own in of_prompts]
+        measured["variance"][name], measured["signal"][name] = map(list, zip(*spreads, strict=True))
     return measured
+
+
+def _spread(
+    lesson: Lesson, name: str, batches: list[Batch], parameters: list[Parameter], sketch: GradientSketch
+) -> tuple[float, float]:
+    """Variance of one group's gradient, from independent groups of one prompt, and the squared norm of its mean."""
+    from onedial.training.trainer.gradients import take_gradient
+
+    row = ROWS.get(name, CRITIC)
+    taken = [take_gradient(lesson.policy, row, batch, parameters, sketch) for batch in batches]
+    vectors = np.stack([vector.numpy() for vector in taken]).astype(np.float64)
+    center = vectors.mean(axis=0)
+    variance = float(((vectors - center) ** 2).sum() / (len(vectors) - 1))
+    return variance, float(center @ center) - variance / len(vectors)
 
 
 def _share(group: Group) -> float:
     return sum(bool(rollout.verdict.correct) for rollout in group.usable) / len(group.usable)
 
 
-def _split_batches(lesson: Lesson, groups: list[Group], learned: list[Group], draws: int) -> dict[str, list]:  # type: ignore[type-arg]
-    """Per baseline and prompt, the batches of independent groups cut out of one large group."""
-    parts = [
+def _split_groups(groups: list[Group], draws: int) -> list[list[Group]]:
+    """Per prompt, independent groups cut out of one large group."""
+    return [
         [replace(group, rollouts=group.usable[n::draws], position=draws * number + n) for n in range(draws)]
         for number, group in enumerate(groups)
     ]
-    batches = {name: [[lesson.batch(row, [part]) for part in own] for own in parts] for name, row in ROWS.items()}
-    return batches | {"critic": _critic_batches(lesson, parts, learned)}
 
 
-def _critic_batches(lesson: Lesson, parts: list[list[Group]], learned: list[Group]) -> list:  # type: ignore[type-arg]
-    """The batches with advantages of a critic that has learned from other prompts of the same task."""
+def _judge_by_critic(
+    lesson: Lesson, parts: list[list[Group]], learned: list[Group]
+) -> tuple[list[list[Batch]], float | None]:
+    """The batches with advantages of a critic that has learned from other prompts, and the variance it explains."""
     from onedial.training.trainer.advantages import add_gae
-    from onedial.training.trainer.critic import HEAD_LR, Critic
+    from onedial.training.trainer.critic import Critic
     from onedial.training.trainer.packing import split_minibatches
 
-    run = replace(lesson.run, critic="head")
-    critic = Critic(run, lesson.policy, lesson.path)
+    critic = Critic(replace(lesson.run, critic="head"), lesson.policy, lesson.path)
     lessons = lesson.batch(CRITIC, learned)
     for step in range(CRITIC_STEPS):
         annotated, _ = add_gae(CRITIC, lessons, critic.values(lessons), None, iteration=1)
-        critic.learn(annotated, split_minibatches(annotated, 1, step), HEAD_LR, lambda *progress: None)
-    batches = []
-    for own in parts:
-        packed = [lesson.batch(CRITIC, [part]) for part in own]
-        batches.append([add_gae(CRITIC, batch, critic.values(batch), None, iteration=1)[0] for batch in packed])
-    return batches
+        critic.learn(annotated, split_minibatches(annotated, 1, step), CRITIC_LR, lambda *progress: None)
 
+    def judge(groups: list[Group]) -> tuple[Batch, Json]:
+        batch = lesson.batch(CRITIC, groups)
+        return add_gae(CRITIC, batch, critic.values(batch), None, iteration=1)
 
-def _take(lesson: Lesson, name: str, batch: object, parameters: object, sketch: object) -> Array:
-    from onedial.training.trainer.gradients import take_gradient
-
-    row = ROWS.get(name, CRITIC)
-    found = take_gradient(lesson.policy, row, batch, parameters, sketch)  # type: ignore[arg-type]
-    return np.asarray(found.numpy(), dtype=np.float64)
+    explained = judge([part for own in parts for part in own])[1].get("explained_variance")
+    return [[judge([part])[0] for part in own] for own in parts], explained
 
 
 def _figures(measured: Mapping[str, Json]) -> Json:
@@ -107,6 +116,7 @@ def _figures(measured: Mapping[str, Json]) -> Json:
     return {
         "prompts": len(variance["none"]),
         "correct_share": float(np.mean(np.concatenate([unit["correct_share"] for unit in measured.values()]))),
+        "explained_variance": [unit["explained_variance"] for unit in measured.values()],
         "variance": {name: float(values.mean()) for name, values in variance.items()},
         "signal": signal,
         "over_none": ratios,

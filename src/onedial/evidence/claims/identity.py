@@ -173,7 +173,7 @@ def _checks(figures: Json) -> list[Check]:
         got = f"{found['value']:.2f} (95 %: {found['low']:.2f} to {found['high']:.2f})"
         return Check(what, got, found["value"] > PUBLISHED)
 
-    over = f"Pearson of σ̂ and ‖g‖ above {PUBLISHED}"
+    over = f"σ̂ and ‖g‖ correlate above {PUBLISHED}"
     return [
         check_range("g = σ̂^(2−α)(s̄₊ − s̄₋) to 1e-5 of its norm, α = 0, ½, 1, 2", worst, 0, 1e-5, "{:.1e}"),
         correlated(f"GRPO, mixed groups: {over}", grpo["mixed"]),

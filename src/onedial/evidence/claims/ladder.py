@@ -6,7 +6,7 @@ from onedial.evidence.claim import Check, Json
 from onedial.evidence.paired_statistics import final_accuracy, list_arms, pair_difference
 from onedial.evidence.trained import Trial, check_difference, make_claim
 
-NAIVE = {"row": "naive_grpo", "updates_per_iteration": 4}
+NAIVE = {"row": "naive_grpo", "updates_per_iteration": 4, "reward": "signed"}
 FILTER = {**NAIVE, "overlong": "mask"}
 HIGHER = {**FILTER, "clip_high": 0.28}
 PENALTY = {**HIGHER, "overlong": "penalty", "overlong_buffer": 4}

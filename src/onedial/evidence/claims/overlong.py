@@ -6,7 +6,9 @@ from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import by_seed, list_arms, mean_series
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
-BASE = {"row": "naive_grpo", "clip_high": 0.28, "aggregate": "token_mean", "updates_per_iteration": 4}
+BASE = {
+    "row": "naive_grpo", "clip_high": 0.28, "aggregate": "token_mean", "updates_per_iteration": 4, "reward": "signed",
+}  # fmt: skip
 TRIAL = Trial(
     {
         "left-in": BASE,
