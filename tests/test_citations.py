@@ -70,7 +70,8 @@ SAYS: dict[tuple[str, str], Any] = {
     ("2504.05118", "§4.3"): [{"positive_nll": 0.1, "kl_coef": 0.0}, RAISED],
     ("2605.06139", "§4"): GROUP_Z | {"listwise": "forward", "aggregate": "sequence_sum", "kl_coef": 0.0},
     ("2605.07689", "A = 2r − 1"): PLAIN | {"reward": "signed", "ratio_level": "token"},
-    ("2505.15201", "leave-one-out"): lambda row: row.pass_k > 1 and row.baseline == "leave_one_out" and row.dial == 0,
+    ("this project", "docs/allocators.md"): {"baseline": "posterior", "dial": 0.0},
+    ("2505.15201", "leave-one-out baseline"): [{"baseline": "leave_one_out", "dial": 0.0}, lambda row: row.pass_k > 1],
     ("2305.18290", "Eq. 7"): {"source": "pairs", "group_size": 2, "aggregate": "sequence_sum"},
     ("TRL", "loss_type='dapo'"): TRL | {"aggregate": "token_mean"},
     ("TRL", "loss_type='grpo'"): TRL | {"aggregate": "sequence_mean"},
@@ -84,7 +85,13 @@ SAYS: dict[tuple[str, str], Any] = {
     ("verl", "norm_adv_by_std_in_grpo=False"): NO_STD,
     ("verl", "loss_agg_mode=seq-mean-token-sum-norm"): {"aggregate": "fixed_length"},
 }  # fmt: skip
-NAMED = {"DeepSeekMath": "2402.03300", "Williams 1992": "Williams 1992", "TRL": "TRL", "verl": "verl"}
+NAMED = {
+    "DeepSeekMath": "2402.03300",
+    "Williams 1992": "Williams 1992",
+    "TRL": "TRL",
+    "verl": "verl",
+    "this project": "this project",
+}
 
 
 def cited(row: Algorithm) -> list[tuple[str, str]]:
@@ -95,7 +102,7 @@ def cited(row: Algorithm) -> list[tuple[str, str]]:
         source = number[1] if number else next((NAMED[name] for name in NAMED if name in clause), "")
         places = [place for text in re.findall(r"Eq\. [\d, toand]*\d", clause) for place in _numbers("Eq. ", text)]
         places += [place for text in re.findall(r"§[\d.]+(?: to [\d.]+)?", clause) for place in _sections(text)]
-        places += re.findall(r"Table \d+|listing \d+|\w+=[\w'-]+|A = 2r − 1|leave-one-out", clause)
+        places += re.findall(r"Table \d+|listing \d+|\w+=[\w'-]+|A = 2r − 1|leave-one-out baseline|docs/[\w.]+", clause)
         found += [(source, place) for place in places]
     return found
 
