@@ -41,7 +41,7 @@ def counts_of(k: Any, n: Any, **options: Any) -> PromptCounts:
 def utility(tries: float, rate: Any, rho: float = 0.05) -> np.ndarray:
     """The expected squared cosine of a prompt's tries, written out: (n − 1)pq/(1 + ρ(n − 1)pq)."""
     signal = max(tries - 1, 0) * np.asarray(rate) * (1 - np.asarray(rate))
-    return signal / (1 + rho * signal)
+    return np.asarray(signal / (1 + rho * signal))
 
 
 def real_totals() -> np.ndarray:
@@ -183,8 +183,8 @@ def test_the_rule_of_the_sources_is_counted_like_the_plan(made: BudgetPlan) -> N
             mixed += part * float(row @ (1 - points**size - (1 - points) ** size)) if size else 0.0
             groups += part * (size > 0)
     rule = made.inverse
-    assert (rule.utility, rule.mixed_groups) == (pytest.approx(gain), pytest.approx(mixed))
-    assert (rule.prompts, rule.silent_share) == (pytest.approx(groups), pytest.approx(1 - mixed / groups))
+    assert [rule.utility, rule.mixed_groups] == pytest.approx([gain, mixed])
+    assert [rule.prompts, rule.silent_share] == pytest.approx([groups, 1 - mixed / groups])
     assert rule.rollouts == made.fixed.rollouts and rule.utility < made.fixed.utility
 
 

@@ -36,7 +36,7 @@ def shared(name: str) -> Path:
 def of_subsets(k: int, n: int, size: int, value: Any) -> float:
     """Mean of value(number right) over every subset of `size` of the n tries."""
     rewards = [1] * k + [0] * (n - k)
-    found = [value(sum(chosen)) for chosen in itertools.combinations(rewards, size)]
+    found = [float(value(sum(chosen))) for chosen in itertools.combinations(rewards, size)]
     return sum(found) / len(found)
 
 
