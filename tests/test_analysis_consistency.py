@@ -336,3 +336,11 @@ def test_the_head_of_the_page_shows_the_figures(name: str, analyzed: Callable[[s
     assert facts["Rollouts"].note.split()[0].replace(",", "") == str(figures["prompts"])
     if "Silent groups" in facts:
         assert facts["Silent groups"].value == figures["silent_share"]
+
+
+@pytest.mark.parametrize("log", [rate_log([3], [8]), rate_log([0, 8], [8] * 2), simulated([0.5])])
+def test_every_row_of_a_table_has_a_cell_for_every_column(log: Any) -> None:
+    """Where there is no interval, its cells are empty; the rest stays under its own heading."""
+    for finding in measured(analyze(log)):
+        for table in finding.tables:
+            assert {len(row) for row in table.rows} <= {len(table.columns)}, (finding.name, table.title)

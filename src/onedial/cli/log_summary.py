@@ -120,8 +120,13 @@ def _print_figures(terminal: Terminal, figures: Figures) -> None:
         more = f", {silent:,} of them in silent groups" if silent is not None else ""
         terminal.write(f"{tokens:,} completion tokens{more}")
     if figures["unusable"]:
-        what = "rows hold no rate" if rates else "rollouts are unusable (timeout, error, or no reward)"
-        terminal.write(f"{figures['unusable']:,} {what}: in no figure above")
+        count = figures["unusable"]
+        if rates:
+            what = f"{count_of(count, 'row')} {'holds' if count == 1 else 'hold'} no rate"
+        else:
+            verb = "is" if count == 1 else "are"
+            what = f"{count_of(count, 'rollout')} {verb} unusable (timeout, error, or no reward)"
+        terminal.write(f"{what}: in no figure above")
     if figures.get("rollouts_without_group"):
         terminal.write(f"{figures['rollouts_without_group']:,} rollouts name no prompt or group: they are in no group")
     if not rates and mean is not None:
