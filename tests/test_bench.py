@@ -25,7 +25,7 @@ from onedial.evidence.bench.busy import run_beside_busy_process
 from onedial.evidence.bench.figure import Figure, Point
 from onedial.evidence.bench.flops import WeightCounts, count_weights, decode_flops, update_flops
 from onedial.evidence.bench.peer_process import Reply, Worker, WorkerFailed
-from onedial.evidence.bench.result_page import as_page, as_text, format_number
+from onedial.evidence.bench.result_page import as_page, format_number, text_lines
 from onedial.evidence.bench.scaling import AXES, workload_at
 from onedial.evidence.bench.workload import (
     GENERATE,
@@ -150,8 +150,9 @@ def test_tables_fit_a_terminal_and_the_page_holds_every_figure() -> None:
     ]
     points = [Point("curve_generate_rows", 1024, 500.0, "work")]
     conditions = {"processor": "some processor " * 8, "threads": 2}
-    text = as_text(figures, points, conditions)
-    assert max(map(len, text.splitlines())) <= 80
+    lines = list(text_lines(figures, points, conditions))
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
     page = as_page(figures, points, conditions)
     for figure in figures:
         assert figure.figure in text and f"`{figure.figure}`" in page

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onedial.analysis.page.run_records import rename_metrics
 from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.paths import write_atomically
 from onedial.core.run_log import read_json_lines
@@ -92,7 +93,7 @@ def train_arm(run: Run, arm: Arm, *, title: str, plain: bool | None = None) -> J
             raise RunDirError(
                 f"{run.directory} holds a finished run of other settings ({', '.join(changed)}); choose another --out"
             )
-        return record
+        return {**record, "series": rename_metrics(record["series"])}
     train_to_end(run, open_view(run, title, plain=plain))
     record = {"arm": arm.name, "seed": run.seed, "settings": settings, **read_curves(run.directory)}
     write_atomically(path, json.dumps(record, allow_nan=False) + "\n")
@@ -124,7 +125,7 @@ def read_curves(directory: Path) -> Json:
     `curve`: iteration, tokens, rollouts, seconds, avg, pass_at, maj_at, levels per evaluation; `series`: one list per
     metric of `SERIES`.
     """
-    metrics, curve = read_json_lines(directory / "metrics.jsonl"), []
+    metrics, curve = [rename_metrics(line) for line in read_json_lines(directory / "metrics.jsonl")], []
     for found in read_json_lines(directory / "eval.jsonl"):
         before = [record for record in metrics if record["iteration"] <= found["iteration"]]
         sums = {

@@ -40,10 +40,14 @@ def read_run_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if iteration is None:
             broken += 1
         else:
-            renamed = {RENAMED_METRICS.get(key, key): value for key, value in line.items()}
-            records[iteration] = {**renamed, "iteration": iteration}
+            records[iteration] = {**rename_metrics(line), "iteration": iteration}
     ordered = [records[iteration] for iteration in sorted(records)]
     return ordered, [f"{path.name}: {broken:,} broken line{'s' * (broken > 1)} left out."] if broken else []
+
+
+def rename_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the present names of their metrics (`RENAMED_METRICS`)."""
+    return {RENAMED_METRICS.get(key, key): value for key, value in values.items()}
 
 
 def numbers_of(

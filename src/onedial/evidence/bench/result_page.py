@@ -36,13 +36,8 @@ def format_ratio(figure: Figure) -> str:
 HEADING = f"{'figure':26}{'unit':9}{'ours':>10}{'other':>10}{'ratio':>12}  of"
 
 
-def as_text(figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any]) -> str:
-    """The whole result, at most 80 columns wide."""
-    return "\n".join(text_lines(figures, points, conditions))
-
-
 def text_lines(figures: Iterable[Figure], points: Iterable[Point], conditions: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of the result, each as soon as its figure or point is there."""
+    """The lines of the result, at most 80 columns wide, each as soon as its figure or point is there."""
     yield from textwrap.wrap(", ".join(f"{key} {value}" for key, value in conditions.items()), WIDTH)
     for place, figure in enumerate(figures):
         yield from ("", HEADING) if place == 0 else ()
