@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from onedial.core.maths.dispersion import silent_probability, unbiased_powers
 from onedial.core.maths.estimators import share_interval
-from onedial.core.maths.likelihood_region import MOST_CELLS, likelihood_region
+from onedial.core.maths.likelihood_region import LEVELS, MOST_CELLS, likelihood_region
 from onedial.core.maths.mixing import Cells, count_cells, npmle
 
 Rates = Callable[[np.random.Generator, int], np.ndarray]
@@ -90,6 +90,11 @@ def test_intervals_hold_their_own_estimate_and_narrow_with_prompts() -> None:
             widths.append(high - low)
     assert widths[2] < widths[0] / 5, "determined: as 1/√prompts"
     assert widths[3] > 0.2, "not determined: bounds stay"
+
+
+def test_thinned_tries_lose_at_most_a_third() -> None:
+    assert LEVELS[:4] == (1, 2, 3, 4)
+    assert all(low < high <= 1.5 * low for low, high in zip(LEVELS[1:], LEVELS[2:], strict=False))
 
 
 def test_many_distinct_counts_and_huge_ones_are_bounded_work() -> None:

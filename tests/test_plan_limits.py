@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from onedial.analysis.planning.backtest import held_out
 from onedial.analysis.planning.counts import PromptCounts
 from onedial.analysis.planning.discount import best_discount
+from onedial.analysis.planning.export import export
 from onedial.analysis.planning.limits import cautions, check_counts, check_plan_options, split_passes
 from onedial.analysis.planning.planner import plan
 from onedial.analysis.planning.posterior import believe
@@ -238,3 +241,11 @@ def test_impossible_counts_are_refused_with_the_prompts_name() -> None:
     assert counts_of([0, 4], 4).k.tolist() == [0, 4]
     with pytest.raises(DataError, match="no prompt has counts"):
         counts_of([], 4)
+
+
+def test_an_exported_plan_keeps_its_texts_readable(tmp_path: Path) -> None:
+    counts = counts_of([2, 2, 2], 4)
+    texts = pl.DataFrame({"prompt_id": counts.ids, "prompt": ["Größe?", "面积", "π/2"], "answer": ["1", "2", "3"]})
+    export(plan(counts, 24), texts, "onedial", tmp_path / "plan.json")
+    written = (tmp_path / "plan.json").read_text(encoding="utf-8")
+    assert all(text in written for text in texts["prompt"]), "a person looks prompts up in this file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,14 @@ def rollouts(directory: str | Path) -> pl.DataFrame:
 
 def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
     """The tiny model learns a one-token task; the log holds every rollout and every documented metric."""
+    started = time.perf_counter()
     result = train(replace(run, iterations=25, lr=5e-3, eval_prompts=20, eval_samples=4, checkpoint_every=25))
+    spent = time.perf_counter() - started
     assert result.before is not None and result.after is not None
     assert result.after.avg.value > result.before.avg.low + 0.25
     records = read_json_lines(result.directory / "metrics.jsonl")
     assert len(records) == 25 and all(set(record) == set(METRICS) for record in records)
+    assert sum(record["time_s"] for record in records) < result.train_s < spent, "iterations and checkpoints"
     frame = rollouts(result.directory)
     assert len(frame) == sum(record["rollouts_generated"] for record in records)
     assert frame["completion_tokens"].sum() == sum(record["tokens_generated"] for record in records)
