@@ -47,7 +47,7 @@ docs: $(VENV)/.documented ## the reference pages from the code, then the site, i
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 	@! grep -rlE 'src="https?://|href="https?://[^"]*[.](css|js|woff2?)"' site --include='*.html'  # nothing is fetched
 
-mutants: $(VENV)/.tested ## change the source at 200 random places and count what the tests notice (hours)
+mutants: $(VENV)/.tested ## change the source at 200 random places and count what the tests notice (an hour or more)
 	@$(PIP) install -qq -c constraints.txt -e '.[mutants]'
 	@$(PY) tools/mutants.py $(MUTANTS_ARGS)
 

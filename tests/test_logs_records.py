@@ -344,7 +344,8 @@ def test_a_list_of_verdicts_by_hand(tmp_path: Path) -> None:
            "difficulty": "easy", "platform": "lc", "answer": "4", "completion_tokens": [7, 8.0, "9"]}  # fmt: skip
     mapped: dict[str, Any] = {"format": "sample-lists", "columns": {"correct": "graded_list"}}
     log, rows = one_file(tmp_path / "a.jsonl", row, row | {"problem_id": "t2", "graded_list": []},
-                         row | {"problem_id": "t3", "graded_list": ["maybe"]}, **mapped)  # fmt: skip
+                         row | {"problem_id": "t3", "graded_list": ["maybe"]},
+                         row | {"problem_id": "t4", "graded_list": "no list"}, **mapped)  # fmt: skip
     assert (
         [r.get("outcome_reward") for r in rows]
         == [1.0, 0.0, None]
@@ -354,7 +355,7 @@ def test_a_list_of_verdicts_by_hand(tmp_path: Path) -> None:
     assert [r.get("completion") for r in rows] == ["x", "yy", None]
     assert [r.get("completion_chars") for r in rows] == [1, 2, None]
     assert {(r["prompt"], r["level"], r["answer"]) for r in rows} == {("add", "easy", "4")}
-    assert "empty or missing: 1 prompt." in notes(log) and log.broken_lines == 1
+    assert "empty or missing: 1 prompt." in notes(log) and log.broken_lines == 2
     without = records(read(tmp_path / "a.jsonl", text=False, **mapped))
     assert not any({"prompt", "completion"} & set(r) for r in without)
     assert [r.get("completion_chars") for r in without] == [1, 2, None]
