@@ -1,6 +1,6 @@
 """Changes the source at random places, one place at a time, and counts how many changes the tests notice.
 
-    make mutants                                     200 changes; takes hours
+    make mutants                                     200 changes; takes an hour or more
     python tools/mutants.py --sample 10 --only core.maths
 
 cosmic-ray finds and makes the changes, in a copy of the checkout. The tests run once on the unchanged source, followed
