@@ -154,6 +154,28 @@ def test_a_ruleset_asks_for_what_its_kernel_knows(abi: int, tmp_path: Path, monk
     ]
 
 
+@linux
+@pytest.mark.skipif(sys.platform != "linux" or not confine.landlock_abi(), reason="this kernel has no Landlock")
+def test_the_kernel_takes_the_rules(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name in ("shown", "hidden"):
+        (tmp_path / name).write_text(name)
+
+    def opened() -> list[str]:
+        confine._prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+        confine.restrict_files([str(tmp_path / "shown")], str(tmp_path / "own"))
+        found = []
+        for name, mode in (("shown", "r"), ("hidden", "r"), ("shown", "a"), ("own/new", "w"), ("new", "w")):
+            try:
+                open(tmp_path / name, mode).close()
+                found.append(f"{name} {mode}")
+            except PermissionError:
+                pass
+        return found
+
+    assert in_a_child(opened) == ["shown r", "own/new w"]
+
+
 def test_a_kernel_without_landlock_is_an_error_and_version_0(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(number: int, *values: Any) -> int:
         raise OSError(errno.ENOSYS, "no such call")
