@@ -109,7 +109,7 @@ def test_the_log_says_who_was_visited_what_was_believed_and_what_came_of_it(run:
     for record in records:
         mine = groups.filter(pl.col("iteration") == record["iteration"])
         audited = mine.filter("audit")
-        assert record["candidates"] == 96 and record["groups_generated"] == len(mine)
+        assert record["candidates"] == 384 and record["groups_generated"] == len(mine)
         assert record["believed_mean"] == pytest.approx(mine["believed"].mean())
         assert record["audit_prompts"] == len(audited) == 5
         assert record["audit_believed"] == pytest.approx(audited["believed"].mean())

@@ -119,7 +119,7 @@ def test_a_systematic_sample_has_the_probabilities_that_it_says() -> None:
 
 def test_candidates_of_data_sets_and_streams() -> None:
     row = ALLOCATORS["adaptive"]
-    assert candidate_count(row, 8, None) == 256 and candidate_count(row, 8, 1000) == 1000
+    assert candidate_count(row, 8, None) == 1024 and candidate_count(row, 8, 1000) == 1000
     assert candidate_count(row, 8, 50_000) == 4096 and candidate_count(row, 8, 5) == 5
     assert candidate_count(change_allocator(row, {"candidates": 40}), 8, 1000) == 40
 

@@ -32,7 +32,7 @@ class AllocatorRow:
     uses: tuple[str, ...] = ()
     candidates: int = setting(
         0,
-        "prompts looked at per iteration; 0: a whole dataset up to 4,096, else 32 × prompts_per_iteration",
+        "prompts looked at per iteration; 0: a whole dataset up to 4,096, else 128 × prompts_per_iteration",
         at_least=0,
     )
     audit: float = setting(

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 MOST_CANDIDATES = 4096
-CANDIDATES_PER_PROMPT = 32
+CANDIDATES_PER_PROMPT = 128
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Candidates:
 
 
 def candidate_count(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
-    """Candidates per iteration: as the row says, else a whole dataset, else 32 for each of `prompts`.
+    """Candidates per iteration: as the row says, else a whole dataset, else 128 for each of `prompts`.
 
     Never fewer than `prompts`, and never more than a dataset holds.
     """
