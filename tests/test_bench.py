@@ -322,8 +322,8 @@ def test_an_interrupted_measurement_loses_nothing(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--repeats", "0"], "--repeats 0: must be at least 1"),
-        (["--peer-rows", "0"], "--peer-rows 0: must be at least 1"),
+        (["--repeats", "0"], "--repeats 0: must be from 1 to"),
+        (["--peer-rows", "0"], "--peer-rows 0: must be from 1 to"),
         (["--figures", "generate"], "not a figure of step"),
         (["--write", "nowhere/page.md"], "no folder nowhere"),
     ],
