@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from onedial.core.maths.dispersion import silent_probability, unbiased_powers
 from onedial.core.maths.estimators import share_interval
-from onedial.core.maths.likelihood_region import LEVELS, MOST_CELLS, likelihood_region
+from onedial.core.maths.likelihood_region import LEVELS, MOST_CELLS, _degrees, likelihood_region
 from onedial.core.maths.mixing import Cells, count_cells, npmle
 
 Rates = Callable[[np.random.Generator, int], np.ndarray]
@@ -28,6 +28,8 @@ TRUTHS: dict[str, Rates] = {
     "two sided": lambda rng, prompts: rng.beta(0.4, 0.8, prompts),
     "hard": lambda rng, prompts: rng.beta(0.3, 3.0, prompts),
     "alike": lambda rng, prompts: np.full(prompts, 0.3),
+    "all at one half": lambda rng, prompts: np.full(prompts, 0.5),
+    "two rates": lambda rng, prompts: np.where(rng.random(prompts) < 0.5, 0.2, 0.7),
 }
 
 
@@ -36,15 +38,16 @@ def middle(points: np.ndarray) -> np.ndarray:
 
 
 def test_determined_figures_have_the_interval_of_their_unbiased_estimate() -> None:
-    # oracle: the mean over prompts of the unbiased silent share, with the score interval over prompts
+    # oracle: the mean over prompts of the unbiased silent share, with the score interval over prompts; at the low end
+    # that at the level 98.6 %, whose quantile is the root of χ²₂(0.95)
     rng = np.random.default_rng(3)
     k = rng.binomial(12, rng.beta(0.5, 0.8, 800))
     region = likelihood_region(count_cells(k, np.full(800, 12))[0])
     for size in (2, 4, 8, 12):
         right, wrong = unbiased_powers(k, 12, size)
-        plain = share_interval(np.minimum(right + wrong, 1.0).tolist())
+        plain, wide = (share_interval(np.minimum(right + wrong, 1.0).tolist(), level=at) for at in (0.95, 0.98562))
         interval = region.interval(silent_probability(region.points, size))
-        assert interval == pytest.approx((plain.low, plain.high), abs=0.006)
+        assert interval == pytest.approx((wide.low, plain.high), abs=0.004)
 
 
 @pytest.mark.parametrize("size", [2, 4, 8, 32])
@@ -130,24 +133,42 @@ def coverage(truth: Rates, prompts: int, tries: int, draws: int, *, seed: int = 
     return {name: hit / draws for name, hit in hits.items()}
 
 
-def test_coverage_where_a_bootstrap_of_one_fit_failed() -> None:
-    # simulation, 1,000 prompts of 4 tries; the bootstrap held the silent share at G = 64 in 15 % of the draws
-    found = coverage(ends, 1000, 4, 40)
+@pytest.mark.parametrize(("truth", "prompts", "tries"), [("ends", 1000, 4), ("all at one half", 1000, 8)])
+def test_coverage_where_other_intervals_failed(truth: str, prompts: int, tries: int) -> None:
+    # simulation. A bootstrap of one fit held the silent share of "ends" at G = 64 in 15 % of the draws, χ²₁ at both ends
+    # that of prompts all at one half at G = 4 in 83 %
+    found = coverage(TRUTHS[truth], prompts, tries, 40)
     assert min(found.values()) >= 0.85, found  # 38 of 40 wanted; fewer than 34 has a chance of one in a hundred
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("prompts", "tries"), [(200, 16), (1000, 4), (1000, 8)])
+@pytest.mark.parametrize(("prompts", "tries"), [(50, 8), (200, 16), (1000, 4), (1000, 8)])
 def test_coverage(prompts: int, tries: int) -> None:
-    """Simulation of the nominal 95 %: 92 to 98 % over all truths where the tries determine the figure, more elsewhere.
+    """Simulation of the nominal 95 %: over all truths at least 94 %, of each at least 90 % of 200 draws.
 
-    200 draws of each truth have a standard error of 1.5 points, all 800 of them 0.8. Prompts that are all alike put the
-    truth on the edge of what is possible, where the likelihood ratio is not χ²₁: 200 of them were held in 87 %.
+    200 draws have a standard error of 1.5 points, all 1,200 of them 0.6. Where the tries do not determine the figure
+    the coverage is higher, and a convex figure has a wider low end.
     """
     found = [coverage(truth, prompts, tries, 200, seed=tries) for truth in TRUTHS.values()]
     for name in found[0]:
         each = [hits[name] for hits in found]
-        assert min(each) >= 0.85 and np.mean(each) >= 0.92, (name, found)
-        assert min(hits for truth, hits in zip(TRUTHS, each, strict=True) if truth != "alike") >= 0.89, (name, found)
+        assert min(each) >= 0.9 and np.mean(each) >= 0.94, (name, found)
         if name in ("G=4", "mean"):
-            assert np.mean(each) <= 0.98, (name, found)
+            assert np.mean(each) <= 0.985, (name, found)
+
+
+def test_a_convex_figure_has_two_degrees_of_freedom_at_its_low_end() -> None:
+    # oracle: what is known of the curvature; p^G + q^G is convex, its complement concave, p linear, a step neither
+    points = np.sin(np.pi / 2 * np.arange(101) / 100) ** 2
+    silent = silent_probability(points, 8)
+    ends = [(_degrees(h, points), _degrees(-h, points)) for h in (silent, 1 - silent, points, middle(points))]
+    assert ends == [(2, 1), (1, 2), (1, 1), (1, 1)]
+
+
+def test_a_share_of_nearly_nothing_is_reached() -> None:
+    # oracle: of 3 prompts in 5,000 near 1 the likelihood still allows far fewer; the score interval ends near a third
+    k = np.r_[np.full(4997, 4), np.full(3, 16)]
+    region = likelihood_region(count_cells(k, np.full(5000, 16))[0])
+    low, high = region.interval((region.points > 0.9).astype(float))
+    plain = share_interval((k == 16).astype(float).tolist())
+    assert low == pytest.approx(plain.low, rel=0.5) and high == pytest.approx(plain.high, rel=0.5)

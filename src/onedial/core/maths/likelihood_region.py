@@ -3,10 +3,14 @@
 k right of n tries determine E[h(p)] when h is a polynomial of degree at most n: the mean, the variance, the silent
 share of groups of G ≤ n. Nothing else: many distributions give the same counts with other silent shares at G > n, or
 other shares of prompts between two rates. A bootstrap of one fitted distribution is blind to that. Here the interval
-is the profile-likelihood one: every value that some distribution attains whose log-likelihood is within χ²₁(0.95)/2 of
+is the profile-likelihood one: every value that some distribution attains whose log-likelihood is within χ²(0.95)/2 of
 the maximum. It narrows with the number of prompts where the tries determine the figure and stops at the bounds of what
-is possible where they do not. Simulated coverage is 92 to 98 % where they determine it and more where they do not; with
-prompts that are all equally hard it fell to 87 % for the rare silent groups of 200 prompts.
+is possible where they do not.
+
+χ² has one degree of freedom, and two at the low end of a convex h such as the silent share: of all distributions with
+one mean the point has the least E[h], so that near it a lower E[h] denies both the mean and the spread that were seen,
+and χ²₁ is too small (prompts that are all equally hard: 83 to 88 % instead of 95). `docs/decisions/intervals.md` has
+the simulated coverage.
 
 The maximizations are convex; each step solves the quadratic approximation of the log-likelihood by nonnegative
 least squares (Wang 2007, the constrained Newton method) with the constraint as a heavy row.
@@ -19,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
+from scipy.special import chdtri
 
-from onedial.core.maths.estimators import normal_quantile
 from onedial.core.maths.mixing import Cells, grid, log_likelihood
 
 Array = NDArray[np.float64]
@@ -61,14 +65,15 @@ class LikelihoodRegion:
         base = self.mass if w @ self.mass > 1e-9 else np.ones_like(self.mass)
         best = float((h * w) @ base / (w @ base))
         reached = h[w > 0]
-        return self._end(h, w, best, float(reached.min())), self._end(h, w, best, float(reached.max()))
+        low, high = (_degrees(sign * h, self.points) for sign in (1, -1))
+        return self._end(h, w, best, float(reached.min()), low), self._end(h, w, best, float(reached.max()), high)
 
-    def _end(self, h: Array, w: Array, best: float, far: float) -> float:
+    def _end(self, h: Array, w: Array, best: float, far: float, degrees: int) -> float:
         """The value nearest `far` that is within the region: where the root of the loss meets its limit.
 
         That root is nearly linear in the value where the tries determine it, so that a guarded secant needs few steps.
         """
-        limit = normal_quantile() / float(np.sqrt(2 * self.prompts))
+        limit = float(np.sqrt(chdtri(degrees, 0.05) / (2 * self.prompts)))
         inside, outside, below, above = 0.0, 1.0, 0.0, np.inf
         for _ in range(_STEPS):
             part = 0.5 if above > 8 * limit else float(np.clip((limit - below) / (above - below), 0.15, 0.85))
@@ -92,6 +97,13 @@ class LikelihoodRegion:
         start = (1 - part) * self.mass
         start[far] += part
         return _climb(self.kernel, self.share, start, row)[1]
+
+
+def _degrees(h: Array, points: Array) -> int:
+    """Degrees of freedom of the likelihood ratio at the low end: 2 where h (J,) is convex and not linear, else 1."""
+    bend = np.diff(np.diff(h) / np.diff(points))
+    slack = 1e-9 * float(np.ptp(h))
+    return 2 if bend.min(initial=0.0) >= -slack and bend.max(initial=0.0) > slack else 1
 
 
 def likelihood_region(cells: Cells, points: Array | None = None) -> LikelihoodRegion:
