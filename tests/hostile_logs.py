@@ -1,186 +1,45 @@
-"""Damaged and hostile log files, seeded, from a sample of every format; and a worker that shows what becomes of each.
+"""Damaged and hostile logs, seeded, from a sample of every format; and a worker that shows what becomes of each.
 
-`make_corpus` writes the files; `Worker` runs every command on one of them in a process of its own, which is ended after
-`LIMIT_S`. A finding is a traceback, a hang, memory beyond `MEMORY_GB`, a control character in the terminal or in an
-error message, or a script in the page.
+`make_corpus` writes the logs; `Worker` runs every command on them in one process, which is replaced when a command
+takes more than `WAIT_S` or ends it. A finding is a traceback, a hang, memory beyond `MEMORY_GB`, a control character
+in the terminal, the page or a message, a script in the page, a figure that cannot be, a process or file left behind.
 """
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
-import re
 import resource
 import shutil
 import sys
+import tempfile
+import time
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
-LIMIT_S, MEMORY_GB = 20, 4.0
+from hostile_files import CONTAINERS, PACKERS, records_of, trick, write_bomb
+from hostile_values import BYTES, controls, encoded, flipped, mistyped, shuffled_lines, truncated
+
+LIMIT_S, WAIT_S, MEMORY_GB = 20, 120, 4.0  # seconds of the processor and of the clock: other work may share the cores
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 COMMANDS = ("json", "terminal", "page", "plan", "report")
-SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-CONTROL = "\x1b]0;owned\x07\x1b[31m\x9b2J\r\x08\u202e"
-VALUES: tuple[Any, ...] = (
-    None, True, False, -1, 0, 10**18, -(10**18), 10**9, 2**63, -(2**63) - 1, 1e308, -1e308, 5e-324, 0.1, 1e-9,
-    float("nan"), float("inf"), int("9" * 400), "", " ", "²", "½", "١٢", "1e400", "-0", "0x10", "NaN", "3/0", "0/0",
-    "9/8", "1" * 400, "150%", "true", "yes", [], {}, [None], [[]], [[1], "a"], {"a": {"b": []}}, [1, "x", None],
-    {"": 1},
-    "\ud800", "a\x00b", CONTROL, SCRIPT, "ل" * 2000, "x" * 200_000, {CONTROL: SCRIPT}, [True, "timeout", -2],
-    {"content": None}, {"role": "assistant"}, [{"role": "assistant", "content": [1, {"text": None}]}], [{}], [[[[]]]],
+KINDS = (
+    "bytes", "values", "container", "lines", "values", "many bytes", "container bytes", "packed", "values",
+    "packed bytes", "encoded", "mixed", "trick", "container values", "bomb", "cut",
 )  # fmt: skip
-NAMES = (
-    CONTROL, SCRIPT, "", ".", "a.b", "__file", "reward_", "reward_" + CONTROL, "prompt_id", "$", "*", "\ud800", "π",
-    "x" * 500,
-)  # fmt: skip
-
-
-def deep(levels: int) -> str:
-    return "[" * levels + "]" * levels
-
-
-# Mutations of bytes
-
-
-def truncated(rng: random.Random, data: bytes) -> bytes:
-    return data[: rng.randrange(len(data) + 1)]
-
-
-def flipped(rng: random.Random, data: bytes) -> bytes:
-    out = bytearray(data)
-    for _ in range(rng.choice([1, 1, 3, 30])):
-        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
-    return bytes(out)
-
-
-def overwritten(rng: random.Random, data: bytes) -> bytes:
-    at, size = rng.randrange(len(data)), rng.choice([4, 64, 1000])
-    return data[:at] + rng.choice([b"\0", b"\xff", b"{", b"\n", b'"']) * size + data[at + size :]
-
-
-def repeated(rng: random.Random, data: bytes) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + data[rng.randrange(len(data)) :] + data[at:]
-
-
-def encoded(rng: random.Random, data: bytes) -> bytes:
-    text = data.decode("utf-8", "replace")
-    return text.encode(rng.choice(["utf-16", "utf-16-le", "utf-8-sig", "utf-7", "cp500", "utf-32"]), "replace")
-
-
-def line_ends(rng: random.Random, data: bytes) -> bytes:
-    return data.replace(b"\n", rng.choice([b"\r", b"\r\n", b"\n\n", b"\0", b" ", b"", b"\xe2\x80\xa8"]))
-
-
-def compressed(rng: random.Random, data: bytes) -> bytes:
-    packed = rng.choice([gzip.compress, bz2.compress, lambda d: pa.Codec("zstd").compress(d, asbytes=True)])(data)
-    return rng.choice([lambda r, d: d, truncated, flipped, lambda r, d: d + d[:50]])(rng, packed)
-
-
-def controls(rng: random.Random, data: bytes) -> bytes:
-    at = rng.randrange(len(data))
-    marks = [CONTROL.encode(), b"\x00", b"\xed\xa0\x80", SCRIPT.encode(), b"\x1a", b"\xef\xbb\xbf"]
-    return data[:at] + rng.choice(marks) + data[at:]
-
-
-BYTES: tuple[Callable[[random.Random, bytes], bytes], ...] = (
-    truncated, flipped, overwritten, repeated, encoded, line_ends, compressed, controls,
-)  # fmt: skip
-
-# Mutations of values
-
-
-def places(value: Any, trail: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place of a JSON value, as the keys that lead to it."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in list(items)[:30]:
-        yield (*trail, key)
-        yield from places(inner, (*trail, key))
-
-
-def put(value: Any, trail: Sequence[Any], new: Any, *, rename: str | None = None) -> None:
-    for key in trail[:-1]:
-        value = value[key]
-    if rename is not None and isinstance(value, dict):
-        value[rename] = value.pop(trail[-1])
-    else:
-        value[trail[-1]] = new
-
-
-def spoiled(rng: random.Random, records: list[Any]) -> list[Any]:
-    """The records with one field mistyped, in one, some or all of them, or under a hostile name."""
-    records = json.loads(json.dumps(records))
-    trails = sorted({t for record in records[:5] for t in places(record)}, key=str)
-    if not trails:
-        return records
-    trail, new = rng.choice(trails), rng.choice(VALUES)
-    rename = rng.choice(NAMES) if rng.random() < 0.15 else None
-    share = rng.choice([0.0, 0.3, 1.0])
-    for number, record in enumerate(records):
-        if number == 0 or rng.random() < share:
-            with contextlib.suppress(KeyError, IndexError, TypeError):
-                put(record, trail, rng.choice(VALUES) if rng.random() < 0.1 else new, rename=rename)
-    return records
-
-
-def to_line(rng: random.Random, record: Any) -> str:
-    text = json.dumps(record)
-    if rng.random() < 0.02:
-        text = text.replace(":", ": " + deep(rng.choice([50, 2000, 200_000])) + ', "dup": ', 1)
-    if rng.random() < 0.02 and isinstance(record, dict) and record:
-        name = json.dumps(next(iter(record)))
-        text = text[:-1] + f", {name}: {json.dumps(rng.choice(VALUES))}" + "}"  # a key twice
-    return text
-
-
-def mistyped(rng: random.Random, file: Path) -> bytes | None:
-    """The file with a value of the wrong kind, in its own container; None where it is not a table of records."""
-    if file.suffix == ".parquet":
-        return mistyped_parquet(rng, pl.read_parquet(file))
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix == ".json":
-            return json.dumps(spoiled(rng, [json.loads(text)])[0]).encode("utf-8", "surrogatepass")
-        records = [json.loads(line) for line in text.splitlines()]
-    except (ValueError, RecursionError):
-        return None
-    return "\n".join(to_line(rng, record) for record in spoiled(rng, records)).encode("utf-8", "surrogatepass")
-
-
-def mistyped_parquet(rng: random.Random, frame: pl.DataFrame) -> bytes:
-    name = rng.choice(frame.columns)
-    plain = [v for v in VALUES if not isinstance(v, list | dict) and not (isinstance(v, int) and abs(v) > 2**62)]
-    value = rng.choice(plain)
-    free = [new for new in NAMES if new.isprintable() and new and new not in frame.columns]
-    text = value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-    changes: list[Callable[[pl.DataFrame], pl.DataFrame]] = [
-        lambda f: f.with_columns(pl.lit(text).alias(name)),
-        lambda f: f.with_columns(pl.lit(None).alias(name)),
-        lambda f: f.with_columns(pl.lit([[1.5, None]]).alias(name)),
-        lambda f: f.with_columns(pl.struct(pl.lit(CONTROL).alias("x")).alias(name)),
-        lambda f: f.with_columns(pl.col(name).cast(pl.String)) if f[name].dtype.is_numeric() else f.drop(name),
-        lambda f: f.rename({name: rng.choice(free)}),
-        lambda f: f.head(0),
-        lambda f: f.with_columns(pl.lit(b"\xff\x00").alias(name)),
-        lambda f: f.with_columns(pl.lit(0).cast(pl.Datetime).alias(name)),
-        lambda f: f.with_columns(pl.lit("a").cast(pl.Categorical).alias(name)),
-    ]
-    out = io.BytesIO()
-    rng.choice(changes)(frame).write_parquet(out)
-    return out.getvalue()
+BOMB_EVERY = 3  # of the places of a bomb in a corpus, how many are damage to bytes instead, so that it ends in an hour
 
 
 def samples(folder: Path) -> list[Path]:
@@ -205,32 +64,67 @@ def samples(folder: Path) -> list[Path]:
     return paths
 
 
-def make_corpus(folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """`count` folders, each a log with one damaged file; the same ones for the same seed."""
-    rng = random.Random(f"hostile/{seed}")
+def make_corpus(folder: Path, count: int, seed: int = 0) -> Iterator[Path]:
+    """`count` folders one by one, each a log with one damaged file; the same ones for the same seed.
+
+    Formats and kinds of damage are walked through, so that a thousand logs hold every kind for every format.
+    """
     sources = samples(folder / "sound")
-    made = []
     for number in range(count):
-        source = sources[number % len(sources)]
-        target = folder / f"{number:05d}"
-        shutil.copytree(source, target)
-        kinds = (".jsonl", ".json", ".parquet", ".gz")
-        files = sorted(f for f in target.rglob("*") if f.is_file() and f.suffix in kinds)
-        file = rng.choice([f for f in files if f.name not in ("metadata.json", "metrics.jsonl")] or files)
-        data = mistyped(rng, file) if rng.random() < 0.6 else None
-        if data is None:
-            data = file.read_bytes()
-            for _ in range(rng.choice([1, 1, 2])):
-                data = rng.choice(BYTES)(rng, data) if data else data
-        if rng.random() < 0.05:
-            other = rng.choice([f for s in sources for f in sorted(s.rglob("*.jsonl"))])
-            data += b"\n" + other.read_bytes()
-        file.write_bytes(data)
-        made.append(target)
-    return made
+        place = seed * count + number
+        rng = random.Random(f"hostile/{seed}/{number}")
+        kind = KINDS[(place + place // len(sources)) % len(KINDS)]
+        if kind == "bomb" and rng.randrange(BOMB_EVERY):
+            kind = "bytes"
+        target = folder / f"{number:05d}-{sources[place % len(sources)].name}-{kind.replace(' ', '-')}"
+        shutil.copytree(sources[place % len(sources)], target)
+        damage(rng, kind, target, sources)
+        yield target
 
 
-# What becomes of a file
+def damage(rng: random.Random, kind: str, target: Path, sources: list[Path]) -> None:
+    """Spoil one file of the folder in one way."""
+    kinds = (".jsonl", ".json", ".parquet", ".gz")
+    files = sorted(f for f in target.rglob("*") if f.is_file() and f.suffix in kinds)
+    file = rng.choice([f for f in files if f.name not in ("metadata.json", "metrics.jsonl")] or files)
+    data = file.read_bytes()
+    if kind == "trick":
+        trick(rng, target, file)
+    elif kind == "bomb":
+        file.unlink()
+        write_bomb(rng, target)
+    elif kind.startswith("container"):
+        if records := records_of(file):
+            if kind == "container values":
+                file.write_bytes(mistyped(rng, file) or data)
+                records = records_of(file) or records
+            suffix, data = rng.choice(CONTAINERS)(rng, records)
+            file.unlink()
+            file = file.with_suffix(suffix)
+        file.write_bytes(rng.choice(BYTES)(rng, data) if kind == "container bytes" or not records else data)
+    elif kind.startswith("packed"):
+        name, pack = rng.choice(sorted(PACKERS.items()))
+        data = pack(data)
+        data = rng.choice([truncated, flipped])(rng, data) if kind == "packed bytes" else data
+        file.unlink()
+        rng.choice([file, Path(f"{file}{name}")]).write_bytes(data)
+    elif kind == "mixed":
+        other = rng.choice([f for s in sources for f in sorted(s.rglob("*.jsonl"))])
+        rng.choice([target / f"more{other.suffix}", file]).write_bytes(other.read_bytes())
+        file.write_bytes(file.read_bytes() + rng.choice([b"\n", b""]) + other.read_bytes())
+    else:
+        changed = mistyped(rng, file) if kind == "values" else None
+        file.write_bytes(_changed(rng, kind, data) if changed is None else changed)
+
+
+def _changed(rng: random.Random, kind: str, data: bytes) -> bytes:
+    ways = {"lines": shuffled_lines, "encoded": encoded, "cut": truncated, "values": controls}
+    for _ in range(rng.choice([2, 3, 8]) if kind == "many bytes" else 1):
+        data = ways.get(kind, rng.choice(BYTES))(rng, data) if data else data
+    return data
+
+
+# What becomes of a log
 
 
 def run_commands(path: Path, out: Path, commands: Sequence[str] = COMMANDS) -> list[str]:
@@ -248,7 +142,7 @@ def run_commands(path: Path, out: Path, commands: Sequence[str] = COMMANDS) -> l
     faults = []
     for command in commands:
         page.unlink(missing_ok=True)
-        stdout, stderr = io.StringIO(), io.StringIO()
+        stdout, stderr, started = io.StringIO(), io.StringIO(), time.process_time()
         try:
             with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
                 code = main(words[command])
@@ -260,42 +154,141 @@ def run_commands(path: Path, out: Path, commands: Sequence[str] = COMMANDS) -> l
                 f"{own.lineno} ({Path(last.filename).name}:{last.lineno})"
             )
             continue
-        text = stdout.getvalue() + stderr.getvalue()
-        odd = {c for c in text if (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") or c in "\u202e\u2066"}
-        if odd:
-            faults.append(f"{command}: control characters {sorted(odd)!r} on the terminal")
-        if code not in (0, 2):
-            faults.append(f"{command}: exit code {code}")
-        if code == 2 and not stderr.getvalue().strip():
-            faults.append(f"{command}: refused without a message")
+        text, error = stdout.getvalue() + stderr.getvalue(), stderr.getvalue().strip()
+        told = [("control characters on the terminal", odd_characters(text))]
+        told += [("exit code", code if code not in (0, 2) else ""), ("seconds", _slow(started))]
+        told += [("refused without a message", code == 2 and not error)]
         if command == "json" and code == 0:
-            faults += json_faults(stdout.getvalue())
-        if page.is_file() and re.search(r"<img src=x|<script>alert", page.read_text("utf-8")):
-            faults.append(f"{command}: a script of the log stands in the page")
+            told += [("figures", fault) for fault in figure_faults(stdout.getvalue())]
+        if page.is_file():
+            told += [("page", fault) for fault in page_faults(page.read_text("utf-8"))]
+        faults += [f"{command}: {what} {seen}" for what, seen in told if seen]
     return faults
 
 
-def json_faults(text: str) -> list[str]:
-    """What cannot be: no JSON, or shares that are none."""
+def _slow(started: float) -> str:
+    used = time.process_time() - started
+    return f"{used:.0f}" if used > LIMIT_S else ""
+
+
+def odd_characters(text: str) -> str:
+    """What a terminal or a browser may act on: controls, lone surrogates, marks of the direction of text."""
+    odd = {c for c in text if (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")}
+    odd |= {
+        c
+        for c in text
+        if unicodedata.bidirectional(c) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    }
+    return repr(sorted(odd)) if odd else ""
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts, self.handlers = 0, list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        for name, value in attrs:
+            outside = name in ("src", "href") and not (value or "").startswith(("#", "data:", "https://arxiv"))
+            if name.startswith("on") or outside or tag in ("iframe", "object"):
+                self.handlers.append(f"<{tag} {name}={value!r:.40}>")
+
+
+def page_faults(text: str) -> list[str]:
+    """Scripts beyond the page's own two, handlers and sources of others, characters that a reader cannot see."""
+    tags = _Tags()
+    tags.feed(text)
+    faults = [f"{tags.scripts} scripts"] if tags.scripts != 2 else []
+    return faults + tags.handlers[:3] + ([odd] if (odd := odd_characters(text)) else [])
+
+
+def figure_faults(text: str) -> list[str]:
+    """What cannot be: no JSON, numbers that are none, shares that do not add up, values outside their intervals."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} in the JSON")
+
     try:
-        figures = json.loads(text)
+        figures = json.loads(text, parse_constant=refuse)
     except ValueError as problem:
-        return [f"json: {problem}"]
+        return [str(problem)]
+    faults = [f"{name} is {value}" for name, value in numbers(figures) if not math.isfinite(value)]
     shares = {name: value for name, value in figures.items() if name.endswith("_share") and isinstance(value, float)}
-    return [f"json: {name} is {value}" for name, value in shares.items() if not 0 <= value <= 1]
+    faults += [f"{name} is {value}" for name, value in shares.items() if not 0 <= value <= 1]
+    kinds = [shares.get(name) for name in ("mixed_share", "silent_share")]
+    if None not in kinds and abs(sum(kinds) - 1) > 1e-9:
+        faults.append(f"mixed and silent make {sum(kinds)}")
+    for name, (low, high) in _intervals(figures):
+        value = figures.get(name)
+        if isinstance(value, float | int) and not low - 1e-9 <= value <= high + 1e-9:
+            faults.append(f"{name} = {value} outside {low} … {high}")
+    for finding in figures.get("findings", []):
+        span, value = finding.get("interval"), finding.get("value")
+        if span and value is not None and not span[0] - 1e-9 <= value <= span[1] + 1e-9:
+            faults.append(f"{finding.get('name')} = {value} outside {span}")
+    return faults + _count_faults(figures)
+
+
+def _intervals(figures: dict[str, Any]) -> Iterator[tuple[str, list[float]]]:
+    named = dict(figures.get("share_intervals") or {})
+    if figures.get("mean_reward_interval"):
+        named["mean_reward"] = figures["mean_reward_interval"]
+    return ((name, span) for name, span in named.items() if span)
+
+
+def _count_faults(figures: dict[str, Any]) -> list[str]:
+    """Counts that contradict each other."""
+    names = ("rollouts", "unusable", "groups", "groups_of_one", "groups_in_shares", "tokens_generated", "tokens_silent")
+    count = {name: figures.get(name) for name in names}
+    faults = [f"{name} is {value}" for name, value in count.items() if value is not None and (value < 0 or value % 1)]
+    pairs = [("unusable", "rollouts"), ("groups_in_shares", "groups"), ("tokens_silent", "tokens_generated")]
+    for part, whole in pairs:
+        if part == "unusable" and figures["kind"] == "rates":
+            continue
+        if None not in (count[part], count[whole]) and count[part] > count[whole]:
+            faults.append(f"{part} {count[part]} of {whole} {count[whole]}")
+    sizes = figures.get("group_sizes")
+    if sizes and count["groups"] is not None and sum(sizes.values()) != count["groups"]:
+        faults.append(f"group sizes make {sum(sizes.values())} of {count['groups']} groups")
+    return faults
+
+
+def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a JSON value, with the keys that lead to it."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(inner, f"{name}.{key}")
+    elif isinstance(value, float | int):
+        yield name, value
+
+
+# The process
 
 
 def _serve(pipe: Connection, out: str) -> None:
     os.environ.pop("ONEDIAL_TRACEBACK", None)
     sys.path.insert(0, str(Path(__file__).parent))
+    tempfile.tempdir = os.environ["TMPDIR"] = str(Path(out, "tmp"))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(1.5 * MEMORY_GB * 2**30),) * 2)
     while True:
         path, commands = pipe.recv()
+        if path is None:
+            return
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         faults = run_commands(Path(path), Path(out), commands)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if peak > MEMORY_GB * 2**20 > before:
             faults.append(f"memory: {peak / 2**20:.1f} GB")
+        if multiprocessing.active_children() or _children():
+            faults.append(f"processes left behind: {_children()}")
         pipe.send(faults)
+
+
+def _children() -> str:
+    """The children of this process, on Linux."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return " ".join(file.read_text() for file in lists).strip()
 
 
 class Worker:
@@ -303,6 +296,7 @@ class Worker:
 
     def __init__(self, out: Path) -> None:
         self.out = out
+        (out / "tmp").mkdir(parents=True, exist_ok=True)
         self.process: Any = None
         self.pipe: Connection
 
@@ -314,27 +308,39 @@ class Worker:
         theirs.close()
 
     def check(self, path: Path, commands: Sequence[str] = COMMANDS) -> list[str]:
-        """The faults of one log; a hang is `LIMIT_S` for one command, or twice that for all."""
+        """The faults of one log; a hang is `WAIT_S` for one command, or twice that for all."""
         if self.process is None:
             self._start()
             self.pipe.send((str(path), ()))
             self.pipe.recv()  # the imports are not the log's fault
         self.pipe.send((str(path), tuple(commands)))
         try:
-            if self.pipe.poll(LIMIT_S * (1 if len(commands) == 1 else 2)):
+            if self.pipe.poll(WAIT_S * (1 if len(commands) == 1 else 2)):
                 faults: list[str] = self.pipe.recv()
                 return faults
             reason = "hang" if len(commands) == 1 else ""
         except EOFError:
             reason = "the process died"
-        self.close()
+        self.kill()
         if reason or len(commands) == 1:
             return [f"{'/'.join(commands)}: {reason}"]
         return [fault for command in commands for fault in self.check(path, [command])]
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self) -> list[str]:
+        """Lets the process end; the temporary files that it leaves behind."""
+        if self.process is None:
+            return []
+        self.pipe.send((None, ()))
+        self.process.join(WAIT_S)
+        left = sorted(str(file) for file in (self.out / "tmp").iterdir())
+        self.kill()
+        return [f"left behind: {name}" for name in left]
+
+    def kill(self) -> None:
+        """Ends the process at once, with what it may have left."""
         if self.process is not None:
             self.process.kill()
             self.process.join()
             self.process = None
+            shutil.rmtree(self.out / "tmp", ignore_errors=True)
+            (self.out / "tmp").mkdir()

@@ -48,6 +48,7 @@ SIMULATED: dict[str, Callable[[], Any]] = {
     "all right": lambda: simulated([1.0] * 12),
     "all wrong": lambda: simulated([0.0] * 12, iterations=3),
     "one prompt": lambda: simulated([0.5], iterations=3),
+    "one visit": lambda: simulated(np.random.default_rng(2).beta(0.5, 0.8, 50)),
     "survivors": lambda: simulated([0.3, 0.5, 0.8] * 9, survivors=True),
     "graded": lambda: rollout_log(
         [
@@ -153,6 +154,10 @@ def test_a_quantity_has_one_value(name: str, analyzed: Callable[[str], Analysis]
         # groups drawn from all the tries of a group are the group
         (size,) = sizes
         assert expected[size] == pytest.approx(figures["silent_share"])
+        if figures["prompts"] == figures["groups"] and "expected_silence" in found:
+            # all tries of a prompt are its one group: nothing is left to be expected
+            assert found["expected_silence"].value == pytest.approx(figures["silent_share"], abs=1e-12)
+            assert found["expected_silence"].interval == pytest.approx(figures["expected_silent_intervals"][size])
     if figures["tokens_silent"] is not None and "silent_tokens" in found:
         assert found["silent_tokens"].tables[0].rows[0][2] == figures["tokens_silent"]
     if figures["kind"] == "rates" and figures["pass_at_k"]:
@@ -246,6 +251,30 @@ def test_drift_of_a_series_by_hand() -> None:
     log = rate_log(k, [8] * 6, iteration=iteration)
     found = {finding.name: finding for finding in analyze(log).findings}
     assert found["drift"].value == pytest.approx(1.0 - 0.0)
+
+
+def test_expected_silence_of_a_log_by_hand() -> None:
+    """Prompt a: 3 right of 4 in groups of 2; prompt b: 2 of 2. Pairs of a that agree: 3 of 6; b always."""
+    right = {"a": [[1, 1], [1, 0]], "b": [[1, 1]]}
+    rows = [
+        {"prompt_id": prompt, "group_id": f"{prompt}{number}", "iteration": number + 1, "outcome_reward": float(r)}
+        for prompt, groups in right.items()
+        for number, group in enumerate(groups)
+        for r in group
+    ]
+    for log in (rollout_log(rows), rollout_log([{k: v for k, v in row.items() if k != "iteration"} for row in rows])):
+        found = {finding.name: finding for finding in analyze(log).findings}
+        assert found["expected_silence"].value == pytest.approx((2 * 0.5 + 1) / 3)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_the_page_of_a_rate_table_names_the_group_size_that_it_used(size: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    analysis = analyze(rate_log(rng.binomial(8, rng.beta(0.5, 0.8, 60)), [8] * 60), group_size=size)
+    facts = {fact.label: fact.value for fact in facts_of(analysis.tables, analysis.findings)}
+    expected = analysis.figures["expected_groups"]
+    assert facts[f"Silent at G = {size}"] == expected["silent_share"] and expected["size"] == size
+    assert [label for label in facts if "G =" in label] == [f"Silent at G = {size}"]
 
 
 def test_splits_have_one_value_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,8 +135,8 @@ def coverage(truth: Rates, prompts: int, tries: int, draws: int, *, seed: int = 
 
 @pytest.mark.parametrize(("truth", "prompts", "tries"), [("ends", 1000, 4), ("all at one half", 1000, 8)])
 def test_coverage_where_other_intervals_failed(truth: str, prompts: int, tries: int) -> None:
-    # simulation. A bootstrap of one fit held the silent share of "ends" at G = 64 in 15 % of the draws, χ²₁ at both ends
-    # that of prompts all at one half at G = 4 in 83 %
+    # simulation. A bootstrap of one fit held the silent share of "ends" at G = 64 in 15 % of the draws, χ²₁ at both
+    # ends that of prompts all at one half at G = 4 in 83 %
     found = coverage(TRUTHS[truth], prompts, tries, 40)
     assert min(found.values()) >= 0.85, found  # 38 of 40 wanted; fewer than 34 has a chance of one in a hundred
 

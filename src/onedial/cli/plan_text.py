@@ -169,14 +169,15 @@ def _bands(plan: BudgetPlan) -> Table:
 
 
 def _rhos(plan: BudgetPlan) -> Table:
-    table = _table("rho", "G", "prompts", "saving", "95 %, over prompts")
+    known = any(under.saving_interval for under in plan.under_rho)
+    table = _table("rho", "G", "prompts", "saving", "95 %, over prompts" if known else "")
     for under in plan.under_rho:
         table.add_row(
             f"{under.rho:.3g}" + (" (plan)" if under.rho == plan.rho.value else ""),
             str(under.group_size),
             f"{under.prompts:,.0f}",
             percent(under.saving, 1),
-            _range(under.saving_interval),
+            "" if under.saving_interval is None else _range(under.saving_interval),
         )
     return table
 

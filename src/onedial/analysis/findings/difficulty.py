@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.expected import GRADED, deconvolved_silent_shares, expected_kinds
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import Interval
+from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.pass_rates import pass_rate
 from onedial.analysis.findings.silence import SHOWN
@@ -43,9 +43,9 @@ EXPECTED_SILENCE = Spec(
     title="Expected silent share by group size",
     unit="share",
     definition=(
-        "E[p^G + (1 − p)^G] over the distribution of solve rates, at the log's own group sizes where it has groups, "
-        "else at the training group size. 'At the mean rate' plugs the mean p into the formula, which under-predicts "
-        "(Jensen)."
+        "E[p^G + (1 − p)^G] over the distribution of solve rates: of groups drawn from all tries of their prompt, at "
+        "the log's own group sizes where it has groups, else at the training group size. 'At the mean rate' plugs the "
+        "mean p into the formula, which under-predicts (Jensen)."
     ),
     why="It tells before a run what a group size will waste, and whether rollouts of one prompt are independent.",
 )
@@ -116,7 +116,7 @@ def expected_silence(tables: LogTables) -> Measurement | str:
         interval=interval,
         headline=_silence_headline(tables, value, interval, observed),
         advice=_gap_advice(observed, interval),
-        method="groups drawn from the tries of a visit as far as these go, beyond that NPMLE of solve rates; intervals "
+        method="groups drawn from the tries as far as these go, beyond that NPMLE of solve rates; intervals "
         "over prompts, beyond the tries the range of values that the counts allow (profile likelihood, 95 %)",
         importance=0.38,
         plots=(
@@ -276,7 +276,17 @@ def _at_own_sizes(tables: LogTables) -> tuple[float, Interval]:
     if tables.log.kind == "rates":
         _, value, low, high, *_ = _rows(tables, np.array([tables.group_size]))[0]
         return value, (low, high)
-    return _expected(tables, _own_sizes(tables))
+    if tables.shared.is_empty():
+        return _expected(tables, _own_sizes(tables))
+    per = tables.shared.group_by("prompt_id", "n").len("groups").rename({"n": "size"})
+    per = per.join(tables.counts.select("prompt_id", "k", "n"), on="prompt_id").sort("prompt_id", "size")
+    size, groups, k, n = (per.get_column(name).to_numpy().astype(np.float64) for name in ("size", "groups", "k", "n"))
+    chance = np.clip(sum(dispersion.unbiased_powers(k, n, size)), 0.0, 1.0)
+    sums = per.select("prompt_id", silent=pl.Series(chance * groups), groups=pl.col("groups"))
+    sums = sums.group_by("prompt_id", maintain_order=True).sum()
+    value = float(sums.get_column("silent").sum() / groups.sum())
+    interval = ratio_interval(sums.get_column("silent"), sums.get_column("groups"))
+    return value, interval or _hold(value, _expected(tables, _own_sizes(tables))[1])
 
 
 def _observed(tables: LogTables) -> float | None:

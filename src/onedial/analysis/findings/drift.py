@@ -9,7 +9,7 @@ import polars as pl
 
 from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, measures, percent
-from onedial.analysis.findings.intervals import bootstrap
+from onedial.analysis.findings.intervals import difference_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.rate_series import rate_series, series_plots
 from onedial.analysis.findings.silence import why_no_group_shares
@@ -53,7 +53,7 @@ def drift(tables: LogTables) -> Measurement | str:
         advice="Bring harder prompts or rest solved ones (`onedial plan` on the latest iterations)."
         if value > 0.1 and interval is not None and interval[0] > 0
         else "",
-        method="bootstrap over prompts",
+        method="intervals of both shares over prompts, combined by Newcombe's method for paired shares",
         importance=0.25 + min(0.24, abs(value)),
         plots=series_plots(rate_series(tables), tables.group_size)
         if tables.log.kind == "rates"
@@ -129,13 +129,9 @@ def _change(groups: pl.DataFrame) -> tuple[float, tuple[float, float] | None]:
     per = groups.with_columns(third.alias("third")).group_by("prompt_id").agg(*columns).drop("prompt_id")
     sums = per.to_numpy().astype(np.float64)
 
-    def difference(total: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(total[:, 2] / total[:, 3] - total[:, 0] / total[:, 1])
-
-    low, high = bootstrap(sums, difference)
-    value = float(difference(sums.sum(axis=0, keepdims=True))[0])
-    return value, None if np.isnan(low).any() else (float(low[()]), float(high[()]))
+    early, late = (sums[:, 0], sums[:, 1]), (sums[:, 2], sums[:, 3])
+    shares = [float(top.sum() / bottom.sum()) for top, bottom in (early, late)]
+    return shares[1] - shares[0], difference_interval(early, late)
 
 
 def _plots(tables: LogTables, table: pl.DataFrame) -> tuple[Plot, ...]:

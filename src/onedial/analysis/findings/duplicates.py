@@ -50,7 +50,7 @@ def duplicates(tables: LogTables) -> Measurement | str:
         advice="Raise the temperature, or deduplicate before spending tries."
         if much and not tables.log.is_evaluation
         else "",
-        method="linearized ratio over prompts" + (f"; one group in {step} was read" if step > 1 else ""),
+        method="jackknife over prompts" + (f"; one group in {step} was read" if step > 1 else ""),
         importance=0.05 + 0.5 * share,
         tables=(Table("Repeats by kind of group", ("groups", "number", "repeats"), rows, ("", "", "share")),),
     )

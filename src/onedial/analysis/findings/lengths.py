@@ -7,7 +7,7 @@ import polars as pl
 
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
-from onedial.analysis.findings.intervals import ratio_interval
+from onedial.analysis.findings.intervals import log_ratio_interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.logs.grouping import reward_of, right_of
 
@@ -56,11 +56,11 @@ def length_bias(tables: LogTables) -> Measurement | str:
     quantiles, right_share = _by_length(tables)
     return Measurement(
         value=ratio,
-        interval=ratio_interval(per.get_column("wrong"), per.get_column("right"), share=False),
+        interval=log_ratio_interval(per.get_column("wrong"), per.get_column("right")),
         headline=f"Within mixed groups wrong answers are {ratio:.2f}× as long as right ones "
         f"({wrong / len(mixed):,.0f} against {right / len(mixed):,.0f} {unit}).",
         advice="" if ratio <= 1.1 or tables.log.is_evaluation else _length_advice(tables),
-        method="linearized ratio over prompts",
+        method="jackknife of the logarithm over prompts",
         importance=0.2 + min(0.3, 0.5 * abs(float(np.log(max(ratio, 1e-9))))),
         plots=() if quantiles is None else (_accuracy_plot(tables, quantiles, right_share),),
         tables=() if quantiles is None else (_aggregation_table(quantiles, unit),),
@@ -99,7 +99,7 @@ def truncation(tables: LogTables) -> Measurement | str:
         interval=ratio_interval(per.get_column("cut"), per.get_column("n")),
         headline=" ".join(words),
         advice=_cut_advice(tables) if (cut / total if last is None else last) > OFTEN_CUT else "",
-        method="linearized ratio over prompts",
+        method="jackknife over prompts",
         importance=0.1 + 0.8 * cut / total,
     )
 

@@ -32,7 +32,7 @@ WEIGHTS = Spec(
         "Counterfactual replay: each group's coefficient σ̂^(2−α) (times n/(n−1) with a leave-one-out baseline), "
         "summed by the prompt's estimated solve rate, as a share of the total. For a rate table, its expectation over "
         "groups of the training size drawn from the tries (of a row's own size where it has one). The figure is the "
-        "share that α = 1 gives to prompts solved less than 20 % of the time."
+        "share that α = 1 gives to prompts whose estimated solve rate is less than 20 %."
     ),
     why="The dial α, not only the data, decides which prompts drive the update.",
 )
@@ -82,7 +82,7 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
         "in the middle. Tune the learning rate again, since the total weight changes too."
         if not tables.log.is_evaluation
         else "",
-        method="bootstrap over prompts; difficulty is the posterior mean of the prompt's solve rate",
+        method="bootstrap over prompts, sorted as this log sorts them: by the posterior mean of their solve rates",
         importance=0.33,
         plots=(_dial_plot(groups, grpo / grpo.sum(), members),),
         tables=(

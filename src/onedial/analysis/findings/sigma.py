@@ -140,7 +140,7 @@ def _measured(
         advice="Move tries to prompts whose groups are mixed; σ̂ = ½ is an even split."
         if mean < 0.2 and not of_size
         else "",
-        method="linearized ratio over prompts",
+        method="jackknife over prompts",
         importance=0.4,
         plots=(
             Plot(

@@ -150,7 +150,7 @@ def silent_tokens(tables: LogTables, *, price: float | None = None, seconds: flo
         interval=ratio_interval(prompts.get_column("silent_tokens"), prompts.get_column("tokens")),
         headline=f"{percent(share)} of the completion tokens ({silent:,} of {total:,}{money}) were in silent groups.",
         advice=_token_advice(tables) if share > 0.2 else "",
-        method="linearized ratio over prompts" + (", time split by tokens" if seconds is not None else ""),
+        method="jackknife over prompts" + (", time split by tokens" if seconds is not None else ""),
         importance=0.45 + 0.5 * share,
         tables=(Table("What silent groups cost", COST_COLUMNS, tuple(rows), ("", "", "", "share")),),
     )
@@ -224,7 +224,7 @@ def unusable_share(tables: LogTables) -> Measurement | str:
         else ratio_interval(per.get_column("unusable"), per.get_column("size")),
         headline=f"{lost:,} of {total:,} rollouts ({percent(lost / total, 1)}) have no usable verdict.",
         advice="Look at the verifier's time limit and errors." if lost else "",
-        method="linearized ratio over prompts",
+        method="jackknife over prompts",
         importance=0.05 + 0.9 * lost / total,
     )
 

@@ -13,8 +13,9 @@ import polars as pl
 
 from onedial.analysis.logs.documents import find_table
 from onedial.analysis.logs.formats import SAMPLE_ROWS, Sample
-from onedial.core.tables.arrow_parts import DAMAGE, check_expansion, is_arrow_file
+from onedial.core.tables.arrow_parts import DAMAGE, is_arrow_file
 from onedial.core.tables.csv_records import find_separator
+from onedial.core.tables.expansion import check_expansion
 from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
 from onedial.core.tables.file_kinds import FileKind, kind_of_content, kind_of_name
 from onedial.core.tables.json_records import read_json_document, read_json_values
@@ -65,7 +66,7 @@ def _sample_document(file: Path, kind: FileKind, errors: ReadErrors) -> Sample |
 
 def _sample_parquet(file: Path, kind: FileKind, errors: ReadErrors) -> Sample | None:
     file = plain_copy(file, errors)
-    check_expansion(file)
+    check_expansion(file, kind)
     lazy = pl.scan_parquet(file, glob=False)
     return Sample(file, kind, tuple(lazy.head(SAMPLE_ROWS).collect().to_dicts()), schema=dict(lazy.collect_schema()))
 
@@ -75,6 +76,7 @@ def _sample_arrow(file: Path, kind: FileKind, errors: ReadErrors) -> Sample | No
     import pyarrow.ipc as ipc
 
     file = plain_copy(file, errors)
+    check_expansion(file, kind)
     try:
         if is_arrow_file(file):
             batch = ipc.open_file(str(file)).get_batch(0)

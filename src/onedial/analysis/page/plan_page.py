@@ -48,10 +48,12 @@ def _tries(plan: BudgetPlan) -> Plot:
 def _over_rho(plan: BudgetPlan) -> tuple[Plot, Plot]:
     under = plan.under_rho
     x = tuple(each.rho for each in under)
-    low, high = (tuple(each.saving_interval[i] for each in under) for i in (0, 1))
+    spans = [each.saving_interval for each in under if each.saving_interval is not None]
+    low, high = (tuple(span[i] for span in spans) for i in (0, 1))  # all of them or none
     saving = Series("saving", tuple(each.saving for each in under), "plain", low, high)
     sizes = Series("group size", tuple(float(each.group_size) for each in under), "plain")
     label = "ρ, a prompt's signal over the noise of one rollout"
+    band = "band: 95 % interval over prompts at that ρ; " if spans else ""
     note = f"ρ is {plan.rho.source}; this plan takes {plan.rho.value:.3g}"
     return (
         Plot(
@@ -62,7 +64,7 @@ def _over_rho(plan: BudgetPlan) -> tuple[Plot, Plot]:
             x,
             (saving,),
             log_x=True,
-            note=f"{note}; band: 95 % interval over prompts at that ρ; no training run has confirmed it",
+            note=f"{note}; {band}no training run has confirmed it",
         ),
         Plot("line", "Best group size", label, "answers in a group", x, (sizes,), unit="number", log_x=True, note=note),
     )

@@ -86,9 +86,10 @@ class BudgetPlan:
 
     @property
     def saving_range(self) -> tuple[float, float]:
-        """From the least to the largest saving over the 95 % intervals at every ρ shown."""
-        lows, highs = zip(*(under.saving_interval for under in self.under_rho), strict=True)
-        return min(lows), max(highs)
+        """From the least to the largest saving over the 95 % intervals at every ρ shown; over the savings alone where
+        these have no intervals."""
+        spans = [under.saving_interval or (under.saving, under.saving) for under in self.under_rho]
+        return min(low for low, _ in spans), max(high for _, high in spans)
 
 
 def plan(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist, fmean, variance
 
-from scipy.special import stdtrit
+from scipy.special import gammaincinv, ndtr, stdtrit
 
 from onedial.core.errors import DataError
 from onedial.core.maths.dispersion import subset_share
@@ -147,12 +147,26 @@ def by_level(levels: Sequence[str], values: Sequence[float], *, level: float = 0
 
 
 def score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:
-    """Wilson's interval of `share` seen in `trials` (any number > 0), at a quantile of the normal or of Student's t."""
+    """Wilson's interval of `share` seen in `trials` (any number > 0), at a quantile of the normal or of Student's t.
+
+    Where at most two trials differ from the rest (three of more than fifty), Wilson's end on their side is too near: a
+    share of 0.2/n is held in 82 %. That end is a Poisson number's, as Brown, Cai and DasGupta (2001, section 4.1.1)
+    modify it.
+    """
     squared = quantile * quantile / trials
     center = (share + squared / 2) / (1 + squared)
     reach = quantile * math.sqrt(share * (1 - share) / trials + squared / (4 * trials)) / (1 + squared)
     # at the ends the algebra gives exactly 0 and 1, floating point nearly
-    return 0.0 if share <= 0 else max(0.0, center - reach), 1.0 if share >= 1 else min(1.0, center + reach)
+    low = 0.0 if share <= 0 else max(0.0, min(center - reach, _rare_end(share, trials, quantile)))
+    high = 1.0 if share >= 1 else min(1.0, max(center + reach, 1 - _rare_end(1 - share, trials, quantile)))
+    return low, high
+
+
+def _rare_end(share: float, trials: float, quantile: float) -> float:
+    """The low end of a share of a few in many trials; 1 where they are not few."""
+    if share * trials > (3 if trials > 50 else 2) * (1 + 1e-9):
+        return 1.0
+    return float(gammaincinv(share * trials, 2 * ndtr(-quantile))) / trials
 
 
 def normal_quantile(level: float = 0.95) -> float:

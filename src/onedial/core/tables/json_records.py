@@ -17,6 +17,7 @@ from onedial.core.text_safety import escape_line
 BOM = b"\xef\xbb\xbf"
 NEWLINE = 10
 MAX_LINE_BYTES = 256 << 20
+MAX_BROKEN_LINES = 300_000
 MAX_DOCUMENT_BYTES = 1 << 30
 EXCERPT = 60
 
@@ -24,11 +25,15 @@ EXCERPT = 60
 def read_blocks(path: Path, errors: ReadErrors) -> Iterator[tuple[int, bytes]]:
     """(number of the first line, whole lines) in blocks of some megabytes; memory stays bounded.
 
-    A compressed stream that breaks off is noted in `errors`; what came before it is still given.
+    A compressed stream that breaks off is noted in `errors`; what came before it is still given. A file of which next
+    to nothing can be read is given up.
     """
-    line, rest = 1, b""
+    line, rest, before = 1, bytearray(), errors.count
     with open_bytes(path) as stream:
         while True:
+            if errors.count - before > MAX_BROKEN_LINES:
+                errors.add(path, line, f"more than {MAX_BROKEN_LINES:,} broken lines; the file is read no further")
+                return
             chunk, broke = read_some(stream)
             if not chunk and not broke:
                 break
@@ -42,14 +47,15 @@ def read_blocks(path: Path, errors: ReadErrors) -> Iterator[tuple[int, bytes]]:
                     errors.add(path, line, f"a line is longer than {limit}; the file is read no further")
                     return
             else:
-                block, rest = rest + chunk[:cut], chunk[cut:]
+                block = bytes(rest) + chunk[:cut] if rest else chunk[:cut]
+                rest = bytearray(chunk[cut:])
                 yield line, block
                 line += _count_lines(block)
             if broke:
                 errors.add(path, line, f"the compressed data breaks off: {broke}")
                 break
     if rest:
-        yield line, rest
+        yield line, bytes(rest)
 
 
 def _count_lines(block: bytes) -> int:
@@ -66,6 +72,8 @@ def read_json_values(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Any]
 
 def parse_lines(path: Path, first: int, block: bytes, errors: ReadErrors) -> Iterator[tuple[int, Any]]:
     """The values of a block of lines whose first has the number `first`."""
+    if block.isspace():
+        return
     for number, raw in enumerate(block.split(b"\n"), start=first):
         line = raw.removeprefix(BOM).strip() if number == 1 else raw.strip()
         if not line:

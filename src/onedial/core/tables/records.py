@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from onedial.core.tables.arrow_parts import DAMAGE, check_expansion, is_arrow_file, read_stream_batches
+from onedial.core.tables.arrow_parts import DAMAGE, is_arrow_file, read_stream_batches
 from onedial.core.tables.csv_records import find_separator, read_csv_rows
+from onedial.core.tables.expansion import check_expansion
 from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
 from onedial.core.tables.file_kinds import FileKind, kind_of_content
 from onedial.core.tables.json_records import read_json_document, read_json_values
@@ -75,14 +76,13 @@ def _table_records(path: Path, kind: FileKind, errors: ReadErrors) -> Iterator[t
 
 
 def _frames(file: Path, kind: FileKind, errors: ReadErrors) -> Iterator[pl.DataFrame]:
-    if kind == "arrow" and not is_arrow_file(file):
-        yield from read_stream_batches(file, errors)
-        return
     if kind in ("csv", "tsv"):
         yield pl.read_csv(file, separator=_separator_of(file, kind), infer_schema_length=None, glob=False)
         return
-    if kind == "parquet":
-        check_expansion(file)
+    check_expansion(file, kind)
+    if kind == "arrow" and not is_arrow_file(file):
+        yield from read_stream_batches(file, errors)
+        return
     lazy = pl.scan_ipc(file) if kind == "arrow" else pl.scan_parquet(file, glob=False)
     yield from lazy.collect_batches(chunk_size=BATCH, maintain_order=True)
 
