@@ -197,7 +197,7 @@ def test_adaptive_sampler_compares_with_the_best_uniform_arm() -> None:
         last = ends.get(one["arm"], 800)
         for point, tokens in zip(one["curve"], (0, last / 2, last), strict=True):
             point["tokens"] = tokens
-        one["series"]["tokens_silent_right"] = [10.0] * 8
+        one["series"]["tokens_all_correct"] = [10.0] * 8
     figures = claim.figures(made)
     assert set(figures["best_uniform"].values()) == {"two"} and figures["seeds"] == 5
     assert [figures[name] for name in ("early", "middle", "late")] == pytest.approx([2.5] * 3)

@@ -49,7 +49,8 @@ def _figures(records: list[Json]) -> Json:
     for name, share in TARGETS.items():
         target = start + share * (top - start)
         costs = {arm: [_cost(record, target) for record in by_seed(records, arm).values()] for arm in arms}
-        best = min(uniform, key=lambda arm, costs=costs: _mean([math.log(cost) for cost in costs[arm]]))
+        mean_logs = {arm: _mean([math.log(cost) for cost in costs[arm]]) for arm in uniform}
+        best = min(mean_logs, key=mean_logs.__getitem__)
         figures["targets"][name], figures["tokens_to"][name] = target, costs
         figures["best_uniform"][name] = best
         logs = [math.log(a / b) for a, b in zip(costs[best], costs["adaptive"], strict=True)]
