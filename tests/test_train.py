@@ -186,7 +186,7 @@ def test_silent_rows_are_skipped_exactly_where_they_teach_nothing(
     from test_lm import ragged_batch
 
     row = replace(ALGORITHMS[name], critic_warmup=0)
-    run = replace(run, algorithm=row, group_size=4).resolved()
+    run = replace(run, algorithm=row, group_size=max(4, row.pass_k + 1)).resolved()
     batch = ragged_batch([(5, [3, 1, 4, 2]), (7, [4, 4, 1, 2]), (3, [2, 2, 3, 3])], vocabulary=250)
     advantage = batch["advantage"].clone()
     advantage[4:8] = 0.0  # the second group is unanimous
