@@ -107,7 +107,7 @@ def to_table(rng: random.Random, records: Records) -> pa.Table:
         names, arrays = [*names, rng.choice(names)], [*arrays, rng.choice(arrays)]
     if rng.random() < 0.1:
         names[rng.randrange(len(names))] = rng.choice([n for n in NAMES if n.isprintable()] + [CONTROL])
-    return pa.Table.from_arrays(arrays, names=names)
+    return pa.Table.from_arrays(arrays, names=[name.encode("utf-8", "replace").decode() for name in names])
 
 
 def to_parquet(rng: random.Random, records: Records) -> tuple[str, bytes]:
