@@ -140,6 +140,23 @@ def test_a_folder_with_a_pipe_a_loop_and_a_name_that_is_no_text(
     assert code == 0 and "rollouts" in text
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "arrow", "jsonl.gz"])
+def test_a_file_whose_name_is_no_text(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"p{i // 4}", "reward": float(i % 2)} for i in range(40)]
+    frame, path = pl.DataFrame(rows), tmp_path / os.fsdecode(b"\xff\xfe." + kind.encode())
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    if kind in ("parquet", "arrow"):
+        plain = tmp_path / "plain"
+        frame.write_parquet(plain) if kind == "parquet" else frame.write_ipc(plain)
+        plain.rename(path)
+    else:
+        data = {"jsonl": lines, "json": json.dumps(rows).encode(), "csv": frame.write_csv().encode()}
+        path.write_bytes(data.get(kind) or gzip.compress(lines))
+    for place in (path, tmp_path):
+        code, text = check_quickly(place, capsys)
+        assert code == 0 and "40 rollouts" in text, text
+
+
 def test_a_folder_with_more_files_than_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onedial.analysis.logs import log_files
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from onedial.core.tables.file_bytes import BLOCK_BYTES, compression
+from onedial.core.tables.file_bytes import BLOCK_BYTES, compression, is_text
 from onedial.core.tables.json_records import BOM, parse_lines, read_blocks
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -76,7 +76,8 @@ def scan_frames(
     False where some line needs a closer look; what was added is then of no use: polars may give rows that come after
     the one it refuses.
     """
-    if compression(path) is not None or set("*?[") & set(str(path)):  # polars would look for files by that pattern
+    # polars would look for files by a pattern, and takes no name that is not text
+    if compression(path) is not None or set("*?[") & set(str(path)) or not is_text(path):
         return False
     add(then(pl.DataFrame(schema=dict(schema))))
     try:

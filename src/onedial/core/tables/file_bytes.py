@@ -131,10 +131,11 @@ def make_workspace() -> Path:
 
 
 def plain_copy(path: Path, errors: ReadErrors) -> Path:
-    """`path` itself, or a decompressed temporary copy for readers that need a real file."""
+    """`path` itself, or a decompressed temporary copy for readers that need a real file; a link to it where its name is
+    no text, because polars takes no other."""
     if compression(path) is None:
-        return path
-    target = make_workspace() / os.path.basename(path)
+        return path if is_text(path) else _linked(path)
+    target = make_workspace() / (os.path.basename(path) if is_text(path) else "data")
     with open_bytes(path) as source, target.open("wb") as sink:
         while True:
             chunk, broke = read_some(source)
@@ -143,6 +144,17 @@ def plain_copy(path: Path, errors: ReadErrors) -> Path:
                 errors.add(path, 0, f"the compressed data breaks off: {broke}")
             if broke or not chunk:
                 return target
+
+
+def is_text(path: Path) -> bool:
+    """Whether the name of a file is text, not bytes of another encoding."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def _linked(path: Path) -> Path:
+    link = make_workspace() / f"data{path.suffix if is_text(Path(path.suffix)) else ''}"
+    link.symlink_to(path.absolute())
+    return link
 
 
 def reason_of(problem: BaseException) -> str:
