@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -103,8 +104,8 @@ def check_positive(args: argparse.Namespace, *names: str) -> None:
 def check_costs(args: argparse.Namespace, analysis: Analysis) -> None:
     """Raises ConfigError for --price or --seconds where the log does not tell what silent groups cost."""
     for name in ("price", "seconds"):
-        value, reason = getattr(args, name, None), analysis.figures["withheld"].get("tokens_silent")
-        if value is not None and reason:
+        value = getattr(args, name, None)
+        if value is not None and (reason := analysis.figures["withheld"].get("tokens_silent")):
             raise ConfigError(f"--{name} {value:g}: what silent groups cost cannot be told: {reason}")
 
 
@@ -121,7 +122,7 @@ def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis
     check_positive(args, "tries")
     options = {name: getattr(args, name, None) for name in ("price", "seconds")}
     check_positive(args, *(name for name, value in options.items() if value is not None))
-    if options["seconds"] is None and path.is_dir():
+    if options["seconds"] is None and os.path.isdir(path):
         options["seconds"] = generation_seconds(path)
     ks = getattr(args, "at_k", None) or ()
     size = getattr(args, "group_size", None) or GROUP_SIZE
