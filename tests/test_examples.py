@@ -153,7 +153,7 @@ def test_an_allocator_of_ones_own_is_judged() -> None:
     world = replace(example.SMALL, prompts=60, held_out=40, topics=6, dimensions=16)
     fixed, dynamic, rest = example.judge(world, target=0.4, seeds=2)
     assert fixed.ratio == 1.0 and {fixed.reached, dynamic.reached, rest.reached} == {2}
-    restless = example.RestSolved(lambda position: str(position), rest=0)
+    restless = example.RestSolved(lambda position: onedial.Prompt(str(position)), rest=0)
     assert [request.position for request in restless.ask()] == list(range(example.PROMPTS))
 
 
