@@ -298,7 +298,7 @@ def test_swift_flush_logged_twice_counts_once_and_cut_rows_are_counted(tmp_path:
     )
     log = read(tmp_path / "b")
     assert key_figures(log)["rollouts"] == 2
-    assert any("1 row had been cut" in note or "1 row " in note for note in log.coverage.notes)
+    assert any("cut off in some column: 1 row." in note for note in log.coverage.notes)
 
 
 def test_swift_ray_lines_are_lists_of_rows(tmp_path: Path) -> None:
