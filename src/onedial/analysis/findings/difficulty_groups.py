@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onedial.analysis.findings.expected import group_pmf
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.analysis.findings.silence import SHOWN
-from onedial.core.maths.mixing import fit_prior, posterior
+from onedial.core.maths.mixing import posterior
 
 Array = NDArray[np.float64]
 
@@ -37,8 +37,7 @@ class Groups(NamedTuple):
 def bin_prompts(tables: LogTables) -> pl.DataFrame:
     """Per prompt: prompt_id, prompt (its number), bin (of the posterior mean of its solve rate)."""
     cells, number = tables.cells
-    prior = fit_prior(cells)
-    mean = posterior(cells, prior) @ prior.points
+    mean = posterior(cells, tables.prior) @ tables.prior.points
     bins = np.minimum((mean[number] * BINS).astype(np.int64), BINS - 1)
     return tables.counts.select("prompt_id").with_columns(
         pl.Series("bin", bins), pl.Series("prompt", np.arange(len(number)))

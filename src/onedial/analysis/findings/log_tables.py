@@ -29,7 +29,7 @@ from onedial.analysis.logs.schema import Log
 from onedial.analysis.planning.counts import check_tries
 from onedial.core.errors import DataError
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
-from onedial.core.maths.mixing import Cells, Mixing, count_cells, npmle
+from onedial.core.maths.mixing import Cells, Mixing, count_cells, fit_prior, npmle
 
 # What a group is described by beyond the columns of `group_frame`; null where the log does not say.
 DETAILS: Mapping[str, pl.DataType] = {
@@ -166,6 +166,11 @@ class LogTables:
     def solve_rates(self) -> Mixing:
         """The distribution of solve rates over prompts, by nonparametric maximum likelihood."""
         return npmle(self.cells[0])
+
+    @cached_property
+    def prior(self) -> Mixing:
+        """The smooth distribution of solve rates that sorts prompts by difficulty (`mixing.fit_prior`)."""
+        return fit_prior(self.cells[0])
 
     @cached_property
     def solve_rate_region(self) -> LikelihoodRegion:

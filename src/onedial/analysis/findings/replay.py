@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
-from onedial.analysis.findings.difficulty_bands import rate_bands, why_no_coefficient
+from onedial.analysis.findings.difficulty_bands import RateBands, rate_bands, why_no_coefficient
 from onedial.analysis.findings.difficulty_groups import BINS, LABELS, Groups, drawn_groups, own_groups
 from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures, percent
@@ -70,7 +70,8 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
         return "no group holds both right and wrong answers: its rewards differ in degree only"
     low, high, hard = _intervals(groups, each)
     value, flat = (float(weight[:2].sum() / weight.sum()) for weight in (grpo, plain))
-    rows = _drawn_rows(tables) if rates else _replayed_rows(groups)
+    bands = rate_bands(tables) if rates else None
+    rows = _drawn_rows(bands) if rates else _replayed_rows(groups)
     if low is not None and high is not None:
         rows += (("α = 1, low", *map(float, low)), ("α = 1, high", *map(float, high)))
     return Measurement(
@@ -87,7 +88,7 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
         plots=(_dial_plot(groups, grpo / grpo.sum(), members),),
         tables=(
             Table("Share of weight by solve rate", ("row", *LABELS), rows, ("", *["share"] * BINS)),
-            *([_band_table(tables)] if rates else []),
+            *([_band_table(bands, tables.group_size)] if rates else []),
         ),
     )
 
@@ -98,15 +99,13 @@ def _replayed_rows(groups: Groups) -> tuple[tuple[Value, ...], ...]:
     return tuple((label, *map(float, weight / weight.sum())) for label, weight in weights.items())
 
 
-def _drawn_rows(tables: LogTables) -> tuple[tuple[Value, ...], ...]:
+def _drawn_rows(found: RateBands | None) -> tuple[tuple[Value, ...], ...]:
     """The same for groups of a rate table, each row of the algorithm table at its own group size where it has one."""
-    found = rate_bands(tables)
     return tuple((row.label, *row.shares) for row in found.weights) if found else ()
 
 
-def _band_table(tables: LogTables) -> Table:
+def _band_table(found: RateBands | None, size: int) -> Table:
     """The bands of a rate table: what groups of the training size show, and closed forms at the middle of each band."""
-    found, size = rate_bands(tables), tables.group_size
     columns = (
         "solve rate, %",
         "prompts",
