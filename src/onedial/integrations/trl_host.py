@@ -191,12 +191,10 @@ def row_advantages(row: Algorithm, rewards: Tensor, weights: Tensor, group_size:
     usable = ~rewards.isnan().all(1)
     reward = (rewards * weights.to(rewards)).nansum(1).double()
     group = torch.arange(len(reward), device=reward.device) // group_size
-    kept = usable.clone()
+    kept = usable
     if row.keep == "mixed":
-        for members in group.split(group_size):
-            of_group = members[0] == group
-            seen = reward[of_group & usable]
-            kept[of_group] &= bool(len(seen)) and bool(seen.max() > seen.min())
+        low, high = (torch.where(usable, reward, end).view(-1, group_size) for end in (math.inf, -math.inf))
+        kept = usable & (high.amax(1) > low.amin(1)).repeat_interleave(group_size)
     advantage = torch.zeros_like(reward)
     if kept.any():
         _, index = group[kept].unique(return_inverse=True)
