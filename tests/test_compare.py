@@ -17,7 +17,8 @@ from onedial.cli.main import main
 from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.run_log import read_json_lines
 from onedial.evidence import paired_runs
-from onedial.evidence.comparison import describe_difference, make_plots, summarize
+from onedial.evidence.arm_summary import summarize
+from onedial.evidence.comparison import describe_difference, make_plots
 from onedial.evidence.paired_runs import RECORD, Arm, cross_arms, make_arm_run, train_arm
 from onedial.evidence.paired_statistics import (
     cost_to_reach,

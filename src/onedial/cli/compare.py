@@ -57,7 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from onedial.evidence.comparison import summarize, write_comparison
+    from onedial.evidence.arm_summary import summarize
+    from onedial.evidence.comparison import write_comparison
     from onedial.evidence.paired_runs import make_arm_run, train_arm
 
     arms, base, seeds = _arms(args), _base(args), _seeds(args)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 Json = dict[str, Any]
 Verdict = Literal["holds", "in part", "not here"]
+SEED_UNIT = "seed-"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,16 @@ class Claim:
     uses: tuple[str, ...] = ("model",)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+
+
+def seed_units(seeds: Sequence[int]) -> Callable[[Setup], list[str]]:
+    """Returns the units of a claim of one unit per seed; the quick version takes the first."""
+    return lambda setup: [f"{SEED_UNIT}{seed}" for seed in (seeds[:1] if setup.quick else seeds)]
+
+
+def seed_of_unit(unit: str) -> int:
+    """Returns the seed of a unit of `seed_units`."""
+    return int(unit.removeprefix(SEED_UNIT))
 
 
 def judge_checks(checks: Sequence[Check]) -> Verdict:

@@ -1,24 +1,21 @@
-"""The outcome of a comparison: as JSON, and as a page of overlaid curves."""
+"""The page of a comparison: overlaid curves, and what the data tell apart."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from onedial.analysis.findings.finding import Plot, Series
 from onedial.analysis.page import write_curves
 from onedial.core.maths.estimators import Estimate
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Json
 from onedial.evidence.paired_statistics import (
-    Difference,
     by_seed,
-    compare_with_first,
-    final_accuracy,
-    generated_tokens,
+    finite_or_none,
     list_arms,
     mean_curve,
+    mean_known,
     mean_series,
     show_interval,
     token_grid,
@@ -31,43 +28,6 @@ OVERLAID = (
     ("length_mean", "Completion length", "mean, tokens", "number"),
     ("clip_high_share", "Tokens beyond the upper clip", "share of the tokens trained on", "share"),
 )
-
-
-def summarize(records: Sequence[Json]) -> dict[str, Any]:
-    """Returns the arms with their means over seeds, and the differences of each from the first, as JSON values.
-
-    A bound that is infinite (one seed) is null.
-    """
-    arms = {}
-    for arm in list_arms(records):
-        own = list(by_seed(records, arm).values())
-        arms[arm] = {
-            "seeds": [record["seed"] for record in own],
-            "accuracy": [final_accuracy(record) for record in own],
-            "start": [record["curve"][0]["avg"] for record in own],
-            "tokens": [generated_tokens(record) for record in own],
-            "rollouts": [sum(record["series"]["rollouts_generated"]) for record in own],
-            "iterations": [len(record["series"]["time_s"]) for record in own],
-            "seconds": [sum(record["series"]["time_s"]) for record in own],
-            "silent_token_share": [_silent_share(record) for record in own],
-        }
-    differences = [plain_difference(found) for found in compare_with_first(records, final_accuracy)]
-    return {"arms": arms, "differences": differences}
-
-
-def plain_difference(found: Difference) -> dict[str, Any]:
-    """Returns a difference as JSON values."""
-    estimate = found.estimate
-    return {
-        "arm": found.arm,
-        "against": found.against,
-        "value": estimate.value,
-        "low": _finite(estimate.low),
-        "high": _finite(estimate.high),
-        "level": found.level,
-        "seeds": estimate.num_prompts,
-        "told_apart": found.told_apart,
-    }
 
 
 def describe_difference(found: Json) -> str:
@@ -109,35 +69,23 @@ def _metric_curve(records: Sequence[Json], arm: str, key: str, grid: Sequence[fl
     step = grid[0]
     values: list[float | None] = []
     for right in grid:
-        found = []
+        found: list[float | None] = []
         for record in by_seed(records, arm).values():
             spent, first, last = 0.0, 0, 0
             for index, tokens in enumerate(record["series"]["tokens_generated"]):
                 first = index + 1 if spent < right - step else first
                 last = index + 1 if spent < right else last
                 spent += tokens
-            mean = mean_series(record, key, slice(min(first, last - 1), last))
-            found += [] if mean is None else [mean]
-        values.append(sum(found) / len(found) if found else None)
+            found.append(mean_series(record, key, slice(min(first, last - 1), last)))
+        values.append(mean_known(found))
     return tuple(values)
 
 
 def _line(arm: str, role: str, estimates: Sequence[Estimate | None]) -> Series:
     columns = [
-        tuple(None if found is None else _finite(getattr(found, name)) for found in estimates)
+        tuple(None if found is None else finite_or_none(getattr(found, name)) for found in estimates)
         for name in ("value", "low", "high")
     ]
     low = tuple(None if value is None else max(0.0, value) for value in columns[1])
     high = tuple(None if value is None else min(1.0, value) for value in columns[2])
     return Series(arm, columns[0], role, low, high)
-
-
-def _silent_share(record: Json) -> float | None:
-    series = record["series"]
-    tokens = sum(series["tokens_generated"])
-    silent = sum(value or 0 for key in ("tokens_all_correct", "tokens_all_wrong") for value in series[key])
-    return silent / tokens if tokens else None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,8 +120,23 @@ def token_grid(records: Sequence[Json]) -> list[float]:
 
 def mean_series(record: Json, key: str, part: slice = slice(None)) -> float | None:
     """Returns the mean of a metric over some iterations of a run; None where it was never measured."""
-    values = [value for value in record["series"][key][part] if value is not None]
-    return sum(values) / len(values) if values else None
+    return mean_known(record["series"][key][part])
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """Returns the mean of what was measured; None where nothing was."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def finite_or_none(value: float) -> float | None:
+    """Returns a number as JSON can hold it: None for an infinite bound."""
+    return value if math.isfinite(value) else None
+
+
+def plain_estimate(found: Estimate) -> Json:
+    """Returns an estimate as JSON values: value, low, high; a bound that is infinite (one seed) is null."""
+    return {"value": found.value, "low": finite_or_none(found.low), "high": finite_or_none(found.high)}
 
 
 def show_points(share: float) -> str:
@@ -130,7 +145,7 @@ def show_points(share: float) -> str:
 
 
 def show_interval(found: Json) -> str:
-    """Returns a difference (`comparison.plain_difference`) in points, with its interval where it has one."""
+    """Returns a difference (`arm_summary.plain_difference`) in points, with its interval where it has one."""
     if found["low"] is None:
         return f"{show_points(found['value'])} points, one seed has no interval"
     return f"{show_points(found['value'])} points ({show_points(found['low'])} to {show_points(found['high'])})"

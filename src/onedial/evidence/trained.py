@@ -137,5 +137,5 @@ def check_difference(statement: str, found: Json, *, least: float = 0.0) -> Chec
 
 
 def find_difference(figures: Json, arm: str) -> Json:
-    """Returns the difference of an arm from the first among the figures of `comparison.summarize`."""
+    """Returns the difference of an arm from the first among the figures of `arm_summary.summarize`."""
     return next(found for found in figures["differences"] if found["arm"] == arm)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from onedial.core.maths.estimators import mean_interval
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import by_seed, cost_to_reach, list_arms
 from onedial.evidence.trained import Trial, make_claim
@@ -39,8 +40,6 @@ NEVER = 1.5  # a run that does not get there counts as this many times its token
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
     summary = summarize(records)
     arms, uniform = summary["arms"], [arm for arm in list_arms(records) if arm != "adaptive"]
     start = _mean([value for arm in arms.values() for value in arm["start"]])

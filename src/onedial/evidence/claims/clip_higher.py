@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import by_seed, list_arms, mean_series
+from onedial.evidence.paired_statistics import by_seed, list_arms, mean_known, mean_series
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
 BASE = {"row": "naive_grpo", "aggregate": "token_mean", "updates_per_iteration": 4}
@@ -11,8 +12,6 @@ TRIAL = Trial({"symmetric": BASE, "higher": {**BASE, "clip_high": 0.28}}, tokens
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
     entropy, stopped, share = {}, {}, {}
     for arm in list_arms(records):
         own = list(by_seed(records, arm).values())
@@ -26,22 +25,14 @@ def _figures(records: list[Json]) -> Json:
 def _checks(figures: Json) -> list[Check]:
     entropy, stopped = figures["entropy"], figures["probability_of_clipped"]["symmetric"]
     ratios = [b / a for a, b in zip(entropy["symmetric"], entropy["higher"], strict=True) if a and b is not None]
-    known = [value for value in stopped if value is not None]
-    binds = [value for value in figures["clipped_share"]["symmetric"] if value is not None]
+    least, rarity = min(ratios, default=None), mean_known(stopped)
+    binds = mean_known(figures["clipped_share"]["symmetric"])
     return [
-        check_range("entropy of the last quarter at least 3-fold, every seed", _least(ratios), 3, 1e9, "{:.2f}"),
-        check_range("tokens beyond a symmetric clip have π_old below 0.2 on average", _mean(known), 0, 0.2, "{:.2f}"),
-        check_range("the upper clip stops at least 0.5 % of the tokens", _mean(binds), 0.005, 1, "{:.4f}"),
+        check_range("entropy of the last quarter at least 3-fold, every seed", least, 3, 1e9, "{:.2f}"),
+        check_range("tokens beyond a symmetric clip have π_old below 0.2 on average", rarity, 0, 0.2, "{:.2f}"),
+        check_range("the upper clip stops at least 0.5 % of the tokens", binds, 0.005, 1, "{:.4f}"),
         check_difference("the raised clip ends higher", find_difference(figures, "higher")),
     ]
-
-
-def _least(values: list[float]) -> float | None:
-    return min(values) if values else None
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 CLAIM = make_claim(

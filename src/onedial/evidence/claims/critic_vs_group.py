@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
@@ -16,12 +17,6 @@ TRIAL = Trial(
 )
 
 
-def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
-    return summarize(records)
-
-
 def _checks(figures: Json) -> list[Check]:
     return [
         check_difference("VAPO ends ten points above the group's mean", find_difference(figures, "vapo"), least=0.1),
@@ -34,6 +29,6 @@ CLAIM = make_claim(
     "With a critic done right, a value-based method ends more than ten points above the best group-based one",
     "VAPO (arXiv:2504.05118), 60.4 against DAPO's 50: one base model, one benchmark",
     TRIAL,
-    _figures,
+    summarize,
     _checks,
 )

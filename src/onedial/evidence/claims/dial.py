@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Json
 from onedial.evidence.paired_statistics import by_seed, compare_with_first, list_arms
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
@@ -20,8 +21,6 @@ def _hardest(record: Json) -> float:
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import plain_difference, summarize
-
     levels = {
         arm: [record["curve"][-1]["levels"] for record in by_seed(records, arm).values()] for arm in list_arms(records)
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import by_seed, cost_to_reach, pair_ratio
 from onedial.evidence.trained import Trial, make_claim
@@ -20,8 +21,6 @@ UNITS = {"steps": "iteration", "rollouts": "rollouts", "tokens": "tokens", "seco
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
     best = {seed: max(point["avg"] for point in record["curve"]) for seed, record in by_seed(records, "all").items()}
     ratios = {}
     for name, unit in UNITS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import by_seed, list_arms, mean_series
 from onedial.evidence.trained import Trial, make_claim
@@ -10,8 +11,6 @@ TRIAL = Trial({"gspo": {"row": "gspo"}, "grpo": {"row": "naive_grpo", "updates_p
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
     shares = {}
     for arm in list_arms(records):
         parts = [

@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.evidence.claim import Check, Claim, Json, Setup, check_range
+from onedial.evidence.claim import Check, Claim, Json, Setup, check_range, seed_of_unit, seed_units
 from onedial.evidence.statistics import Array, bootstrap_interval, correlate, explained_share
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _measure(setup: Setup, unit: str) -> Json:
     from onedial.evidence.lesson import Lesson, vector_norm
 
     lesson = Lesson(setup, replace(row_of(1.0), updates_per_iteration=4))
-    groups = lesson.sample(4 if setup.quick else PROMPTS, SIZE, int(unit.removeprefix("seed-")))
+    groups = lesson.sample(4 if setup.quick else PROMPTS, SIZE, seed_of_unit(unit))
     mixed = [group for group in groups if group.mixed]
     batches = [lesson.batch(row_of(0.0), [group]) for group in mixed]
     measured: Json = {
@@ -191,7 +191,7 @@ CLAIM = Claim(
     source="arXiv:2607.00152, the group-standard-deviation identity; the correlation is from a machine-written review",
     trains=False,
     minutes=8,
-    units=lambda setup: [f"seed-{seed}" for seed in (SEEDS[:1] if setup.quick else SEEDS)],
+    units=seed_units(SEEDS),
     measure=_measure,
     figures=_figures,
     checks=_checks,

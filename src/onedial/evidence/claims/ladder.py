@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Json
 from onedial.evidence.paired_statistics import final_accuracy, list_arms, pair_difference
 from onedial.evidence.trained import Trial, check_difference, make_claim
@@ -23,8 +24,6 @@ TRIAL = Trial(LADDER, tokens=24_000)
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import plain_difference, summarize
-
     arms = list_arms(records)
     level = 1 - 0.05 / max(1, len(arms) - 1)
     steps = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from onedial.core.algorithm_table import ALGORITHMS
+from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Claim, Json, Setup, check_range
 from onedial.evidence.paired_statistics import by_seed, final_accuracy, list_arms, pair_difference, show_interval
 from onedial.evidence.trained import Trial, make_claim
@@ -47,8 +48,6 @@ def measure_token_weights() -> Json:
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import plain_difference, summarize
-
     growth = {}
     for arm in list_arms(records):
         growth[arm] = [_growth(record) for record in by_seed(records, arm).values()]

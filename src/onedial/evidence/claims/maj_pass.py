@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from onedial.core.maths.estimators import mean_interval
 from onedial.evidence.claim import Check, Json, check_range
+from onedial.evidence.paired_statistics import plain_estimate
 from onedial.evidence.trained import Trial, make_claim
 
 MOST = 64
@@ -26,17 +25,11 @@ def _figures(records: list[Json]) -> Json:
             k: {
                 "before": [before[k] for before, _ in ends],
                 "after": [after[k] for _, after in ends],
-                "change": _interval([after[k] - before[k] for before, after in ends]),
+                "change": plain_estimate(mean_interval([after[k] - before[k] for before, after in ends])),
             }
             for k in common
         }
     return figures
-
-
-def _interval(changes: list[float]) -> Json:
-    found = mean_interval(changes)
-    bounds = {name: getattr(found, name) for name in ("low", "high")}
-    return {"value": found.value, **{name: v if math.isfinite(v) else None for name, v in bounds.items()}}
 
 
 def _checks(figures: Json) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Json
 from onedial.evidence.paired_statistics import final_accuracy, pair_difference
 from onedial.evidence.trained import Trial, check_difference, make_claim
@@ -21,8 +22,6 @@ PAIRS = (("online-rft", "rft"), ("grpo", "online-rft"), ("rft", "sft"))
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import plain_difference, summarize
-
     pairs = [plain_difference(pair_difference(records, a, b, final_accuracy, level=1 - 0.05 / 3)) for a, b in PAIRS]
     return {**summarize(records), "pairs": pairs}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import by_seed, list_arms, mean_series
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
@@ -20,8 +21,6 @@ TRIAL = Trial(
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
     entropy, truncated = {}, {}
     for arm in list_arms(records):
         own = list(by_seed(records, arm).values())

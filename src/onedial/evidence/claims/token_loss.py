@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Json
 from onedial.evidence.paired_statistics import final_accuracy, pair_difference, show_interval
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
@@ -20,8 +21,6 @@ TRIAL = Trial(
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import plain_difference, summarize
-
     pair = plain_difference(pair_difference(records, "group-tokens", "constant", final_accuracy))
     return {**summarize(records), "normalizers": pair}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
 from onedial.evidence.paired_statistics import final_accuracy, pair_ratio
 from onedial.evidence.trained import LESSON, Trial, make_claim
@@ -29,8 +30,6 @@ TRIAL = Trial(
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
     pairs = (("two-equal", "sixteen"), ("two-eighth", "sixteen"), ("dr-two-equal", "dr-sixteen"))
     ratios = {}
     for arm, against in pairs:

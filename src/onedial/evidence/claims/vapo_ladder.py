@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json
 from onedial.evidence.paired_statistics import show_points
 from onedial.evidence.trained import Trial, find_difference, make_claim
@@ -22,12 +23,6 @@ TRIAL = Trial(
 )
 
 
-def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import summarize
-
-    return summarize(records)
-
-
 def _checks(figures: Json) -> list[Check]:
     found = {one["arm"]: one for one in figures["differences"]}
     lowest = min(found, key=lambda arm: found[arm]["value"])
@@ -46,6 +41,6 @@ CLAIM = make_claim(
     "Every part of VAPO matters, value pretraining most (60 falls to 11 without it, to 33 without decoupled λ)",
     "VAPO (arXiv:2504.05118), Table 1",
     TRIAL,
-    _figures,
+    summarize,
     _checks,
 )

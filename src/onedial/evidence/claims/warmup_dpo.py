@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 from onedial.core.paths import write_atomically
+from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Claim, Json, Setup
 from onedial.evidence.paired_statistics import final_accuracy, pair_difference, show_interval
 from onedial.evidence.trained import QUICK_TOKENS, Trial, make_claim
@@ -59,8 +60,6 @@ def _join(first: Json, second: Json) -> Json:
 
 
 def _figures(records: list[Json]) -> Json:
-    from onedial.evidence.comparison import plain_difference, summarize
-
     return {**summarize(records), "pair": plain_difference(pair_difference(records, WARMED, "grpo", final_accuracy))}
 
 
