@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Before transformers is imported: a test that reaches for a hub is a mistake, and should fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,6 +20,9 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and hasattr(os, "sched_
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from onedial.core.settings import Run
 
 # The default suite draws the same examples every time, so that it never turns red by luck. FUZZ=5000 draws as many at
 # random in the tests that set no number of their own, and prints what reproduces a failure.
@@ -86,34 +90,44 @@ def smollm2() -> Path:
     return Path(resolve("smollm2"))
 
 
+@pytest.fixture
+def small_run(tiny_model: Path, tmp_path: Path) -> Run:
+    """Four iterations of the tiny model in float32 with checkpoints; tests replace what they are about."""
+    return tiny_run(tiny_model, tmp_path / "run")
+
+
+def tiny_run(model: Path, out: Path, **settings: Any) -> Run:
+    """Settings of a run of the tiny model that takes seconds."""
+    from onedial.core.algorithm_table import ALGORITHMS
+    from onedial.core.settings import Run
+    from train_tasks import Early
+
+    return Run(**{
+        "model": str(model), "task": Early(), "algorithm": ALGORITHMS["mixed_grpo"], "out": str(out),
+        "iterations": 4, "prompts_per_iteration": 3, "group_size": 4, "max_new_tokens": 6, "lr": 1e-3,
+        "dtype": "float32", "threads": 1, "micro_batch_tokens": 2048, "eval_prompts": 0, "checkpoint_every": 2,
+        "verifier_workers": 1, **settings,
+    })  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def trained_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory written by training itself: 16 iterations of the tiny model with evaluations; three seconds.
 
     Tests copy it before they change anything in it.
     """
-    from onedial.core.algorithm_table import ALGORITHMS
-    from onedial.core.settings import Run
     from onedial.training.trainer.loop import train
-    from train_tasks import Early
 
-    settings = Run(
-        model=str(tiny_model),
-        task=Early(),
-        algorithm=ALGORITHMS["mixed_grpo"],
-        out=str(tmp_path_factory.mktemp("trained") / "early-mixed"),
+    settings = tiny_run(
+        tiny_model,
+        tmp_path_factory.mktemp("trained") / "early-mixed",
         iterations=16,
         prompts_per_iteration=8,
         group_size=8,
-        max_new_tokens=6,
         lr=5e-3,
-        dtype="float32",
-        threads=1,
-        micro_batch_tokens=2048,
         eval_prompts=20,
         eval_samples=8,
         eval_every=4,
         checkpoint_every=16,
-        verifier_workers=1,
     )
     return train(settings).directory

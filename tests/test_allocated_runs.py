@@ -30,24 +30,8 @@ CLOCK = {"time_s", "generate_s", "verify_s", "update_s", "tokens_per_s", "memory
 
 
 @pytest.fixture
-def run(tiny_model: Path, tmp_path: Path) -> Run:
-    return Run(
-        model=str(tiny_model),
-        task=HalfImpossible(),
-        algorithm=ALGORITHMS["posterior"],
-        out=str(tmp_path / "run"),
-        iterations=4,
-        prompts_per_iteration=3,
-        group_size=4,
-        max_new_tokens=5,
-        lr=1e-3,
-        dtype="float32",
-        threads=1,
-        micro_batch_tokens=2048,
-        eval_prompts=0,
-        checkpoint_every=2,
-        verifier_workers=1,
-    )
+def run(small_run: Run) -> Run:
+    return replace(small_run, task=HalfImpossible(), algorithm=ALGORITHMS["posterior"], max_new_tokens=5)
 
 
 def masters(directory: str) -> dict[str, torch.Tensor]:

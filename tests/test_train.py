@@ -29,28 +29,12 @@ from onedial.training.trainer.metrics import METRICS
 from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import learning_rate, update
 from test_identities import _plain_logps
-from train_tasks import Broken, Early, HalfImpossible, Impossible
+from train_tasks import Broken, HalfImpossible, Impossible
 
 
 @pytest.fixture
-def run(tiny_model: Path, tmp_path: Path) -> Run:
-    return Run(
-        model=str(tiny_model),
-        task=Early(),
-        algorithm=ALGORITHMS["mixed_grpo"],
-        out=str(tmp_path / "run"),
-        iterations=4,
-        prompts_per_iteration=3,
-        group_size=4,
-        max_new_tokens=6,
-        lr=1e-3,
-        dtype="float32",
-        threads=1,
-        micro_batch_tokens=2048,
-        eval_prompts=0,
-        checkpoint_every=2,
-        verifier_workers=1,
-    )
+def run(small_run: Run) -> Run:
+    return small_run
 
 
 def weights(directory: str | Path) -> dict[str, torch.Tensor]:
