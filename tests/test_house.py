@@ -50,6 +50,13 @@ def test_no_module_basename_is_used_twice() -> None:
             seen[path.stem] = path
 
 
+def test_no_tool_hides_a_package() -> None:
+    """A script's folder comes first on the import path: tools/coverage.py once stood before the library."""
+    names = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    assert len(names) > 3
+    assert not names & ({name.replace("-", "_") for name in PINS} | sys.stdlib_module_names)
+
+
 # Modules of these families share the names of one interface: a command, a reader, one side of a benchmark, a program.
 INTERFACES = {"configure": "cli", "run": "cli", "detect": "readers", "read": "readers", "serve": "bench", "main": ""}
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def load_tool() -> Any:
-    spec = importlib.util.spec_from_file_location("tools_coverage", ROOT / "tools" / "coverage.py")
+    spec = importlib.util.spec_from_file_location("tools_intervals", ROOT / "tools" / "intervals.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

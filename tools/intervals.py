@@ -1,8 +1,8 @@
-"""Measures how often each printed 95 % interval holds the truth: `python tools/coverage.py`, about an hour on a core.
+"""Measures how often each printed 95 % interval holds the truth: `python tools/intervals.py`, about an hour on a core.
 
 Every case draws data from a known truth, reads them as the product does, and compares each interval that comes out
 with the value that it is an interval of: a closed form, or the figure of a hundred times as many prompts. The table
-goes into docs/decisions/intervals.md; `tests/test_coverage.py` runs the cases with fewer draws.
+goes into docs/decisions/intervals.md; `tests/test_intervals_simulated.py` runs the cases with fewer draws.
 """
 
 from __future__ import annotations
