@@ -242,6 +242,33 @@ def test_an_interrupt_is_one_line_and_exit_code_130(
     assert capsys.readouterr().err == "onedial: interrupted\n"
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "exec('while True: pass')",  # `python -m` would end by the signal, as after any code compiled from text
+        "raise KeyboardInterrupt",  # polars: one of its own, and the real one while it is answered
+    ],
+)
+def test_one_ctrl_c_is_one_line_wherever_it_falls(where: str, tmp_path: Path) -> None:
+    """Oracle: the exit code that is documented, and the line alone."""
+    script = (
+        "import os, signal, sys, threading, time; from onedial.cli import main as cli\n"
+        "known = signal.getsignal\n"
+        "def slow(number): time.sleep(0.3); return known(number)\n"
+        "def work(words):\n"
+        "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    signal.getsignal = slow\n"
+        f"    {where}\n"
+        "cli._dispatch = work\n"
+        "sys.exit(cli.main(['train']))"
+    )
+    (tmp_path / "work.py").write_text(script)
+    command = [sys.executable, "-m", "work"]
+    environment = {**os.environ, "PYTHONPATH": f"{SRC.parent}:{tmp_path}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (130, "onedial: interrupted\n")
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     """`onedial … | head -1`: the pipe is closed before anything is written."""
     script = "import sys, time; time.sleep(0.2); from onedial.cli.main import main; sys.exit(main(['--help']))"

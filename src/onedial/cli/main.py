@@ -16,8 +16,10 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -52,16 +54,21 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{self.prog.removeprefix(PROG).strip()}: {message} ({self.prog} --help lists all options)")
 
 
+class Interrupt(KeyboardInterrupt):
+    """Ctrl-C. After a plain KeyboardInterrupt in code that is compiled from text, as a dataclass is, Python ends by the
+    signal even where it was caught, and not with our exit code."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; a mistake of the user is one message, never a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _listen_for_interrupts()
         code = _dispatch(words)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print(f"{PROG}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _tell_interrupted()
     except BrokenPipeError:
         # `onedial … | head` closed the pipe; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,6 +79,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"{PROG}: {cut_long_words(escape_control(message))}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _listen_for_interrupts() -> None:
+    """Makes Ctrl-C raise Interrupt, unless whoever called has other plans for it."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _raise_interrupt)
+
+
+def _raise_interrupt(number: int, frame: object) -> NoReturn:
+    raise Interrupt
+
+
+def _tell_interrupted() -> int:
+    """Prints the line and returns the exit code; from here on one more Ctrl-C ends the process at once."""
+    try:
+        if signal.getsignal(signal.SIGINT) is _raise_interrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:  # polars raises one of its own, and the same Ctrl-C once more when it is left
+        return _tell_interrupted()
+    print(f"{PROG}: interrupted", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 def message_of(error: Exception) -> str | None:
