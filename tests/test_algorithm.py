@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from onedial.core.algorithm import Algorithm
-from onedial.core.algorithm_rules import contradictions
+from onedial.core.algorithm_rules import find_contradictions
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.errors import ConfigError
-from onedial.core.field_rules import choices_of
+from onedial.core.field_rules import get_choices
 
-CHOICES = choices_of(Algorithm)
+CHOICES = get_choices(Algorithm)
 CRITIC: dict[str, Any] = {"baseline": "critic", "dial": 0.0}
 DEMONSTRATIONS = ALGORITHMS["sft"].cells() | {"name": "mine"}
 PAIRS = ALGORITHMS["dpo"].cells() | {"name": "mine"}
@@ -92,7 +92,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
 def test_every_row_is_sound(name: str) -> None:
     """Oracle: the rules of `contradictions`, and a paper or release, or a page of this project."""
     row = ALGORITHMS[name]
-    assert contradictions(row) == []
+    assert find_contradictions(row) == []
     assert row.name == name == get_algorithm(name).name
     assert any(word in row.paper for word in ("Eq.", "§", "Table", "TRL 1", "verl 0", "arXiv", "docs/")), row.paper
 
@@ -127,7 +127,7 @@ def test_every_rule_is_exercised() -> None:
         row = object.__new__(Algorithm)  # a row that was never checked, so that all its reasons can be asked for
         for name, value in {**Algorithm("mine").cells(), **cells}.items():
             object.__setattr__(row, name, value)
-        given.update(reason.split(" ")[0] + reason[-25:] for reason in contradictions(row))
+        given.update(reason.split(" ")[0] + reason[-25:] for reason in find_contradictions(row))
     assert len(given) == 29  # 27 rules; that of a group of one names its baseline, that of a source its size
 
 

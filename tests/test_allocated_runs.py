@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from onedial.analysis.page.belief_plot import belief_plots
-from onedial.analysis.page.curves import run_curves
+from onedial.analysis.page.belief_plot import plot_belief
+from onedial.analysis.page.curves import plot_run
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.allocator_table import ALLOCATORS, change_allocator
 from onedial.core.errors import AllocatorError, ConfigError, DataError
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
-from onedial.core.settings_file import make_run, plain_settings
+from onedial.core.settings_file import make_run, settings_to_plain
 from onedial.training.budget.allocation import Fixed, RolloutRequest
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.loop import train
@@ -35,7 +35,7 @@ def run(small_run: Run) -> Run:
 
 
 def masters(directory: str) -> dict[str, torch.Tensor]:
-    newest = checkpoint.latest(Path(directory))
+    newest = checkpoint.find_latest(Path(directory))
     assert newest is not None
     return load_file(newest / "resume" / "masters.safetensors")
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     train(run)
     half = replace(run, out=str(tmp_path / "half"))
     train(replace(half, iterations=3, checkpoint_every=2, keep_checkpoints=5))
-    newest = checkpoint.latest(Path(half.out))
+    newest = checkpoint.find_latest(Path(half.out))
     assert newest is not None
     newest.rename(tmp_path / "gone")  # as if killed in iteration 3, after its rollouts were written
     train(half, resume=True)
@@ -103,7 +103,7 @@ def test_the_log_says_who_was_visited_what_was_believed_and_what_came_of_it(run:
     error = sum(n * abs(believed - observed) for believed, observed, n in bins) / 30
     assert records[-1]["calibration_error"] == pytest.approx(error)
     assert frame["weight"].mean() == pytest.approx(1.0, abs=0.05)
-    drawn = {plot.title: plot for plot in run_curves(Path(run.out))[0]}
+    drawn = {plot.title: plot for plot in plot_run(Path(run.out))[0]}
     assert {"Belief of the allocator on audited prompts", "Calibration error of the belief"} <= set(drawn)
     plot = drawn["Believed and observed solve rate"]
     assert plot.x == tuple(believed for believed, _, _ in bins)
@@ -116,9 +116,9 @@ def test_the_log_says_who_was_visited_what_was_believed_and_what_came_of_it(run:
 def test_a_damaged_table_of_beliefs_leaves_its_sound_lines() -> None:
     """Named risk: a log cut by hand: texts, nulls, two numbers, an observed share of 2."""
     lines: list[Any] = [None, "x", [0.2, 0.1], [0.25, "a", 3], [0.35, 2.0, 3], [0.45, 0.5, 0], [0.55, 0.5, 4]]
-    (plot,) = belief_plots([{"calibration": lines}])
+    (plot,) = plot_belief([{"calibration": lines}])
     assert plot.x == (0.55,) and plot.series[0].y == (0.5,)
-    assert belief_plots([{"calibration": None}, {"calibration": "all"}, {}]) == [] == belief_plots([])
+    assert plot_belief([{"calibration": None}, {"calibration": "all"}, {}]) == [] == plot_belief([])
 
 
 def test_weights_that_no_loss_uses_are_not_stored(run: Run) -> None:
@@ -205,8 +205,8 @@ def test_an_allocator_survives_the_file() -> None:
     """Invariance: settings → TOML values → settings; and text of a command line is converted."""
     asked = make_run({"algorithm": "posterior", "allocator": {"name": "adaptive", "rho": "0.3", "rounds": "2"}})
     assert (asked.allocator.rho, asked.allocator.rounds) == (0.3, 2)
-    assert make_run(plain_settings(asked)) == asked
-    assert "allocator" not in plain_settings(Run()), "the row's own choice stands in the row"
+    assert make_run(settings_to_plain(asked)) == asked
+    assert "allocator" not in settings_to_plain(Run()), "the row's own choice stands in the row"
     chosen = {name: Run(algorithm=ALGORITHMS[name]).resolved().allocator.name for name in ("dapo", "grpo", "posterior")}
     assert chosen == {"dapo": "dynamic", "grpo": "fixed", "posterior": "adaptive"}
 

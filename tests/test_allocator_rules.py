@@ -20,7 +20,7 @@ from onedial.training.budget.noise_aware import (
     systematic_sample,
 )
 from onedial.training.budget.rules import RULES
-from onedial.training.budget.scene import Scene, candidate_count
+from onedial.training.budget.scene import Scene, count_candidates
 
 
 def scene(name: str, rates: Any, *, budget: float, variance: float = 1e-4, seed: int = 0, **options: Any) -> Scene:
@@ -119,9 +119,9 @@ def test_a_systematic_sample_has_the_probabilities_that_it_says() -> None:
 
 def test_candidates_of_data_sets_and_streams() -> None:
     row = ALLOCATORS["adaptive"]
-    assert candidate_count(row, 8, None) == 1024 and candidate_count(row, 8, 1000) == 1000
-    assert candidate_count(row, 8, 50_000) == 4096 and candidate_count(row, 8, 5) == 5
-    assert candidate_count(change_allocator(row, {"candidates": 40}), 8, 1000) == 40
+    assert count_candidates(row, 8, None) == 1024 and count_candidates(row, 8, 1000) == 1000
+    assert count_candidates(row, 8, 50_000) == 4096 and count_candidates(row, 8, 5) == 5
+    assert count_candidates(change_allocator(row, {"candidates": 40}), 8, 1000) == 40
 
 
 def test_a_spread_is_drawn_in_part_and_averaged_for_the_rest() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocation import Allocation, Dynamic, Fixed, UniformSchedule, status_of
+from onedial.training.budget.allocation import Allocation, Dynamic, Fixed, UniformSchedule, decide_status
 from onedial.training.rollout.collector import Collector
 from onedial.training.rollout.engine import Finished, Request, Sampling
 
@@ -147,7 +147,7 @@ def test_unanimity_is_of_outcomes_not_of_rounding() -> None:
     """Named bugs: float unanimity and a mean inside (0, 1) (peers C4, C6): equal rewards are silent at any value."""
     third = Rollout(0, Completion((1,), (0.0,), "stop"), Verdict(0.1 + 0.2, correct=None))
     same = Group(Prompt("p"), (third,) * 7)
-    assert not same.mixed and status_of(same, keep_mixed=True) == "silent"
+    assert not same.mixed and decide_status(same, keep_mixed=True) == "silent"
     negative = Group(Prompt("p"), (third, Rollout(1, third.completion, Verdict(-1.0, correct=False))))
     assert negative.mixed
 

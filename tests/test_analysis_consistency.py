@@ -20,7 +20,7 @@ from logs_data import make
 from onedial.analysis import Analysis, analyze, read
 from onedial.analysis.findings import Finding
 from onedial.analysis.findings.key_figures import SHARE_OF
-from onedial.analysis.page.page import facts_of
+from onedial.analysis.page.page import make_facts
 from onedial.cli.main import main
 from onedial.core.errors import DataError
 from report_runs import write_run
@@ -271,7 +271,7 @@ def test_expected_silence_of_a_log_by_hand() -> None:
 def test_the_page_of_a_rate_table_names_the_group_size_that_it_used(size: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     analysis = analyze(rate_log(rng.binomial(8, rng.beta(0.5, 0.8, 60)), [8] * 60), group_size=size)
-    facts = {fact.label: fact.value for fact in facts_of(analysis.tables, analysis.findings)}
+    facts = {fact.label: fact.value for fact in make_facts(analysis.tables, analysis.findings)}
     expected = analysis.figures["expected_groups"]
     assert facts[f"Silent at G = {size}"] == expected["silent_share"] and expected["size"] == size
     assert [label for label in facts if "G =" in label] == [f"Silent at G = {size}"]
@@ -354,7 +354,7 @@ def test_the_head_of_the_page_shows_the_figures(name: str, analyzed: Callable[[s
     """Oracle: the key figures, which the terminal shows, for every tile that has one there."""
     analysis = analyzed(name)
     figures = analysis.figures
-    facts = {fact.label: fact for fact in facts_of(analysis.tables, analysis.findings)}
+    facts = {fact.label: fact for fact in make_facts(analysis.tables, analysis.findings)}
     if figures["kind"] == "rates":
         assert facts["Prompts"].value == figures["prompts"]
         return

@@ -25,7 +25,7 @@ from onedial.evidence.bench.busy import run_beside_busy_process
 from onedial.evidence.bench.figure import Figure, Point
 from onedial.evidence.bench.flops import WeightCounts, count_weights, decode_flops, update_flops
 from onedial.evidence.bench.peer_process import Reply, Worker, WorkerFailed
-from onedial.evidence.bench.result_page import as_page, format_number, text_lines
+from onedial.evidence.bench.result_page import format_number, format_page, text_lines
 from onedial.evidence.bench.scaling import AXES, workload_at
 from onedial.evidence.bench.workload import (
     GENERATE,
@@ -33,10 +33,10 @@ from onedial.evidence.bench.workload import (
     STEP,
     Conditions,
     Workload,
+    choose_reward,
     make_prompt_ids,
     make_prompt_texts,
     rows_per_pass,
-    wanted_reward,
 )
 from onedial.training.models import load_causal_lm, load_tokenizer
 
@@ -153,7 +153,7 @@ def test_tables_fit_a_terminal_and_the_page_holds_every_figure() -> None:
     lines = list(text_lines(figures, points, conditions))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
-    page = as_page(figures, points, conditions)
+    page = format_page(figures, points, conditions)
     for figure in figures:
         assert figure.figure in text and f"`{figure.figure}`" in page
     for expected in ("13.00×", "50.0 %", "not measured", "2,000"):  # 26 s / 2 s, 434 / 868, 1e6 µs / 500 tokens
@@ -194,7 +194,7 @@ def test_trl_takes_fewer_long_rows_at_once() -> None:
 
 def test_rewards_make_the_groups_wanted() -> None:
     def mixed(mode: str) -> int:
-        groups = [{wanted_reward(mode, prompt, index, 8) for index in range(8)} for prompt in range(8)]
+        groups = [{choose_reward(mode, prompt, index, 8) for index in range(8)} for prompt in range(8)]
         return sum(len(rewards) == 2 for rewards in groups)
 
     assert [mixed(mode) for mode in ("all_mixed", "quarter_mixed", "silent")] == [8, 2, 0]
@@ -316,7 +316,7 @@ def test_an_interrupted_measurement_loses_nothing(
     cli.main(words)
     assert "13.00×" in capsys.readouterr().out
     assert "13.00×" in page.read_text() and "interrupted" in page.read_text()
-    assert "interrupted" not in as_page([first], [], {})
+    assert "interrupted" not in format_page([first], [], {})
 
 
 @pytest.mark.parametrize(

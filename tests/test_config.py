@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import ConfigError
-from onedial.core.field_rules import default_of
+from onedial.core.field_rules import get_default
 from onedial.core.settings import PLAIN_FIELDS, RUN_RULES, Run
 from onedial.core.settings_file import make_run, merge, read_resolved, read_settings, to_toml, write_run
 
@@ -82,9 +82,9 @@ def test_every_field_is_explained_and_there_are_not_too_many() -> None:
 
 
 def test_every_cell_of_a_row_is_explained() -> None:
-    from onedial.cli.algorithms import cell_meanings
+    from onedial.cli.algorithms import describe_cells
 
-    meanings = cell_meanings()
+    meanings = describe_cells()
     assert all(meanings.values())
     assert set(meanings) == {cell.name for cell in fields(Algorithm)}
     assert meanings["ddof"].startswith("0: population σ̂")
@@ -99,7 +99,7 @@ def test_later_layers_win_and_tables_merge_by_key() -> None:
     }
     line = {"seed": "5", "task": {"held_out": "0.3"}, "algorithm": {"eps": "1e-4"}}
     run = make_run(merge(file, line))
-    assert (run.lr, run.seed, run.iterations) == (1e-6, 5, default_of(Run, "iterations"))
+    assert (run.lr, run.seed, run.iterations) == (1e-6, 5, get_default(Run, "iterations"))
     assert dict(run.task_options) == {"levels": "add1", "held_out": "0.3"}
     assert (run.algorithm.name, run.algorithm.clip_high, run.algorithm.eps) == ("dapo", 0.3, 1e-4)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from maths_batches import batch_of, loss_and_gradient, make_batch, make_group
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.batch import Batch, Counts, offsets_of
+from onedial.core.batch import Batch, Counts, compute_offsets
 from onedial.core.maths.gae import (
     calibration_error,
     compute_gae,
@@ -52,7 +52,7 @@ def _random_rows(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     lengths = torch.tensor([3, 0, 7, 1, 0, 12, 2, 0])
     total = int(lengths.sum())
     rewards, values = (torch.randn(total, generator=generator, dtype=torch.double) for _ in range(2))
-    return rewards, values, offsets_of(lengths)
+    return rewards, values, compute_offsets(lengths)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
@@ -138,7 +138,7 @@ def _core() -> object:
 def test_verl_gae(gamma: float, lam: float) -> None:
     """Oracle: verl's compute_gae_advantage_return (which whitens) on ragged rows, to 1e-5."""
     rewards, values, offsets = (part.float() for part in _random_rows(3))
-    offsets = offsets_of(torch.tensor([3, 7, 1, 12, 2]))  # verl has no rows without tokens
+    offsets = compute_offsets(torch.tensor([3, 7, 1, 12, 2]))  # verl has no rows without tokens
     mask = _padded(torch.ones_like(values), offsets)
     advantage, returns = _core().compute_gae_advantage_return(  # type: ignore[attr-defined]
         _padded(rewards, offsets), _padded(values, offsets), mask, gamma, lam
@@ -160,7 +160,7 @@ def _value_case(seed: int = 5) -> tuple[Tensor, Tensor, Tensor]:
 def test_verl_value_loss(clip: float) -> None:
     """Oracle: verl's compute_value_loss and its gradient, token mean over ragged rows, to 1e-5."""
     values, old, returns = _value_case()
-    offsets = offsets_of(torch.tensor([3, 7, 1, 12, 2]))
+    offsets = compute_offsets(torch.tensor([3, 7, 1, 12, 2]))
     ours, theirs = (values.clone().requires_grad_() for _ in range(2))
     weights = torch.full_like(values, 1 / len(values))
     loss = value_loss(ours, old, returns, weights, clip)
@@ -230,7 +230,7 @@ def test_trl_ppo() -> None:
     """
     row = replace(PPO, name="row", kl_coef=0.05, gamma=0.99)
     filled, longer = (6, 4, 2), (6, 5, 3)
-    offsets = offsets_of(torch.tensor(longer))
+    offsets = compute_offsets(torch.tensor(longer))
     tokens = torch.ones(14, dtype=torch.bool)
     tokens[[10, 13]] = False
     kl = torch.where(tokens, 0.5 * (_waves(1.0, *longer) - _waves(2.0, *longer)), 0.0)

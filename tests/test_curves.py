@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from onedial.analysis.findings.finding import Plot
-from onedial.analysis.page.accuracy import heldout_plots, share_of
-from onedial.analysis.page.curves import CURVES, GROUPS, generation_seconds, run_curves, smooth
+from onedial.analysis.page.accuracy import plot_heldout, read_share
+from onedial.analysis.page.curves import CURVES, GROUPS, generation_seconds, plot_run, smooth
 from onedial.analysis.page.group_intervals import mean_reach
 from onedial.analysis.page.run_records import RENAMED_METRICS, read_run_records
 from onedial.cli.main import main
@@ -52,7 +52,7 @@ def by_title(plots: list[Plot]) -> dict[str, Plot]:
 def test_held_out_accuracy_of_a_trained_run(trained_run: Path) -> None:
     """The plot holds avg, pass and maj with the bounds that the trainer wrote, evaluation by evaluation."""
     records = read_json_lines(trained_run / "eval.jsonl")
-    plot = by_title(run_curves(trained_run)[0])["Held-out accuracy"]
+    plot = by_title(plot_run(trained_run)[0])["Held-out accuracy"]
     assert plot.x == tuple(record["iteration"] for record in records) == (0, 4, 8, 12, 16)
     assert [series.name for series in plot.series] == ["avg@8", "pass@8", "maj@8"]
     for series, written in zip(
@@ -71,7 +71,7 @@ def test_held_out_accuracy_of_a_trained_run(trained_run: Path) -> None:
 
 def test_pass_over_k_of_the_first_and_last_evaluation(trained_run: Path) -> None:
     records = read_json_lines(trained_run / "eval.jsonl")
-    plot = by_title(run_curves(trained_run)[0])["Held-out pass@k and maj@k by the number of samples"]
+    plot = by_title(plot_run(trained_run)[0])["Held-out pass@k and maj@k by the number of samples"]
     assert plot.x == (1, 2, 4, 8)
     names = [f"{what}, iteration {step}" for what in ("pass@k", "maj@k") for step in (0, 16)]
     assert [series.name for series in plot.series] == names
@@ -86,7 +86,7 @@ def test_every_key_drawn_is_one_that_training_writes(trained_run: Path) -> None:
 
 def test_raw_points_of_a_trained_run_are_its_metrics(trained_run: Path) -> None:
     records = read_json_lines(trained_run / "metrics.jsonl")
-    plots = by_title(run_curves(trained_run)[0])
+    plots = by_title(plot_run(trained_run)[0])
     assert plots["Entropy of the policy"].series[0].y == pytest.approx([record["entropy"] for record in records])
     mixed = plots["Kinds of groups"].series[0]
     assert mixed.y == pytest.approx([record["mixed_share"] for record in records])
@@ -116,7 +116,7 @@ def test_titles_and_lines_are_for_people() -> None:
 def test_band_of_a_short_run_is_wilsons(tmp_path: Path) -> None:
     """Without smoothing the band is the plain interval of the iteration's own groups."""
     run = write_run(tmp_path / "run", iterations=4, prompts=20)
-    plots = by_title(run_curves(run)[0])
+    plots = by_title(plot_run(run)[0])
     plot = plots["Kinds of groups"]
     assert [series.name for series in plot.series] == ["mixed", "all correct", "all wrong"] and not plot.extra
     for series in plot.series:
@@ -144,7 +144,7 @@ def test_smoothing_keeps_a_constant() -> None:
 
 def test_levels_have_a_plot_of_their_own(tmp_path: Path) -> None:
     append_json(tmp_path / "eval.jsonl", {"iteration": 0, **evaluation(0.3)})
-    plots, notes = heldout_plots(tmp_path)
+    plots, notes = plot_heldout(tmp_path)
     levels = by_title(plots)["Held-out accuracy by level"]
     assert [(series.name, series.y) for series in levels.series] == [("level 1", (0.3,)), ("level 2", (0.5,))]
     assert notes == ["3 held-out completions got no verdict; they are in no accuracy."]
@@ -153,7 +153,7 @@ def test_levels_have_a_plot_of_their_own(tmp_path: Path) -> None:
 def test_an_evaluation_without_parsed_answers_has_no_majority(tmp_path: Path) -> None:
     for step in (0, 5):
         append_json(tmp_path / "eval.jsonl", {"iteration": step, **evaluation(0.3, maj_at={}, unusable=0)})
-    plots, notes = heldout_plots(tmp_path)
+    plots, notes = plot_heldout(tmp_path)
     assert [series.name for series in plots[0].series] == ["avg@4", "pass@4"] and notes == []
 
 
@@ -181,7 +181,7 @@ def test_damage_is_counted_and_said(tmp_path: Path) -> None:
     odd = {"iteration": 6, **evaluation(0.3, unusable=0), "pass_at": 7, "maj_at": "x", "levels": [1], "samples": "9"}
     with (tmp_path / "eval.jsonl").open("ab") as file:
         file.write("\n".join([*DAMAGED, *BROKEN, json.dumps(odd)]).encode() + b'\n\xff\xfe{"iteration": 7')
-    plots, notes = heldout_plots(tmp_path)
+    plots, notes = plot_heldout(tmp_path)
     assert plots[0].x == (0.0, 6.0)
     assert notes == [
         f"eval.jsonl: {len(BROKEN) + 1} broken lines left out.",
@@ -192,7 +192,7 @@ def test_damage_is_counted_and_said(tmp_path: Path) -> None:
 def test_metrics_of_other_types_are_counted_and_said(tmp_path: Path) -> None:
     rows = [{"iteration": 1, "entropy": 0.5}, {"iteration": 2, "entropy": "low"}, {"iteration": 3, "entropy": True}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"iteration": 4, "entr')
-    plots, notes = run_curves(tmp_path)
+    plots, notes = plot_run(tmp_path)
     assert plots[0].series[0].y == (0.5, None, None)
     assert notes == [
         "metrics.jsonl: 1 broken line left out.",
@@ -223,15 +223,15 @@ def test_report_on_a_damaged_run_never_fails(trained_run: Path, tmp_path: Path, 
 def test_long_runs_are_pooled_and_reruns_count_once(tmp_path: Path) -> None:
     lines = [{"iteration": i, "reward_mean": i} for i in range(1000)] + [{"iteration": 999, "reward_mean": 5.0}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    plot = run_curves(tmp_path)[0][0]
+    plot = plot_run(tmp_path)[0][0]
     assert len(plot.x) == 334 and plot.series[0].y[0] == 1.0 and plot.series[0].y[-1] == 5.0
     assert plot.note.startswith("each point is the mean of 3 iterations")
 
 
 def test_share_of_refuses_what_is_none() -> None:
-    assert share_of({"value": 0.5, "low": 0.5 + 1e-12, "high": 1}) == (0.5, 0.5, 1.0)
+    assert read_share({"value": 0.5, "low": 0.5 + 1e-12, "high": 1}) == (0.5, 0.5, 1.0)
     for value in (None, 0.5, {}, {"value": 0.5, "low": 0.6, "high": 1}, {"value": 2, "low": 0, "high": 3}):
-        assert share_of(value) is None
+        assert read_share(value) is None
 
 
 def test_groups_count_is_the_metric_of_that_name() -> None:

@@ -24,7 +24,7 @@ from onedial.training.trainer.evaluate import evaluate
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.open_run import Trainer, open_run
-from onedial.training.trainer.past_rollouts import newest_model
+from onedial.training.trainer.past_rollouts import find_newest_model
 from onedial.training.trainer.resume import restore
 from test_train import same, weights
 from train_tasks import Early
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_is_not_evaluated_or_started_from(copy: Path) -> No
     with pytest.raises(CheckpointError, match="model.safetensors: damaged"):
         evaluate(copy, "arithmetic", prompts=1, trust_config=True)
     with pytest.raises(CheckpointError, match="model.safetensors: damaged"):
-        newest_model(copy)
+        find_newest_model(copy)
 
 
 def test_no_file_of_a_run_is_taken_for_a_stranger(finished: Run) -> None:

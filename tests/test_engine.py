@@ -10,7 +10,7 @@ import torch
 
 from onedial.core.errors import DataError
 from onedial.training.lm.attention import use_packed_attention
-from onedial.training.rollout.engine import Finished, Request, Sampling, seed_of
+from onedial.training.rollout.engine import Finished, Request, Sampling, derive_seed
 from onedial.training.rollout.sampling import _block_size, filter_scores, sample
 from onedial.training.rollout.torch_engine import TorchEngine
 from test_lm import CONFIGS, model_of, packed_logps, ragged_batch
@@ -29,7 +29,7 @@ def requests(count: int, rows: int, sampling: Sampling) -> list[Request]:
         Request(
             g,
             batch.prompt_tokens[batch.prompt_offsets[g] : batch.prompt_offsets[g + 1]].tolist(),
-            tuple(seed_of(0, g, index) for index in range(rows + g % 3)),
+            tuple(derive_seed(0, g, index) for index in range(rows + g % 3)),
             sampling,
         )
         for g in range(count)
@@ -174,9 +174,9 @@ def test_uniform_of_one_never_picks_an_impossible_token() -> None:
 
 def test_seeds_are_paths_not_sums() -> None:
     """Neighbouring paths share nothing, and a path is the same in every process (hand value: BLAKE2b of "a/1")."""
-    assert seed_of("a", 1) == 0xC01606FD5B9D7FB2
-    assert seed_of(0, "rollout", 1) != seed_of(1, "rollout", 0)
-    assert len({seed_of(run, index) for run in range(50) for index in range(50)}) == 2500
+    assert derive_seed("a", 1) == 0xC01606FD5B9D7FB2
+    assert derive_seed(0, "rollout", 1) != derive_seed(1, "rollout", 0)
+    assert len({derive_seed(run, index) for run in range(50) for index in range(50)}) == 2500
 
 
 def test_top_p_looks_at_each_row_for_itself() -> None:

@@ -28,7 +28,7 @@ from onedial.core.maths.advantage import advantages
 from onedial.core.maths.aggregate import AGGREGATES
 from onedial.core.maths.preference import pair_loss
 from onedial.core.maths.surrogate import clipped_tokens
-from onedial.evidence.explainer import explainer_data
+from onedial.evidence.explainer import make_explainer_data
 from onedial.training.trainer.advantages import shape_rewards
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to drive a browser")
@@ -209,7 +209,7 @@ def test_a_pair_is_pushed_as_the_library_s_loss_pushes_it(page: Any, draw: int) 
 
 @pytest.mark.parametrize("draw", range(POSITIONS))
 def test_every_row_gives_a_real_group_the_library_s_advantages(page: Any, draw: int) -> None:
-    data = explainer_data()
+    data = make_explainer_data()
     lengths = [answer["tokens"] for answer in data["group"]["answers"]]
     rng = Random(f"rows/{draw}")
     if draw:

@@ -15,7 +15,7 @@ import pytest
 from onedial.analysis import analyze
 from onedial.analysis.follower import WATCHED, Follower, summarize_iterations
 from onedial.analysis.logs import read
-from onedial.cli.follow import stamp_of
+from onedial.cli.follow import read_stamp
 from onedial.cli.main import main
 
 MIXED, RIGHT, WRONG = [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]
@@ -138,15 +138,15 @@ def test_it_waits_for_a_log_that_is_not_there_yet_and_sees_it_grow(tmp_path: Pat
 
 
 def test_a_change_of_any_file_is_seen(tmp_path: Path) -> None:
-    assert stamp_of(tmp_path / "absent") == (0, 0, 0)
+    assert read_stamp(tmp_path / "absent") == (0, 0, 0)
     write_step(tmp_path, 1, MIXED)
-    before = stamp_of(tmp_path)
+    before = read_stamp(tmp_path)
     write_step(tmp_path, 2, MIXED)
-    assert stamp_of(tmp_path) != before == stamp_of(tmp_path / "completions_00001.parquet")
+    assert read_stamp(tmp_path) != before == read_stamp(tmp_path / "completions_00001.parquet")
     time.sleep(0.01)
-    before = stamp_of(tmp_path)
+    before = read_stamp(tmp_path)
     write_step(tmp_path, 1, RIGHT)  # rewritten, perhaps to the same size
-    assert stamp_of(tmp_path) != before
+    assert read_stamp(tmp_path) != before
 
 
 @pytest.mark.parametrize(

@@ -11,23 +11,30 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from onedial.core.batch import Batch, offsets_of
+from onedial.core.batch import Batch, compute_offsets
 from onedial.core.errors import DataError
 from onedial.training.lm import head
 from onedial.training.lm.attention import (
     PrefixLayout,
-    additive,
     causal_attention,
-    own_past,
+    make_additive,
+    mask_own_past,
+    use_layout,
     use_packed_attention,
-    using,
 )
 from onedial.training.lm.cpu_attention import Prefix, product_attention
-from onedial.training.lm.decoder import FusedDecoder, PlainDecoder, get_head, hidden_states, lay_together, make_decoder
+from onedial.training.lm.decoder import (
+    FusedDecoder,
+    PlainDecoder,
+    compute_hidden_states,
+    get_head,
+    lay_together,
+    make_decoder,
+)
 from onedial.training.lm.head import token_logps
 from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout, partial_attention
-from onedial.training.lm.llama_blocks import gated_unit, patch_llama_blocks, projections, rms_norm, rotated
-from onedial.training.lm.packed_linear import packable
+from onedial.training.lm.llama_blocks import gated_unit, patch_llama_blocks, project_jointly, rms_norm, rotate_heads
+from onedial.training.lm.packed_linear import can_pack
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,
@@ -71,9 +78,9 @@ def ragged_batch(groups: list[tuple[int, list[int]]], vocabulary: int = 97, seed
     ones = torch.ones(rows, dtype=torch.bool)
     return Batch(
         prompt_tokens=tokens(sum(prompt for prompt, _ in groups)),
-        prompt_offsets=offsets_of(torch.tensor([prompt for prompt, _ in groups])),
+        prompt_offsets=compute_offsets(torch.tensor([prompt for prompt, _ in groups])),
         tokens=tokens(int(lengths.sum())),
-        offsets=offsets_of(lengths),
+        offsets=compute_offsets(lengths),
         group=torch.tensor([g for g, (_, rows) in enumerate(groups) for _ in rows]),
         group_ids=tuple(str(g) for g in range(len(groups))),
         annotations={
@@ -104,7 +111,7 @@ def plain_logps(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
 def packed_logps(model: Any, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, PrefixLayout]:
     use_packed_attention(model)
     layout = PrefixLayout(batch)
-    hidden = hidden_states(model, layout.tokens, layout)
+    hidden = compute_hidden_states(model, layout.tokens, layout)
     layer = get_head(model)
     return token_logps(
         hidden[layout.predictors], layer.weight, batch.tokens, bias=layer.bias, temperature=temperature
@@ -155,13 +162,13 @@ def test_frugal_gradients_are_the_derivatives() -> None:
     torch.autograd.gradcheck(gated_unit, (drawn(3, 16),))
     torch.autograd.gradcheck(gated_unit, (drawn(3, 16), drawn(5, 8)))
     angles = torch.rand(3, 1, 2, generator=rng, dtype=torch.double).repeat(1, 1, 2)
-    torch.autograd.gradcheck(lambda values: rotated(values, angles.cos(), angles.sin()), (drawn(3, 2, 4),))
+    torch.autograd.gradcheck(lambda values: rotate_heads(values, angles.cos(), angles.sin()), (drawn(3, 2, 4),))
     for bias in (False, True):
         layers: list[torch.nn.Module] = [torch.nn.Linear(8, size, bias=bias, dtype=torch.double) for size in (6, 2)]
         weights = [weight for layer in layers for weight in layer.parameters()]
         rows = drawn(3, 8)
-        torch.testing.assert_close(projections(rows, layers), torch.cat([layer(rows) for layer in layers], dim=-1))
-        torch.autograd.gradcheck(lambda rows, *_, layers=layers: projections(rows, layers), (rows, *weights))
+        torch.testing.assert_close(project_jointly(rows, layers), torch.cat([layer(rows) for layer in layers], dim=-1))
+        torch.autograd.gradcheck(lambda rows, *_, layers=layers: project_jointly(rows, layers), (rows, *weights))
     hidden = drawn(3, 8)
     weight = torch.rand(8, generator=rng, dtype=torch.double).requires_grad_()
     pull = torch.randn(3, 8, generator=rng, dtype=torch.double)
@@ -180,7 +187,7 @@ def test_checkpointed_blocks_attend_in_backward() -> None:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()
         logp, layout = packed_logps(model, batch)
-        with using(layout):
+        with use_layout(layout):
             logp.sum().backward()
         gradients.append([weight.grad for weight in model.parameters()])
     for plain, again in zip(*gradients, strict=True):
@@ -262,7 +269,7 @@ def test_joined_weights_are_views_of_the_models_own() -> None:
     assert not bool((apart.layers[1].qkv.weight == 0.25).any())
 
 
-@pytest.mark.skipif(not packable(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU has no bfloat16 products")
+@pytest.mark.skipif(not can_pack(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU has no bfloat16 products")
 def test_packed_weights_change_no_bit() -> None:
     """Invariance: generation with packed weights is that with plain ones, until the weights move and after."""
     model = model_of(CONFIGS["llama"]).bfloat16()
@@ -345,7 +352,7 @@ def test_product_attention_equals_torchs(length: int, earlier: int, kept: int, m
     prompt_key, prompt_value = (torch.randn(3, kv_heads, earlier, size, requires_grad=True) for _ in range(2))
     sees_prompt = torch.arange(earlier) < torch.tensor([2, 3, 4])[group][:, None]
     allowed = torch.cat(
-        [sees_prompt[:, None].expand(-1, length, -1), own_past(length, query.device).expand(count, -1, -1)], dim=2
+        [sees_prompt[:, None].expand(-1, length, -1), mask_own_past(length, query.device).expand(count, -1, -1)], dim=2
     )
     prefix = Prefix(prompt_key, prompt_value, group) if earlier else None
     ours = causal_attention(query, key, value, allowed, 0.3, prefix)
@@ -375,7 +382,7 @@ def test_product_attention_in_bfloat16_is_as_exact_as_torchs() -> None:
     shape = (6, 2, 40, 16)
     parts = [torch.randn(shape) for _ in range(3)]
     pull = torch.randn(shape)
-    bias = additive(own_past(40, torch.device("cpu")), torch.float32)
+    bias = make_additive(mask_own_past(40, torch.device("cpu")), torch.float32)
 
     def run(function: Any, dtype: torch.dtype) -> list[torch.Tensor]:
         leaves = [part.bfloat16().to(dtype).requires_grad_() for part in parts]

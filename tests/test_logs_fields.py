@@ -18,7 +18,7 @@ import pytest
 from findings_logs import all_findings, key_figures
 from logs_data import make
 from onedial.analysis.logs import FORMATS, read
-from onedial.analysis.logs.splits import with_split
+from onedial.analysis.logs.splits import select_split
 from onedial.core.errors import DataError
 
 Rows = list[dict[str, Any]]
@@ -122,7 +122,7 @@ def _without(row: Any, path: tuple[Any, ...], empty: bool) -> Any:
 
 def _figures(path: Path, **options: Any) -> dict[str, Any] | None:
     try:
-        figures = key_figures(with_split(read(path, **options)))
+        figures = key_figures(select_split(read(path, **options)))
     except DataError as error:
         assert str(error)
         return None
@@ -132,7 +132,7 @@ def _figures(path: Path, **options: Any) -> dict[str, Any] | None:
 
 def _findings(path: Path, **options: Any) -> None:
     try:
-        all_findings(with_split(read(path, **options)))
+        all_findings(select_split(read(path, **options)))
     except DataError as error:
         assert str(error)
 

@@ -17,7 +17,7 @@ import pytest
 from findings_logs import key_figures
 from logs_data import make
 from onedial.analysis.logs import ROLLOUT_COLUMNS, read
-from onedial.analysis.logs.splits import with_split
+from onedial.analysis.logs.splits import select_split
 
 SHARES = ("mixed_share", "all_correct_share", "all_wrong_share", "silent_other_share")
 COUNTS = ("rollouts", "groups", "group_sizes", "groups_of_one", "unusable")
@@ -65,7 +65,7 @@ PROMPTS = {"verifiers": by_group, "tinker": by_group}
 def test_figures_of_every_format_equal_dict_loops(case: str, seed: int, tmp_path: Path) -> None:
     write, name, lengths = CASES[case]
     rows = make.rollouts(seed)
-    log = with_split(read(write(tmp_path, rows)))
+    log = select_split(read(write(tmp_path, rows)))
     assert log.format == name
     assert log.broken_lines == 0, log.broken
     check(key_figures(log), make.expected(rows, prompt=PROMPTS.get(case, by_prompt)), lengths=lengths)
@@ -78,14 +78,14 @@ def test_errors_and_timeouts_leave_their_group_first(case: str, tmp_path: Path) 
     rows = make.rollouts(5, errors=True)
     assert any(row.error for row in rows)
     oracle = make.expected(rows, prompt=PROMPTS.get(case, by_prompt))
-    check(key_figures(with_split(read(write(tmp_path, rows)))), oracle, lengths=lengths)
+    check(key_figures(select_split(read(write(tmp_path, rows)))), oracle, lengths=lengths)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_without_text_the_figures_stay(case: str, tmp_path: Path) -> None:
     """Invariance: prompts and completions only serve to name groups."""
     folder = CASES[case][0](tmp_path, make.rollouts(3))
-    with_text, without = (key_figures(with_split(read(folder, text=text))) for text in (True, False))
+    with_text, without = (key_figures(select_split(read(folder, text=text))) for text in (True, False))
     assert with_text == without
     assert read(folder, text=False).frame.select(pl.col("completion").is_not_null().sum()).collect().item() == 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from logs_data import make
 from onedial.analysis.logs import read
-from onedial.analysis.logs.readers.rates import smallest_grid
+from onedial.analysis.logs.readers.rates import find_grid
 from onedial.analysis.logs.schema import Log
 from onedial.core.errors import DataError
 
@@ -160,15 +160,15 @@ def test_an_id_that_repeats_is_no_id_where_there_is_a_text(tmp_path: Path) -> No
 def test_rounded_rates_still_tell_their_tries(n: int, digits: int) -> None:
     """Oracle: all rates of n tries, rounded: no smaller number explains them."""
     rates = np.round(np.arange(1, n) / n, digits)
-    assert smallest_grid(rates) == n
+    assert find_grid(rates) == n
 
 
 def test_rates_of_a_hundred_tries_are_not_taken_for_rounded_ones() -> None:
-    assert smallest_grid(np.arange(1, 100) / 100) == 100
-    assert smallest_grid(np.arange(1, 1000) / 1000) == 1000
-    assert smallest_grid(np.arange(1, 75) / 75) == 75
-    assert smallest_grid(np.round(np.arange(1, 75) / 75, 2)) == 100, "two decimals tell nothing beyond fifty tries"
-    assert smallest_grid(np.array([0.0, 1.0])) is None and smallest_grid(np.array([np.pi / 4, 0.123456789])) is None
+    assert find_grid(np.arange(1, 100) / 100) == 100
+    assert find_grid(np.arange(1, 1000) / 1000) == 1000
+    assert find_grid(np.arange(1, 75) / 75) == 75
+    assert find_grid(np.round(np.arange(1, 75) / 75, 2)) == 100, "two decimals tell nothing beyond fifty tries"
+    assert find_grid(np.array([0.0, 1.0])) is None and find_grid(np.array([np.pi / 4, 0.123456789])) is None
 
 
 def test_unreadable_verdicts_of_a_table_are_quoted_in_part(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from logs_data import make
 from onedial.analysis.logs import read
-from onedial.analysis.logs.readers.common import count_of, listed
-from onedial.analysis.logs.readers.group_order import group_size_of, number_blocks
-from onedial.analysis.logs.readers.lists import marks_of
-from onedial.analysis.logs.readers.messages import assistant_text, content_key, flatten_text, message_text
-from onedial.analysis.logs.readers.rows import number, numbers, whole_number
-from onedial.analysis.logs.readers.traces import reward_value
+from onedial.analysis.logs.readers.common import format_count, join_names
+from onedial.analysis.logs.readers.group_order import infer_group_size, number_blocks
+from onedial.analysis.logs.readers.lists import parse_marks
+from onedial.analysis.logs.readers.messages import flatten_text, get_assistant_text, get_message_text, hash_content
+from onedial.analysis.logs.readers.rows import read_number, read_numbers, read_whole
+from onedial.analysis.logs.readers.traces import read_reward
 from onedial.analysis.logs.schema import Log
 
 
@@ -41,38 +41,46 @@ def test_texts_of_messages() -> None:
     user, assistant = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
     assert flatten_text(None) is None and flatten_text("x") == "x" and flatten_text(3) == "3"
     assert flatten_text([user, assistant, "x", 4]) == "q\na\nx\n4" and flatten_text(user) == "q"
-    assert assistant_text([user, assistant]) == "a", "the policy's words alone"
-    assert assistant_text([user, {"role": "tool", "content": "t"}]) == "q\nt", "no assistant: all of it"
-    assert assistant_text("plain") == "plain" and assistant_text(user) == "q" and assistant_text(["x"]) == "x"
+    assert get_assistant_text([user, assistant]) == "a", "the policy's words alone"
+    assert get_assistant_text([user, {"role": "tool", "content": "t"}]) == "q\nt", "no assistant: all of it"
+    assert (
+        get_assistant_text("plain") == "plain" and get_assistant_text(user) == "q" and get_assistant_text(["x"]) == "x"
+    )
     parts = {"content": [{"type": "text", "text": "look"}, {"type": "image"}, None, "plain"]}
-    assert message_text(parts) == "look\n\nplain"
+    assert get_message_text(parts) == "look\n\nplain"
     call = {"role": "assistant", "content": "", "tool_calls": [{"name": "add"}]}
-    assert message_text(call) == '[{"name": "add"}]' and message_text(call | {"content": "text"}) == "text"
-    assert message_text({"value": "sharegpt"}) == "sharegpt" and message_text({}) == ""
-    assert content_key({"b": 1, "a": [2]}) == content_key({"a": [2], "b": 1}) != content_key({"a": [2]})
-    assert content_key("x") == "x"
+    assert get_message_text(call) == '[{"name": "add"}]' and get_message_text(call | {"content": "text"}) == "text"
+    assert get_message_text({"value": "sharegpt"}) == "sharegpt" and get_message_text({}) == ""
+    assert hash_content({"b": 1, "a": [2]}) == hash_content({"a": [2], "b": 1}) != hash_content({"a": [2]})
+    assert hash_content("x") == "x"
 
 
 def test_lists_in_sentences() -> None:
     names = list("abcdefgh")
-    assert [listed(names[:n]) for n in (1, 2, 3, 6)] == ["a", "a and b", "a, b and c", "a, b, c, d, e and f"]
-    assert listed(names) == "a, b, c, d, e, f and 2 more" and listed(names[:3], 2) == "a, b and 1 more"
-    assert (count_of(1, "row"), count_of(2000, "row"), count_of(0, "dry")) == ("1 row", "2,000 rows", "0 drys")
-    assert count_of(2, "reply", "replies") == "2 replies"
+    assert [join_names(names[:n]) for n in (1, 2, 3, 6)] == ["a", "a and b", "a, b and c", "a, b, c, d, e and f"]
+    assert join_names(names) == "a, b, c, d, e, f and 2 more" and join_names(names[:3], 2) == "a, b and 1 more"
+    assert (format_count(1, "row"), format_count(2000, "row"), format_count(0, "dry")) == (
+        "1 row",
+        "2,000 rows",
+        "0 drys",
+    )
+    assert format_count(2, "reply", "replies") == "2 replies"
 
 
 def test_numbers_are_told_from_booleans_and_words() -> None:
-    assert number(True) is None and number("3") is None and number(3) == 3.0 and number(None) is None
-    assert numbers([1, "2", None, 2.5, True]) == [1.0, 2.5] and numbers("12") == []
-    assert whole_number("12") == whole_number(12) == 12 and whole_number(1.5) is None and whole_number(True) is None
-    assert whole_number("9" * 18) == 10**18 - 1 and whole_number("9" * 19) is None and whole_number("-3") is None
+    assert (
+        read_number(True) is None and read_number("3") is None and read_number(3) == 3.0 and read_number(None) is None
+    )
+    assert read_numbers([1, "2", None, 2.5, True]) == [1.0, 2.5] and read_numbers("12") == []
+    assert read_whole("12") == read_whole(12) == 12 and read_whole(1.5) is None and read_whole(True) is None
+    assert read_whole("9" * 18) == 10**18 - 1 and read_whole("9" * 19) is None and read_whole("-3") is None
 
 
 def test_lists_of_verdicts_and_of_programs_tests() -> None:
-    assert marks_of([True, False, None, 0.5]) == [1.0, 0.0, None, 0.5]
-    assert marks_of([[True, True], [True, False], [True, -1], [-2]]) == [1.0, 0.0, 0.0, 0.0]
-    assert marks_of([["x"], [True]]) is None and marks_of([[]]) is None and marks_of([]) is None
-    assert marks_of("10") is None and marks_of([True, "maybe"]) is None
+    assert parse_marks([True, False, None, 0.5]) == [1.0, 0.0, None, 0.5]
+    assert parse_marks([[True, True], [True, False], [True, -1], [-2]]) == [1.0, 0.0, 0.0, 0.0]
+    assert parse_marks([["x"], [True]]) is None and parse_marks([[]]) is None and parse_marks([]) is None
+    assert parse_marks("10") is None and parse_marks([True, "maybe"]) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,7 @@ def test_lists_of_verdicts_and_of_programs_tests() -> None:
     ],
 )
 def test_group_size_by_the_lengths_of_blocks(blocks: list[int], size: int | None) -> None:
-    assert group_size_of(blocks) == size
+    assert infer_group_size(blocks) == size
 
 
 def test_blocks_are_numbered_in_their_order() -> None:
@@ -194,7 +202,7 @@ def test_helpers_failures_and_unnamed_tasks_of_traces(tmp_path: Path) -> None:
      ({"weight": 2.0}, None), ("x", None), (0.3, 0.3)],
 )  # fmt: skip
 def test_rewards_of_a_trace_are_score_times_weight(reward: Any, value: float | None) -> None:
-    assert reward_value(reward) == value
+    assert read_reward(reward) == value
 
 
 def test_traces_with_several_rewards_keep_each_and_old_ones_their_total(tmp_path: Path) -> None:

@@ -17,19 +17,19 @@ from logs_data import make
 from onedial.analysis.findings import collect
 from onedial.analysis.findings.expected import expected_silent_shares
 from onedial.analysis.findings.pass_rates import pass_rates
-from onedial.analysis.logs import read, scale
-from onedial.analysis.logs.grouping import group_frame, scale_and_groups
+from onedial.analysis.logs import find_scale, read
+from onedial.analysis.logs.grouping import group_rollouts, group_with_scale
 from onedial.analysis.logs.readers.common import make_log
-from onedial.analysis.logs.readers.rates import smallest_grid
-from onedial.analysis.logs.readers.trl import overlap_of
+from onedial.analysis.logs.readers.rates import find_grid
+from onedial.analysis.logs.readers.trl import measure_overlap
 from onedial.analysis.logs.schema import Coverage
-from onedial.analysis.logs.splits import split_counts, with_split
+from onedial.analysis.logs.splits import count_splits, select_split
 from onedial.analysis.logs.store import store_records
 from onedial.core.errors import DataError
 
 
 def figures_of(path: Path, **options: Any) -> dict[str, Any]:
-    return key_figures(with_split(read(path, **options)))
+    return key_figures(select_split(read(path, **options)))
 
 
 def columns(path: Path, *names: str) -> list[tuple[Any, ...]]:
@@ -61,10 +61,10 @@ def test_trl_rows_repeated_in_the_next_file_count_once(tmp_path: Path) -> None:
 
 def test_trl_short_answers_that_repeat_by_chance_are_kept(tmp_path: Path) -> None:
     """The first row of a file equals the last of the one before, in the middle of a group: no proof, nothing cut."""
-    assert overlap_of([1, 2, 3, 4], [4, 5, 6], ["a", "a", "b"]) == 0
-    assert overlap_of([1, 2, 3, 4], [3, 4, 5, 6], ["a", "a", "a", "b"]) == 0
-    assert overlap_of([1, 2, 3, 4], [3, 4, 5, 6], ["a", "a", "b", "b"]) == 2
-    assert overlap_of([3, 4], [3, 4], ["a", "a"]) == 2
+    assert measure_overlap([1, 2, 3, 4], [4, 5, 6], ["a", "a", "b"]) == 0
+    assert measure_overlap([1, 2, 3, 4], [3, 4, 5, 6], ["a", "a", "a", "b"]) == 0
+    assert measure_overlap([1, 2, 3, 4], [3, 4, 5, 6], ["a", "a", "b", "b"]) == 2
+    assert measure_overlap([3, 4], [3, 4], ["a", "a"]) == 2
 
 
 def test_trl_coverage_says_last_batch_inferred_groups_and_possible_evaluation(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_verl_validation_dump_beside_the_rollouts_is_set_aside(tmp_path: Path) -
     make.verl_legacy(tmp_path / "rollouts", rows)
     make.verl_legacy(tmp_path / "validation", make.rollouts(9, iterations=1))
     log = read(tmp_path)
-    assert split_counts(log)["eval"] > 0
-    figures = key_figures(with_split(log))
+    assert count_splits(log)["eval"] > 0
+    figures = key_figures(select_split(log))
     assert figures["rollouts"] == len(rows) and figures["groups"] == make.expected(rows)["groups"]
     assert "set aside" in " ".join(figures["coverage"]["notes"])
 
@@ -201,7 +201,7 @@ def test_verl_validation_dump_beside_the_rollouts_is_set_aside(tmp_path: Path) -
 
 def test_prime_rl_reads_all_and_not_effective(tmp_path: Path) -> None:
     rows = make.rollouts(6)
-    log = with_split(read(make.prime_rl(tmp_path, rows)))
+    log = select_split(read(make.prime_rl(tmp_path, rows)))
     assert key_figures(log)["rollouts"] == len(rows)
     assert all(file.parent.name == "all" for file in log.files)
     only = tmp_path / "only" / "rollouts" / "step_1" / "train" / "effective" / "traces.jsonl"
@@ -349,20 +349,20 @@ def test_silence_is_max_equals_min_and_never_a_standard_deviation(tmp_path: Path
 def test_which_reward_is_right(
     rewards: list[float], right: float | None, wrong: float | None, exact: bool, tmp_path: Path
 ) -> None:
-    marks = scale(read(make.lines(tmp_path / "a.jsonl", [{"prompt": "a", "reward": r} for r in rewards])))
+    marks = find_scale(read(make.lines(tmp_path / "a.jsonl", [{"prompt": "a", "reward": r} for r in rewards])))
     assert (marks.right, marks.wrong, marks.exact) == (right, wrong, exact)
 
 
 @pytest.mark.parametrize("late", [0.5, 2.0, None])
 def test_a_third_reward_far_into_a_log_is_seen(late: float | None, tmp_path: Path) -> None:
-    """Two values in the first rows are a guess: a third beyond them changes what is right, as in `scale`."""
+    """Two values in the first rows are a guess: a third beyond them changes what is right, as in `find_scale`."""
     objects = [{"prompt": f"p{i // 4}", "reward": float(i % 3 == 0)} for i in range(24_000)]
     if late is not None:
         objects[-1]["reward"] = late
     log = read(make.lines(tmp_path / "a.jsonl", objects), text=False)
-    marks, groups = scale_and_groups(log, lambda marks: {})
-    assert marks == scale(log)
-    again = group_frame(log, marks=scale(log)).collect()
+    marks, groups = group_with_scale(log, lambda marks: {})
+    assert marks == find_scale(log)
+    again = group_rollouts(log, marks=find_scale(log)).collect()
     assert groups.sort("group_id").equals(again.sort("group_id").select(groups.columns))
     assert (marks.right, marks.exact) == {0.5: (1.0, True), 2.0: (2.0, False), None: (1.0, True)}[late]
     assert groups.get_column("c").sum() == sum(row["reward"] == marks.right for row in objects)
@@ -587,7 +587,7 @@ def test_no_json_makes_a_traceback(records: list[Any], cut: int, name: str, tmp_
     path = tmp_path / name
     path.write_bytes(text.encode("utf-8", "surrogatepass")[: max(0, len(text) - cut)])
     try:
-        json.dumps(key_figures(with_split(read(path))))
+        json.dumps(key_figures(select_split(read(path))))
     except DataError as error:
         assert str(error)
 
@@ -741,7 +741,7 @@ def test_smallest_grid_explains_every_rate(n: int, ks: list[int]) -> None:
 
     rates = [Fraction(min(k, n), n) for k in ks]
     inner = [rate for rate in rates if 0 < rate < 1]
-    found = smallest_grid(np.array([float(rate) for rate in rates]))
+    found = find_grid(np.array([float(rate) for rate in rates]))
     common = math.lcm(*(rate.denominator for rate in inner)) if inner else None
     if common == 100:  # might as well be rates rounded to two decimals
         assert found is not None and found <= 100

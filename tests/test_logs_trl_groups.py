@@ -16,7 +16,7 @@ import pytest
 
 from logs_data import make
 from onedial.analysis.logs import Log, read
-from onedial.analysis.logs.readers.group_order import group_size_of, number_blocks
+from onedial.analysis.logs.readers.group_order import infer_group_size, number_blocks
 from onedial.analysis.result import analyze
 
 SIZE, PROMPTS, STEPS = 8, 8, 8
@@ -39,7 +39,7 @@ def group_sizes(log: Log) -> list[int]:
     ],
 )
 def test_the_group_size_that_blocks_show(blocks: list[int], size: int | None) -> None:
-    assert group_size_of(blocks) == size
+    assert infer_group_size(blocks) == size
 
 
 def test_blocks_by_hand() -> None:

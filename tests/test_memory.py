@@ -15,7 +15,7 @@ from onedial.core.settings import Run
 from onedial.core.settings_file import make_run
 from onedial.training.lm.attention import PrefixLayout, use_packed_attention
 from onedial.training.lm.cpu_attention import KEPT_KEYS
-from onedial.training.lm.decoder import hidden_states
+from onedial.training.lm.decoder import compute_hidden_states
 from onedial.training.lm.llama_blocks import patch_llama_blocks
 from onedial.training.trainer.cpu import keep_freed_memory, read_process_bytes, trim_memory_beyond
 from onedial.training.trainer.memory_plan import (
@@ -50,7 +50,7 @@ def test_a_tokens_bytes_are_what_a_forward_pass_keeps(name: str, tmp_path: Path)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        hidden = hidden_states(model, layout.tokens, layout)
+        hidden = compute_hidden_states(model, layout.tokens, layout)
     measured = sum(kept.values()) / len(layout.tokens)
     assert hidden.requires_grad
     shape = read_shape(tmp_path)

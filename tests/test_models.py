@@ -19,7 +19,7 @@ import torch
 
 from onedial.core.errors import DataError
 from onedial.training import models
-from onedial.training.models import SMOLLM2, fetch, load_causal_lm, load_config, load_tokenizer, resolve, stop_ids
+from onedial.training.models import SMOLLM2, fetch, find_stop_ids, load_causal_lm, load_config, load_tokenizer, resolve
 
 
 @pytest.fixture
@@ -207,10 +207,10 @@ def test_stop_ids_are_the_union_of_every_place() -> None:
     """TRL pull 7039: one end-of-sequence id was honoured of several, and 97 % of Phi-3.5's completions ran on."""
     phi = SimpleNamespace(eos_token_id=32000)
     generation = SimpleNamespace(eos_token_id=[32007, 32001, 32000])
-    assert stop_ids(phi, generation, SimpleNamespace(eos_token_id=32000)) == (32000, 32001, 32007)
+    assert find_stop_ids(phi, generation, SimpleNamespace(eos_token_id=32000)) == (32000, 32001, 32007)
     nothing = SimpleNamespace(eos_token_id=None)
-    assert stop_ids(nothing, None, SimpleNamespace(eos_token_id=0)) == (0,)
-    assert stop_ids(nothing, nothing, nothing) == ()
+    assert find_stop_ids(nothing, None, SimpleNamespace(eos_token_id=0)) == (0,)
+    assert find_stop_ids(nothing, nothing, nothing) == ()
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_smollm2_from_its_wheel_answers(tmp_path: Path, monkeypatch: pytest.Monk
     folder = resolve("smollm2")
     assert json.loads((Path(folder) / "origin.json").read_text())["sha256"] == SMOLLM2.sha256
     tokenizer, model = load_tokenizer(folder), load_causal_lm(folder, torch.float32)
-    assert stop_ids(model.config, model.generation_config, tokenizer) == (2,)
+    assert find_stop_ids(model.config, model.generation_config, tokenizer) == (2,)
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]

@@ -226,7 +226,7 @@ def test_examples_that_the_evaluation_asks_are_noted(
 
 
 def weights(directory: str | Path) -> dict[str, torch.Tensor]:
-    newest = checkpoint.latest(Path(directory))
+    newest = checkpoint.find_latest(Path(directory))
     assert newest is not None
     return {
         **load_file(newest / "resume" / "masters.safetensors"),
@@ -396,7 +396,7 @@ def test_warm_up_then_dpo_in_two_commands(warm: Path, tmp_path: Path, text: Text
     ]
     assert cli.main([*words, "--threads", "1"]) == 0
     earlier, made = make_run(read_settings(warm / "run.toml")), make_run(read_settings(out / "run.toml"))
-    assert made.data == str(warm) and made.model == str(checkpoint.latest(warm))
+    assert made.data == str(warm) and made.model == str(checkpoint.find_latest(warm))
     assert (made.task, made.task_options) == (earlier.task, earlier.task_options)
     assert (made.max_new_tokens, made.eval_prompts, made.iterations) == (4, 3, 2)
     assert len(read_json_lines(out / "eval.jsonl")) == 2 and untimed(out)[-1]["pair_margin"] is not None

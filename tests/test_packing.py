@@ -15,8 +15,8 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.types import Group
 from onedial.training.trainer.advantages import add_advantages
-from onedial.training.trainer.packing import micro_batches, pack, split_minibatches
-from onedial.training.trainer.run_writer import signals_of
+from onedial.training.trainer.packing import make_micro_batches, pack, split_minibatches
+from onedial.training.trainer.run_writer import collect_signals
 
 ROW = ALGORITHMS["naive_grpo"]
 LENGTHS = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -50,7 +50,7 @@ def test_micro_batches_cover_every_row_once_within_the_budget(lengths: list[list
     """Oracle: counting. No part exceeds the budget unless it is one row that alone does, or a prompt leaves less than
     half of the budget to its completions, which then take that half; nothing lost or doubled."""
     batch = _batch(lengths)
-    parts = micro_batches(batch, budget)
+    parts = make_micro_batches(batch, budget)
     assert sum((_identity(part) for part in parts), Counter()) == _identity(batch)
     for part in parts:
         size = len(part.tokens) + len(part.prompt_tokens)
@@ -64,7 +64,7 @@ def test_micro_batches_cover_every_row_once_within_the_budget(lengths: list[list
 def test_micro_batches_keep_groups_that_fit_together(lengths: list[list[int]], budget: int) -> None:
     """Oracle: a group whose prompt and rows fit the budget is in one part, so its prompt is computed once."""
     batch = _batch(lengths)
-    parts = micro_batches(batch, budget)
+    parts = make_micro_batches(batch, budget)
     for position, rows in enumerate(lengths):
         name = batch.group_ids[position]
         inside = sum(name in part.group_ids for part in parts)
@@ -75,14 +75,14 @@ def test_micro_batches_keep_groups_that_fit_together(lengths: list[list[int]], b
 
 def test_a_micro_batch_of_no_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="max_tokens=0"):
-        micro_batches(_batch([[3, 4]]), 0)
-    assert len(micro_batches(_batch([[3, 4]]), 1)) == 2, "one token is the least: a rollout each"
+        make_micro_batches(_batch([[3, 4]]), 0)
+    assert len(make_micro_batches(_batch([[3, 4]]), 1)) == 2, "one token is the least: a rollout each"
 
 
 def test_a_large_budget_makes_one_part() -> None:
     """Oracle: everything fits, so one part holds all rows."""
     batch = make_batch(ROW)
-    assert len(micro_batches(batch, 10**6)) == 1
+    assert len(make_micro_batches(batch, 10**6)) == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,7 +124,7 @@ def test_failed_verdicts_leave_before_any_statistic() -> None:
     assert packed.group.tolist() == [0, 0, 0, 2, 2]
     assert packed["advantage"].tolist() == pytest.approx([1 / 3, -2 / 3, 1 / 3, 0.5, -0.5])
     assert Counts.of(packed).groups == 2
-    values = signals_of([broken, dead, whole], packed)
+    values = collect_signals([broken, dead, whole], packed)
     assert [index for name, index in values if name == broken.id] == [0, 2, 4]
     assert not any(name == dead.id for name, _ in values)
     assert sorted(torch.cat(split_minibatches(packed, 3, 0)).tolist()) == [0, 1, 2, 3, 4]
@@ -135,7 +135,7 @@ def test_nothing_usable_packs_to_nothing() -> None:
     packed = batch_of(ROW, [make_group([0.0], outcomes=["timeout"])])
     assert packed.num_rollouts == 0
     assert Counts.of(packed) == Counts(0, 0, 0)
-    assert micro_batches(packed, 10) == []
+    assert make_micro_batches(packed, 10) == []
 
 
 def _dapo_groups() -> tuple[Group, Group]:
@@ -228,7 +228,7 @@ def test_signals_tell_every_usable_rollout() -> None:
     """Oracle: the batch's own columns, found again by group and index."""
     groups = ragged_groups(1)
     packed = batch_of(replace(ROW, name="row", overlong="mask"), groups)
-    values = signals_of(groups, packed)
+    values = collect_signals(groups, packed)
     assert len(values) == packed.num_rollouts == sum(range(1, 10))
     row = 0
     for group in groups:

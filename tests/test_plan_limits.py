@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from onedial.analysis.planning.backtest import held_out
+from onedial.analysis.planning.backtest import backtest_plan
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.analysis.planning.discount import best_discount
+from onedial.analysis.planning.discount import find_discount
 from onedial.analysis.planning.export import export
-from onedial.analysis.planning.limits import cautions, check_counts, check_plan_options, split_passes
+from onedial.analysis.planning.limits import check_counts, check_plan_options, list_cautions, split_passes
 from onedial.analysis.planning.planner import plan
 from onedial.analysis.planning.posterior import believe
-from onedial.analysis.planning.rho import given_rho
+from onedial.analysis.planning.rho import assume_rho
 from onedial.analysis.planning.strata import build_strata, rank_within
 from onedial.core.errors import DataError
 
@@ -50,10 +50,10 @@ def test_the_ends_of_every_option_are_allowed_and_what_lies_beyond_is_not() -> N
 @pytest.mark.parametrize(("rho", "allowed"), [(1e-9, True), (1e9, True), (0.0, False), (-1.0, False)])
 def test_rho_is_any_positive_number(rho: float, allowed: bool) -> None:
     if allowed:
-        assert given_rho(rho).value == rho
+        assert assume_rho(rho).value == rho
         return
     with pytest.raises(DataError, match="--rho .*positive"):
-        given_rho(rho)
+        assume_rho(rho)
 
 
 def test_tokens_need_a_known_length_and_two_tries_are_the_least() -> None:
@@ -93,7 +93,7 @@ def test_the_least_budget_that_is_named_is_enough_and_no_more() -> None:
 
 
 def told(counts: PromptCounts, size: int = 2, funded: float = 1e6) -> str:
-    return " ".join(cautions(believe(counts), size, funded))
+    return " ".join(list_cautions(believe(counts), size, funded))
 
 
 def test_each_caution_begins_where_it_says() -> None:
@@ -161,12 +161,12 @@ def test_nothing_chosen_says_nothing() -> None:
 def test_four_tries_can_be_halved_and_three_cannot() -> None:
     rng = np.random.default_rng(0)
     rates = rng.beta(0.6, 0.6, 300)
-    check = held_out(counts_of(rng.binomial(4, rates), 4), 600, 8, unit="rollouts", rho=0.05)
+    check = backtest_plan(counts_of(rng.binomial(4, rates), 4), 600, 8, unit="rollouts", rho=0.05)
     assert check is not None and check.prompts == 300 and check.group_size == 2, "two tries are left to look at"
-    assert held_out(counts_of(rng.binomial(3, rates), 3), 600, 8, unit="rollouts", rho=0.05) is None
+    assert backtest_plan(counts_of(rng.binomial(3, rates), 3), 600, 8, unit="rollouts", rho=0.05) is None
     k = rng.binomial(4, rates[:100])
-    assert held_out(counts_of(k, 4), 300, 8, unit="rollouts", rho=0.05) is not None
-    assert held_out(counts_of(k[:99], 4), 300, 8, unit="rollouts", rho=0.05) is None
+    assert backtest_plan(counts_of(k, 4), 300, 8, unit="rollouts", rho=0.05) is not None
+    assert backtest_plan(counts_of(k[:99], 4), 300, 8, unit="rollouts", rho=0.05) is None
 
 
 # --- strata and history ----------------------------------------------------------------------------------------
@@ -208,11 +208,11 @@ def test_a_still_policy_is_not_discounted_and_few_visits_are_not_judged() -> Non
         history = (number.ravel(), iteration.ravel(), k.ravel(), np.full(k.size, 8.0))
         return counts_of(k.sum(axis=1), 8.0 * k.shape[1], history=history)
 
-    assert best_discount(visited(k)) == 1.0
-    assert best_discount(replace(visited(k), history=None)) == 1.0
+    assert find_discount(visited(k)) == 1.0
+    assert find_discount(replace(visited(k), history=None)) == 1.0
     moved = np.where(np.arange(visits) < visits - 2, 8 - k[:, -1:], k)  # turned round before the last two visits
-    assert best_discount(visited(moved)) == 0.2
-    assert best_discount(visited(moved[:30])) < 1.0 and best_discount(visited(moved[:29])) == 1.0
+    assert find_discount(visited(moved)) == 0.2
+    assert find_discount(visited(moved[:30])) < 1.0 and find_discount(visited(moved[:29])) == 1.0
 
 
 def test_weights_of_the_funded_are_the_expected_optimal_ones() -> None:

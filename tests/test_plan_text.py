@@ -12,7 +12,7 @@ import pytest
 from onedial.analysis.planning.counts import PromptCounts
 from onedial.analysis.planning.planner import BudgetPlan, plan
 from onedial.cli.main import main
-from onedial.cli.plan_text import decide
+from onedial.cli.plan_text import describe_decision
 
 
 def plan_of(k: list[int], n: int, budget: float) -> BudgetPlan:
@@ -53,7 +53,7 @@ def test_nothing_funded_is_not_exported(
     "made", [plan_of([0] * 90 + [4] * 30, 8, 400), plan_of([4] * 40, 8, 300), plan_of([1] * 400, 8, 3000)]
 )
 def test_the_range_of_the_saving_is_told_in_its_own_direction(made: BudgetPlan) -> None:
-    text, (low, high) = decide(made), made.saving_range
+    text, (low, high) = describe_decision(made), made.saving_range
     assert low <= made.saving <= high
     found = re.search(r"with (?:anything from )?([\d.]+)(?: % more)? to ([\d.]+) % (more|fewer) rollouts", text)
     assert found is not None, text

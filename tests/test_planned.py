@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from findings_logs import simulated
-from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
+from onedial.analysis.findings.prompt_counts import collect_prompt_counts, read_prompt_rows
 from onedial.analysis.planning.export import export
 from onedial.analysis.planning.planner import plan
 from onedial.core.algorithm_table import ALGORITHMS
@@ -23,7 +23,7 @@ from onedial.core.plan_file import PlanFile, read_plan
 from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Rollout, Verdict
 from onedial.training.budget.allocation import Allocator, Dynamic, Fixed
-from onedial.training.budget.planned import planned
+from onedial.training.budget.planned import follow_plan
 from onedial.training.tasks.registry import open_task
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.loop import train
@@ -60,7 +60,7 @@ def file_of(task: Any, audits: int = 1) -> PlanFile:
 def test_every_epoch_asks_the_planned_prompts_once_with_their_own_tries(words: Path) -> None:
     """Oracle: the task's own draws of three epochs, filtered by hand; second looks are one of three per epoch."""
     task = opened(words)
-    course = planned(file_of(task), task, 0, where="plan.json")
+    course = follow_plan(file_of(task), task, 0, where="plan.json")
     per_epoch = len(TRIES) + 1
     asks, position = course.next(0, 3 * per_epoch)
     assert [ask.position for ask in asks] == sorted({ask.position for ask in asks}), "no group is asked for twice"
@@ -75,7 +75,7 @@ def test_every_epoch_asks_the_planned_prompts_once_with_their_own_tries(words: P
     assert position <= 60
     orders = [[task.draw("train", 0, p).plain for p in range(20 * e, 20 * e + 20)] for e in range(2)]
     assert orders[0] != orders[1], "the order is drawn anew each epoch"
-    again, _ = planned(file_of(task), task, 0, where="").next(0, 3 * per_epoch)
+    again, _ = follow_plan(file_of(task), task, 0, where="").next(0, 3 * per_epoch)
     assert again == asks
     assert "14 rollouts" not in course.note and "4 prompts and 1 second looks an epoch, 20 rollouts" in course.note
 
@@ -84,7 +84,7 @@ def test_second_looks_are_drawn_anew_each_epoch(words: Path) -> None:
     """Oracle: one of three prompts in each of 12 epochs; all are looked at, and another seed takes another order."""
     task, orders = opened(words), []
     for seed in range(2):
-        asks, _ = planned(file_of(task), task, seed, where="").next(0, 12 * (len(TRIES) + 1))
+        asks, _ = follow_plan(file_of(task), task, seed, where="").next(0, 12 * (len(TRIES) + 1))
         names = [task.draw("train", seed, ask.position).plain for ask in asks]
         looks = [name for name in names if name not in TRIES]
         assert len(looks) == 12 and set(looks) == set(REVISIT)
@@ -95,11 +95,11 @@ def test_second_looks_are_drawn_anew_each_epoch(words: Path) -> None:
 def test_walking_in_steps_is_walking_at_once(words: Path) -> None:
     """Invariance: the position alone carries the walk."""
     task = opened(words)
-    course = planned(file_of(task), task, 0, where="")
+    course = follow_plan(file_of(task), task, 0, where="")
     whole, end = course.next(0, 23)
     position, parts = 0, []
     for count in (1, 7, 0, 10, 5):
-        asks, position = planned(file_of(task), task, 0, where="").next(position, count)
+        asks, position = follow_plan(file_of(task), task, 0, where="").next(position, count)
         parts += asks
     assert parts == whole and position == end
 
@@ -108,7 +108,7 @@ def test_walking_in_steps_is_walking_at_once(words: Path) -> None:
 def test_an_allocator_that_was_restored_asks_on_as_if_it_had_not_stopped(refill: bool, words: Path) -> None:
     """Invariance, through JSON; and what trains is what the row keeps: mixed groups only where it refills."""
     task = opened(words)
-    course = planned(file_of(task), task, 0, where="")
+    course = follow_plan(file_of(task), task, 0, where="")
 
     def made() -> Any:
         return Dynamic(3, course) if refill else Fixed(3, course)
@@ -153,15 +153,15 @@ def test_prompts_of_a_foreign_log_are_found_by_their_text(words: Path, tmp_path:
     }
     named = [text for text in TRIES if text in own]
     file = PlanFile({f"row-{text}": TRIES[text] for text in named}, {f"row-{text}": text for text in named}, (), 0, 8)
-    assert planned(file, task, 0, where="").tries == {own[text]: TRIES[text] for text in named}
+    assert follow_plan(file, task, 0, where="").tries == {own[text]: TRIES[text] for text in named}
 
 
 def test_what_cannot_be_walked_is_refused_with_the_remedy(words: Path, tmp_path: Path) -> None:
     task, path = opened(words), tmp_path / "plan.json"
     with pytest.raises(ConfigError, match=r"makes its prompts as it goes.*trl:next.jsonl.*--task next.jsonl"):
-        planned(file_of(task), open_task("arithmetic"), 0, where="plan.json")
+        follow_plan(file_of(task), open_task("arithmetic"), 0, where="plan.json")
     with pytest.raises(ConfigError, match="none of its 1 funded prompts is among the 20 training prompts"):
-        planned(PlanFile({"elsewhere": 4}, {}, (), 0, 8), task, 0, where="plan.json")
+        follow_plan(PlanFile({"elsewhere": 4}, {}, (), 0, 8), task, 0, where="plan.json")
     good = {"onedial_plan": 1, "group_size": 8, "audit_prompts": 0, "prompts": [], "revisit": []}
     for text, message in [
         ("", "not a plan file"),
@@ -185,13 +185,13 @@ def test_what_cannot_be_walked_is_refused_with_the_remedy(words: Path, tmp_path:
 def test_the_exported_plan_holds_the_adaptive_tries(tmp_path: Path) -> None:
     """Oracle: the plan's own arrays; every prompt is funded, to be looked at again, or absent."""
     log = simulated(np.random.default_rng(0).beta(0.6, 0.8, 60))
-    counts = prompt_counts(log)
+    counts = collect_prompt_counts(log)
     made = plan(counts, 300)
-    file = read_plan(export(made, prompt_rows(log, counts.ids), "onedial", tmp_path / "plan.json"))
+    file = read_plan(export(made, read_prompt_rows(log, counts.ids), "onedial", tmp_path / "plan.json"))
     tries = dict(zip(counts.ids, map(int, made.adaptive_tries), strict=True))
     assert file.tries == {name: n for name, n in tries.items() if n} and min(file.tries.values()) >= 2
-    fates = dict(zip(counts.ids, made.fate, strict=True))
-    assert set(file.revisit) == {name for name, n in tries.items() if not n and fates[name] == "revisit"}
+    decisions = dict(zip(counts.ids, made.decision, strict=True))
+    assert set(file.revisit) == {name for name, n in tries.items() if not n and decisions[name] == "revisit"}
     assert file.group_size == made.group_size and file.audit_prompts <= made.audit_prompts
     assert set(file.texts) == set(file.tries) | set(file.revisit)
 
@@ -223,7 +223,9 @@ def test_a_run_by_a_plan_resumes_bit_for_bit_and_samples_what_was_planned(
     train(replace(half, iterations=2))
     (tmp_path / "plan.json").unlink()
     train(half, resume=True)
-    first, second = (load_file(checkpoint.latest(Path(r.out)) / "resume" / "masters.safetensors") for r in (run, half))  # type: ignore[operator]
+    first, second = (
+        load_file(checkpoint.find_latest(Path(r.out)) / "resume" / "masters.safetensors") for r in (run, half)
+    )  # type: ignore[operator]
     assert all(bool((first[key] == second[key]).all()) for key in first)
     table = pl.read_parquet(tmp_path / "run" / "rollouts" / "*.parquet")
     for (_, prompt), group in table.group_by("group_id", "prompt"):

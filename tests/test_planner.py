@@ -13,13 +13,13 @@ import pytest
 
 from findings_logs import rate_log, rollout_log, simulated
 from onedial.analysis.findings import collect
-from onedial.analysis.findings.measured_rho import rho_of
-from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
-from onedial.analysis.planning.backtest import held_out
+from onedial.analysis.findings.measured_rho import estimate_rho
+from onedial.analysis.findings.prompt_counts import collect_prompt_counts, read_prompt_rows
+from onedial.analysis.planning.backtest import backtest_plan
 from onedial.analysis.planning.by_rate import tries_by_rate
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.analysis.planning.discount import DISCOUNTS, best_discount, discount_visits
-from onedial.analysis.planning.export import export, parse_target, table_of
+from onedial.analysis.planning.discount import DISCOUNTS, discount_visits, find_discount
+from onedial.analysis.planning.export import export, parse_target, tabulate_plan
 from onedial.analysis.planning.planner import SIZES, BudgetPlan, plan
 from onedial.analysis.planning.posterior import believe
 from onedial.cli.main import main
@@ -59,7 +59,7 @@ def made() -> BudgetPlan:
 
 def test_budget_is_kept_and_tables_agree(made: BudgetPlan) -> None:
     assert made.fixed.rollouts == made.tries.sum() <= 3600  # a tenth is kept for second looks
-    assert made.fixed.prompts == made.fate.count("fund") == (made.tries > 0).sum()
+    assert made.fixed.prompts == made.decision.count("fund") == (made.tries > 0).sum()
     assert made.adaptive.rollouts == made.adaptive_tries.sum() <= 3600
     assert set(np.unique(made.tries)) == {0, made.group_size}
     assert made.weight[made.tries > 0].mean() == pytest.approx(1.0) and not made.weight[made.tries == 0].any()
@@ -147,9 +147,9 @@ def test_unsure_prompts_are_revisited_by_their_posterior(made: BudgetPlan) -> No
     bar = min(float(row @ value) for row, n in zip(belief, made.tries, strict=True) if n)
     chance = np.array([float(row[value >= bar].sum()) for row in belief])
     mixed = belief @ (1 - points**made.group_size - (1 - points) ** made.group_size)
-    for fate, deserving, splits, n in zip(made.fate, chance, mixed, made.tries, strict=True):
+    for decision, deserving, splits, n in zip(made.decision, chance, mixed, made.tries, strict=True):
         want = "fund" if n else "revisit" if deserving >= 0.05 else "wait" if splits >= 0.2 else "drop"
-        assert fate == want
+        assert decision == want
     unfunded = made.tries == 0
     assert (chance[unfunded] >= 0.05).any() and (chance[unfunded] < 0.05).any(), "both kinds are there to be told apart"
 
@@ -235,13 +235,13 @@ def test_measured_rho_is_that_of_the_halves_and_its_interval_covers() -> None:
             product = float(slopes[0] @ slopes[1])
             lines.append({"iteration": 1, "group_id": str(number), "half_product": product, "half_squares": squares})
             lines[-1]["half_noise"] = float(sum(factors))
-        found = rho_of([lines[0] | {"half_product": 1e9}, *lines, {"iteration": 2, "half_product": None}])
+        found = estimate_rho([lines[0] | {"half_product": 1e9}, *lines, {"iteration": 2, "half_product": None}])
         assert found is not None and found.groups == 40 and found.source == "measured"
         values.append(found.value)
         hits += found.low <= 0.2 <= found.high
     assert np.mean(values) == pytest.approx(0.2, rel=0.05) and hits >= 180
-    assert rho_of(lines[:7]) is None, "no interval from so few"
-    assert rho_of([line | {"half_product": -1.0} for line in lines]) is None, "no signal"
+    assert estimate_rho(lines[:7]) is None, "no interval from so few"
+    assert estimate_rho([line | {"half_product": -1.0} for line in lines]) is None, "no signal"
 
 
 SLOW = [pytest.param(n, size, marks=pytest.mark.slow) for n, size in [(8, 4), (16, 8), (8, 16)]]
@@ -293,7 +293,7 @@ def shares_kept(
     for seed in range(draws):
         rng = np.random.default_rng(seed)
         counts = counts_of(rng.binomial(n, rng.beta(a, b, prompts)), n)
-        check = held_out(counts, budget, 8, unit="rollouts", rho=0.05)
+        check = backtest_plan(counts, budget, 8, unit="rollouts", rho=0.05)
         assert check is not None and check.prompts == prompts and check.again is not None
         assert check.share_funded == check.funded / prompts and check.selective
         assert check.planned[2] < check.uniform[2] * less, "the funded split more often, on tries that chose nothing"
@@ -322,7 +322,7 @@ def test_the_intervals_of_the_check_cover(n: int) -> None:
 
 def test_a_check_that_chose_nearly_every_prompt_says_so() -> None:
     rng = np.random.default_rng(0)
-    check = held_out(counts_of(rng.binomial(16, rng.beta(2, 2, 400)), 16), 3200, 8, unit="rollouts", rho=0.05)
+    check = backtest_plan(counts_of(rng.binomial(16, rng.beta(2, 2, 400)), 16), 3200, 8, unit="rollouts", rho=0.05)
     assert check is not None and check.share_funded > 0.85 and not check.selective
 
 
@@ -330,10 +330,10 @@ def test_the_check_shows_that_a_table_was_selected_and_is_silent_where_it_cannot
     rng = np.random.default_rng(0)
     k = rng.binomial(16, rng.beta(0.3, 0.4, 3000))
     inner = k[(k > 0) & (k < 16)]
-    check = held_out(counts_of(inner, 16), 2000, 8, unit="rollouts", rho=0.05)
+    check = backtest_plan(counts_of(inner, 16), 2000, 8, unit="rollouts", rho=0.05)
     assert check is not None and check.again is not None and check.again[2] < check.again[1][0] / 2
     assert not check.kept, "prompts silent in the first half are never silent in the second: those were removed"
-    whole = held_out(counts_of(k, 16), 2000, 8, unit="rollouts", rho=0.05)
+    whole = backtest_plan(counts_of(k, 16), 2000, 8, unit="rollouts", rho=0.05)
     assert whole is not None and whole.kept
     for counts in (
         counts_of(k[:99], 16),
@@ -341,7 +341,7 @@ def test_the_check_shows_that_a_table_was_selected_and_is_silent_where_it_cannot
         counts_of(inner, 16, survivors_only=True),
         counts_of(k, 16, history=(np.arange(2), np.arange(2), np.ones(2), np.ones(2))),
     ):
-        assert held_out(counts, 2000, 8, unit="rollouts", rho=0.05) is None
+        assert backtest_plan(counts, 2000, 8, unit="rollouts", rho=0.05) is None
 
 
 def test_survivors_only_is_corrected_where_the_naive_plan_fails() -> None:
@@ -382,7 +382,7 @@ def test_old_visits_are_discounted_when_rates_move() -> None:
         k = rng.binomial(8, rates).astype(float)
         history = (prompt, iteration, k, np.full(2400, 8.0))
         total = np.bincount(prompt, weights=k)
-        factors.append(best_discount(counts_of(total, 48.0, history=history)))
+        factors.append(find_discount(counts_of(total, 48.0, history=history)))
     assert factors[0] >= 0.9 > 0.7 > factors[1]  # oracle: one truth stands still, the other wanders
 
 
@@ -405,7 +405,7 @@ def test_the_discount_is_the_one_that_predicts_the_latest_visit() -> None:
     prompt, iteration = np.repeat(np.arange(prompts), visits), np.tile(np.arange(visits), prompts)
     history = (prompt, iteration, k.ravel(), np.full(prompts * visits, 8.0))
     counts = counts_of(k.sum(axis=1), 8.0 * visits, history=history)
-    assert best_discount(counts) == best
+    assert find_discount(counts) == best
     by_hand = np.round(4 * (k @ best ** np.arange(4.0, -1, -1))) / 4
     assert discount_visits(counts, best)[0] == pytest.approx(by_hand)
 
@@ -421,9 +421,9 @@ def test_token_budget_prefers_short_answers_at_equal_difficulty() -> None:
 
 def test_drop_only_what_will_not_split() -> None:
     made = plan(counts_of([0] * 100 + [64] * 100 + [128] * 100, 128), 800)
-    fate = np.array(made.fate)
-    assert (fate[:100] == "drop").all() and (fate[200:] == "drop").all()
-    assert set(fate[100:200]) == {"fund", "wait"} or set(fate[100:200]) == {"fund", "revisit"}
+    decision = np.array(made.decision)
+    assert (decision[:100] == "drop").all() and (decision[200:] == "drop").all()
+    assert set(decision[100:200]) == {"fund", "wait"} or set(decision[100:200]) == {"fund", "revisit"}
 
 
 def test_large_budget_becomes_passes() -> None:
@@ -492,7 +492,7 @@ def test_large_counts_are_planned_in_bounded_time() -> None:
     rates = np.random.default_rng(0).beta(0.6, 0.6, 150)
     made = plan(counts_of(np.round(rates * 1e7), 1e7), 500)
     assert made.silent_uniform[0] == pytest.approx(float((rates**8 + (1 - rates) ** 8).mean()), abs=0.01)
-    assert held_out(made.beliefs.counts, 500, 8, unit="rollouts", rho=0.05) is not None
+    assert backtest_plan(made.beliefs.counts, 500, 8, unit="rollouts", rho=0.05) is not None
 
 
 def test_rates_without_counts_cannot_be_planned() -> None:
@@ -500,15 +500,15 @@ def test_rates_without_counts_cannot_be_planned() -> None:
     from dataclasses import replace
 
     with pytest.raises(DataError, match="--tries N"):
-        prompt_counts(replace(log, frame=log.frame.with_columns(k=None, n=None)))
+        collect_prompt_counts(replace(log, frame=log.frame.with_columns(k=None, n=None)))
     rows = [{"prompt_id": "p", "group_id": "g", "outcome_reward": float(r)} for r in (-3, 0.2, 5)]
     with pytest.raises(DataError, match="which rollouts are right"):
-        prompt_counts(rollout_log(rows))
+        collect_prompt_counts(rollout_log(rows))
 
 
 def test_counts_of_a_log_are_the_plain_ones() -> None:
     log = simulated([0.2, 0.8, 0.5], iterations=3)
-    counts = prompt_counts(log)
+    counts = collect_prompt_counts(log)
     rows = log.frame.collect()
     for i, key in enumerate(counts.ids):
         part = rows.filter(pl.col("prompt_id") == key)
@@ -519,35 +519,35 @@ def test_counts_of_a_log_are_the_plain_ones() -> None:
 
 def test_exports_hold_what_trainers_read(tmp_path: Path) -> None:
     log = simulated(np.random.default_rng(0).beta(0.6, 0.8, 60))
-    counts = prompt_counts(log)
+    counts = collect_prompt_counts(log)
     made = plan(counts, 300)
-    texts = prompt_rows(log, counts.ids)
+    texts = read_prompt_rows(log, counts.ids)
     for target in ("trl:a.jsonl", "trl:a.parquet", "verl:b.parquet", "table:c.csv", "table:c.jsonl"):
         kind, path = parse_target(target)
         export(made, texts, kind, tmp_path / path)
     trl = pl.read_parquet(tmp_path / "a.parquet")
     assert trl.equals(pl.read_ndjson(tmp_path / "a.jsonl", schema=trl.schema))
-    assert len(trl) == made.fate.count("fund") and set(trl["tries"]) == {made.group_size}
+    assert len(trl) == made.decision.count("fund") and set(trl["tries"]) == {made.group_size}
     row = pl.read_parquet(tmp_path / "b.parquet").row(0, named=True)
     assert row["prompt"] == [{"role": "user", "content": trl["prompt"][0]}]
     assert row["reward_model"] == {"style": "rule", "ground_truth": trl["answer"][0]}
     assert row["data_source"] == "arithmetic" and row["extra_info"]["index"] == 0
     table = pl.read_ndjson(tmp_path / "c.jsonl")
-    assert table.get_column("prompt_id").to_list() == list(counts.ids) and table.columns == table_of(made).columns
-    assert table.get_column("a").to_list() == pytest.approx(table_of(made).get_column("a").to_list(), rel=1e-12)
+    assert table.get_column("prompt_id").to_list() == list(counts.ids) and table.columns == tabulate_plan(made).columns
+    assert table.get_column("a").to_list() == pytest.approx(tabulate_plan(made).get_column("a").to_list(), rel=1e-12)
     assert len(pl.read_csv(tmp_path / "c.csv")) == len(table)
 
 
 def test_onedial_trains_on_an_exported_plan(tmp_path: Path) -> None:
     # oracle: the funded prompts and answers of the plan; every one is in the training split, drawn once an epoch
     log = simulated(np.random.default_rng(0).beta(0.6, 0.8, 60))
-    counts = prompt_counts(log)
+    counts = collect_prompt_counts(log)
     made = plan(counts, 300)
-    export(made, prompt_rows(log, counts.ids), "trl", tmp_path / "next.jsonl")
+    export(made, read_prompt_rows(log, counts.ids), "trl", tmp_path / "next.jsonl")
     funded = pl.read_ndjson(tmp_path / "next.jsonl")
     source = open_task(str(tmp_path / "next.jsonl"), held_out=0.2)
     sizes = [source.size(split) for split in ("train", "test")]
-    assert sum(size or 0 for size in sizes) == len(funded) == made.fate.count("fund")
+    assert sum(size or 0 for size in sizes) == len(funded) == made.decision.count("fund")
     drawn = [source.draw("train", 0, position) for position in range(sizes[0] or 0)]
     want = dict(zip(funded["prompt"], funded["answer"], strict=True))
     assert len({prompt.text for prompt in drawn}) == sizes[0]
@@ -563,9 +563,9 @@ def test_wrong_targets_and_missing_texts_are_said(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             parse_target(text)
     log = rate_log([1, 4, 7], [8, 8, 8])
-    counts = prompt_counts(log)
+    counts = collect_prompt_counts(log)
     with pytest.raises(DataError, match="no text for"):
-        export(plan(counts, 24), prompt_rows(log, counts.ids), "trl", tmp_path / "x.jsonl")
+        export(plan(counts, 24), read_prompt_rows(log, counts.ids), "trl", tmp_path / "x.jsonl")
 
 
 def test_command_prints_the_decision_first_in_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

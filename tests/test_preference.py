@@ -17,7 +17,7 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import contributes, policy_loss
 from onedial.core.maths.preference import pair_margins
-from onedial.training.trainer.packing import micro_batches
+from onedial.training.trainer.packing import make_micro_batches
 
 DPO = ALGORITHMS["dpo"]
 REINFORCE = ALGORITHMS["reinforce"]
@@ -147,12 +147,12 @@ def test_a_pair_is_never_cut() -> None:
     counts = Counts.of(batch)
     loss, _ = loss_and_gradient(DPO, [batch], counts)
     for limit in (1, 20, 60):
-        parts = micro_batches(batch, limit, whole_groups=True)
+        parts = make_micro_batches(batch, limit, whole_groups=True)
         assert len(parts) > 1 and all(
             torch.bincount(part.group).tolist() == [2] * len(part.group_ids) for part in parts
         )
         assert loss_and_gradient(DPO, parts, counts)[0] == pytest.approx(loss, rel=1e-5)
-    assert any(1 in torch.bincount(part.group).tolist() for part in micro_batches(batch, 1))
+    assert any(1 in torch.bincount(part.group).tolist() for part in make_micro_batches(batch, 1))
     with pytest.raises(ValueError, match="one chosen and one rejected rollout"):
         policy_loss(DPO, batch.select([0, 1, 2]), counts)
     both_right = batch.annotate(positive=torch.ones_like(batch["positive"]))

@@ -16,7 +16,7 @@ import torch
 from maths_batches import MAX_TOKENS, batch_of, make_group
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import ConfigError
-from onedial.core.maths.half_split import estimate_signal, half_split_of, split_rewards
+from onedial.core.maths.half_split import estimate_signal, read_half_split, split_rewards
 from onedial.core.run_log import append_json, read_json_lines
 from onedial.core.settings import Run
 from onedial.training.trainer.gradients import GradientSketch, flatten
@@ -67,7 +67,7 @@ def test_figures_of_a_group_are_those_of_its_exact_gradients(run: Run, tiny_mode
     assert first["half_product"] == pytest.approx(float(slopes[0] @ slopes[1]), rel=1e-3)
     assert first["half_squares"] == pytest.approx([float(s @ s) for s in slopes], rel=1e-3)
     assert first["half_noise"] == pytest.approx((1 / 2 + 1 / 1) + (1 / 1 + 1 / 2)), "1/k₊ + 1/k₋ of each half"
-    split = half_split_of(first)
+    split = read_half_split(first)
     assert split is not None
     pooled = estimate_signal([split])
     assert pooled is not None and metrics["probe_rho"] == pytest.approx(pooled.rho)
@@ -114,7 +114,7 @@ def test_a_plan_takes_the_rho_that_the_run_measured(run: Run, capsys: pytest.Cap
         part = (0.2 + 0.05 * number) * sum(lines[0]["half_squares"]) / 2
         lines.append(lines[0] | {"group_id": f"more {number}", "half_product": part})
         append_json(folder / "probe.jsonl", lines[-1])
-    wanted = estimate_signal([split for line in lines if (split := half_split_of(line)) is not None])
+    wanted = estimate_signal([split for line in lines if (split := read_half_split(line)) is not None])
     assert wanted is not None and wanted.rho > 0
     assert main(["plan", str(folder), "--budget", "24", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)

@@ -40,7 +40,7 @@ def test_commands_are_whole_and_alike(row: Algorithm, tmp_path: Path, monkeypatc
     # by their modules: the package exports a function `train`, which hides the module of that name
     monkeypatch.setattr(importlib.import_module("onedial.training.trainer.loop"), "train", record)
     monkeypatch.setattr(
-        importlib.import_module("onedial.cli.train"), "settings_from", lambda past, trust: {"data": "x"}
+        importlib.import_module("onedial.cli.train"), "inherit_settings", lambda past, trust: {"data": "x"}
     )
     for words in _rows().commands(row, tmp_path):
         assert cli.main(words) == 0

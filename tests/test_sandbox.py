@@ -30,9 +30,9 @@ from onedial.training.verify.rewards import Reward
 from onedial.training.verify.sandbox import (
     Sandbox,
     choose_sandbox,
-    library_paths,
+    list_libraries,
+    list_readable,
     probe,
-    readable_paths,
     write_sandbox,
 )
 
@@ -357,11 +357,11 @@ def test_the_level_is_found_by_trying(monkeypatch: pytest.MonkeyPatch, tmp_path:
     probe.cache_clear()
     try:
         assert "could still read a file" in str(probe(Sandbox("namespace")))
-        chosen = choose_sandbox(library_paths())
+        chosen = choose_sandbox(list_libraries())
         assert chosen.level in ("landlock", "process") and "namespace: the probe could still" in chosen.skipped[0]
         monkeypatch.setenv("PATH", str(tmp_path / "empty"))
         probe.cache_clear()
-        assert "bwrap is not installed" in choose_sandbox(library_paths()).text
+        assert "bwrap is not installed" in choose_sandbox(list_libraries()).text
     finally:
         probe.cache_clear()
 
@@ -381,14 +381,12 @@ def test_only_verifiers_made_of_user_code_see_it(tmp_path: Path) -> None:
     from onedial.training.tasks.gym import GymVerifier
     from onedial.training.verify.math_equal import Math
 
-    assert (
-        readable_paths(Math()) == readable_paths(GymVerifier()) == readable_paths(Reward(("wer",))) == library_paths()
-    )
+    assert list_readable(Math()) == list_readable(GymVerifier()) == list_readable(Reward(("wer",))) == list_libraries()
     for name in ("mine.py", "helper.py", "data.csv", ".env"):
         (tmp_path / name).write_text("x = 1")
     for name in ("package", "runs", ".git"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "inside.py").write_text("x = 1")
-    seen = readable_paths(Reward((f"{tmp_path}/mine.py:f",)), [tmp_path / "runs"])
+    seen = list_readable(Reward((f"{tmp_path}/mine.py:f",)), [tmp_path / "runs"])
     own = {Path(path).name for path in seen if Path(path).is_relative_to(tmp_path)}
     assert own == {"mine.py", "helper.py", "package"}

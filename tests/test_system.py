@@ -18,7 +18,7 @@ import pytest
 from onedial.core.system import available_cores, exit_status
 from onedial.training.verify.process import Process
 from onedial.training.verify.rewards import Reward
-from onedial.training.verify.sandbox import choose_sandbox, readable_paths
+from onedial.training.verify.sandbox import choose_sandbox, list_readable
 
 SRC = Path(__file__).parents[1] / "src" / "onedial"
 # of `os`, not on macOS with Python 3.11 and 3.12
@@ -84,7 +84,7 @@ def test_verifiers_start_answer_and_die(system: str) -> None:
         return float(len(completion))
 
     verifier = Reward((reward,))
-    readable = readable_paths(verifier)
+    readable = list_readable(verifier)
     worker = Process(
         cloudpickle.dumps(verifier),
         sandbox=choose_sandbox(readable),

@@ -294,7 +294,7 @@ def test_hub_data_sets_use_their_own_test_split(monkeypatch: pytest.MonkeyPatch)
         asked.append((name, split, config))
         yield from enumerate(({"question": f"{split} {i}", "answer": f"#### {i}"} for i in range(3)), 1)
 
-    monkeypatch.setattr(files, "hub_rows", hub)
+    monkeypatch.setattr(files, "read_hub_rows", hub)
     source = open_task("gsm8k")
     assert asked == [("openai/gsm8k", "train", "main"), ("openai/gsm8k", "test", "main")]
     assert (source.size("train"), source.size("test")) == (3, 3)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from onedial.core.errors import ConfigError, MissingExtra
-from onedial.training.trainer.trackers import numeric_metrics, open_trackers
+from onedial.training.trainer.trackers import open_trackers, select_numeric
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -78,4 +78,4 @@ def test_trackers_already_open_are_closed_when_a_later_one_fails(
 
 
 def test_numbers_leaves_out_what_is_no_number() -> None:
-    assert numeric_metrics({"a": 1, "b": 0.5, "c": True, "d": None, "e": [1], "f": "1"}) == {"a": 1.0, "b": 0.5}
+    assert select_numeric({"a": 1, "b": 0.5, "c": True, "d": None, "e": [1], "f": "1"}) == {"a": 1.0, "b": 0.5}

@@ -38,7 +38,7 @@ def run(small_run: Run) -> Run:
 
 
 def weights(directory: str | Path) -> dict[str, torch.Tensor]:
-    newest = checkpoint.latest(Path(directory))
+    newest = checkpoint.find_latest(Path(directory))
     assert newest is not None
     resume = newest / "resume"
     files = sorted(resume.glob("*.safetensors"))
@@ -82,7 +82,7 @@ def test_the_reward_rises_and_everything_is_logged(run: Run) -> None:
         assert record["mixed_share"] == pytest.approx(mixed / len(groups))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = checkpoint.latest(result.directory)
+    folder = checkpoint.find_latest(result.directory)
     model = AutoModelForCausalLM.from_pretrained(folder)
     stored = load_file(folder / "resume" / "masters.safetensors")
     assert all(torch.equal(weight, stored[name]) for name, weight in model.named_parameters())
@@ -133,7 +133,9 @@ def test_how_the_work_is_cut_changes_nothing(run: Run, change: dict[str, Any], t
     cut = replace(whole, out=str(tmp_path / "cut"), **change)
     train(cut)
     assert rollouts(whole.out)["token_ids"].to_list() == rollouts(cut.out)["token_ids"].to_list()
-    first, second = (load_file(checkpoint.latest(Path(r.out)) / "resume" / "masters.safetensors") for r in (whole, cut))
+    first, second = (
+        load_file(checkpoint.find_latest(Path(r.out)) / "resume" / "masters.safetensors") for r in (whole, cut)
+    )
     # Adam divides by the gradient's own size, so where that is nearly 0 rounding shows: rarely, and far below lr = 1e-3
     differences = torch.cat([(first[name] - second[name]).abs().flatten() for name in first])
     assert float(differences.mean()) < 1e-7 and float(differences.max()) < 1e-4
@@ -200,7 +202,7 @@ def test_lora_trains_its_adapters_only(run: Run, dtype: str, monkeypatch: pytest
     run = replace(run, lora_rank=2, dtype=dtype, iterations=1, checkpoint_every=1, grad_clip=0.0)
     seen = batches_of(monkeypatch)
     train(run)
-    folder = checkpoint.latest(Path(run.out))
+    folder = checkpoint.find_latest(Path(run.out))
     assert folder is not None and len(seen) == 1
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(run.model), folder, is_trainable=True)
     first, second = ({n: w for n, w in loaded.named_parameters() if f"lora_{half}" in n} for half in "AB")
@@ -242,8 +244,8 @@ def test_bf16_gathers_fp32_gradients(run: Run) -> None:
     by_name = dict(zip(policy.weights.names, policy.weights.masters, strict=True))
     assert all(torch.equal(by_name[name], exact[name]) for name in by_name)
     train(replace(run, dtype="bfloat16", iterations=2))
-    stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
-    moved = load_file(checkpoint.latest(Path(run.out)) / "model.safetensors")
+    stored = load_file(checkpoint.find_latest(Path(run.out)) / "resume" / "masters.safetensors")
+    moved = load_file(checkpoint.find_latest(Path(run.out)) / "model.safetensors")
     for name, master in stored.items():
         assert master.dtype == torch.float32
         assert torch.equal(moved[name], master.bfloat16())
@@ -339,7 +341,7 @@ def test_exhaustion_policies(run: Run) -> None:
     assert [record["groups_generated"] for record in records] == [6, 6]
     assert [record["exhausted"] for record in records] == [1, 1] and records[-1]["step"] == 0
     assert records[0]["all_wrong_share"] == 1.0 and records[0]["trained_share"] == 0.0
-    stored = load_file(checkpoint.latest(Path(run.out)) / "resume" / "masters.safetensors")
+    stored = load_file(checkpoint.find_latest(Path(run.out)) / "resume" / "masters.safetensors")
     assert all(
         torch.equal(stored[name], master)
         for name, master in zip(start.weights.names, start.weights.masters, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onedial.core.errors import ConfigError
-from onedial.core.user_code import Trust, check_trust, load_object, named_objects
+from onedial.core.user_code import Trust, check_trust, list_named_objects, load_object
 from onedial.training.tasks import open_task
 
 EVIL = (
@@ -47,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_every_place_of_an_object_is_known(settings: dict[str, Any], objects: list[str]) -> None:
-    assert named_objects(settings) == objects
+    assert list_named_objects(settings) == objects
 
 
 @pytest.mark.parametrize("table", ["task", "reward", "baseline"])

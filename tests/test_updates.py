@@ -15,7 +15,7 @@ from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch
 from onedial.core.errors import ConfigError, DivergenceError
-from onedial.core.run_log import TrainingSignal, read_groups, rollout_file, write_rollouts
+from onedial.core.run_log import TrainingSignal, read_groups, rollout_path, write_rollouts
 from onedial.core.settings import Run
 from onedial.core.types import Group, Prompt, Rollout, Verdict
 from onedial.training.rollout.engine import Request, Sampling
@@ -186,7 +186,7 @@ def test_an_unmoved_policy_has_ratio_one_on_stale_rollouts(
         for n in range(2)
     ]
     write_rollouts(tmp_path, 1, groups, {}, {})
-    logged = read_groups(rollout_file(tmp_path, 1))
+    logged = read_groups(rollout_path(tmp_path, 1))
     groups = [replace(logged[group.id], prompt=group.prompt, prompt_tokens=group.prompt_tokens) for group in groups]
     filtered = [r.completion.logps != r.completion.policy_logps for group in groups for r in group.rollouts]
     assert any(filtered) == bool(filters)
@@ -303,7 +303,7 @@ def test_a_diverged_run_stops_before_the_step(run: Run, name: str, what: str, mo
     with pytest.raises(DivergenceError, match=what):
         train(replace(run, iterations=1))
         train(run, resume=True)
-    newest = checkpoint.latest(Path(run.out))
+    newest = checkpoint.find_latest(Path(run.out))
     assert newest is not None and newest.name == "iteration_000001"
     stored = load_file(newest / "resume" / "masters.safetensors")
     assert all(torch.isfinite(weight).all() for weight in stored.values())
@@ -336,4 +336,4 @@ def test_a_zero_advantage_in_a_mixed_group_is_not_silent(tmp_path: Path) -> None
     group = make_group([0.0, 0.5, 1.0])
     signals = {(group.id, n): TrainingSignal(r, r - 0.5) for n, r in enumerate([0.0, 0.5, 1.0])}
     write_rollouts(tmp_path, 1, [group], {group.id: "trained"}, signals)
-    assert pl.read_parquet(rollout_file(tmp_path, 1))["status"].to_list() == ["trained"] * 3
+    assert pl.read_parquet(rollout_path(tmp_path, 1))["status"].to_list() == ["trained"] * 3

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from onedial.training.trainer.live_view import View, bars, sparkline, stacked
+from onedial.training.trainer.live_view import View, draw_bars, draw_sparkline, stack_widths
 
 METRICS: dict[str, Any] = {
     "iteration": 3,
@@ -284,29 +284,29 @@ def test_the_page_is_closed_when_the_run_fails() -> None:
 
 
 def test_sparkline_hand_values() -> None:
-    assert sparkline([0.0, 0.5, 1.0], 10) == "▁▅█"  # lowest, half of 7 steps rounded to even, highest
-    assert sparkline([0.3, 0.3], 10) == "▄▄"
-    assert sparkline([0.0, 0.0, 1.0, 1.0], 2) == "▁█"  # pairs averaged
-    assert sparkline([0.3, 0.3 + 1e-9], 10) == "▁█"
-    assert sparkline([0, 7], 1) == "▄"
-    assert len(sparkline([float(x) for x in range(1000)], 40)) == 40
+    assert draw_sparkline([0.0, 0.5, 1.0], 10) == "▁▅█"  # lowest, half of 7 steps rounded to even, highest
+    assert draw_sparkline([0.3, 0.3], 10) == "▄▄"
+    assert draw_sparkline([0.0, 0.0, 1.0, 1.0], 2) == "▁█"  # pairs averaged
+    assert draw_sparkline([0.3, 0.3 + 1e-9], 10) == "▁█"
+    assert draw_sparkline([0, 7], 1) == "▄"
+    assert len(draw_sparkline([float(x) for x in range(1000)], 40)) == 40
 
 
 def test_bars_hand_values() -> None:
-    assert bars([8, 4, 0], 2) == ["██    ", "████  "]
-    assert bars([1000, 1], 1) == ["██▁▁"]  # a bin that is not empty is seen
-    assert bars([0, 0], 2) == ["    ", "    "]
-    assert bars([1], 1) == ["██"] and bars([0.25, 0.5], 1) == ["▄▄██"]
-    assert bars([], 2) == ["", ""]
+    assert draw_bars([8, 4, 0], 2) == ["██    ", "████  "]
+    assert draw_bars([1000, 1], 1) == ["██▁▁"]  # a bin that is not empty is seen
+    assert draw_bars([0, 0], 2) == ["    ", "    "]
+    assert draw_bars([1], 1) == ["██"] and draw_bars([0.25, 0.5], 1) == ["▄▄██"]
+    assert draw_bars([], 2) == ["", ""]
 
 
 def test_stacked_cells_fill_the_bar() -> None:
-    assert stacked([0.5, 0.25, 0.25], 8) == [4, 2, 2]
-    assert stacked([0.26, 0.74], 10) == [3, 7] and stacked([0.24, 0.76], 10) == [2, 8]
-    assert stacked([0.5, 0.0], 8) == [4, 0]
-    assert stacked([1 / 3, 1 / 3, 1 / 3], 10) == [4, 3, 3]  # the remainder goes to the first
+    assert stack_widths([0.5, 0.25, 0.25], 8) == [4, 2, 2]
+    assert stack_widths([0.26, 0.74], 10) == [3, 7] and stack_widths([0.24, 0.76], 10) == [2, 8]
+    assert stack_widths([0.5, 0.0], 8) == [4, 0]
+    assert stack_widths([1 / 3, 1 / 3, 1 / 3], 10) == [4, 3, 3]  # the remainder goes to the first
     for share in (0.0, 0.011, 0.49, 0.999, 1.0):
-        assert sum(stacked([share, 1 - share], 71)) == 71
+        assert sum(stack_widths([share, 1 - share], 71)) == 71
 
 
 def test_a_run_by_tokens_does_not_know_its_last_iteration() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from onedial.cli import eval as eval_command
 from onedial.cli import main as cli
-from onedial.core.field_rules import kinds_of
+from onedial.core.field_rules import get_kinds
 from onedial.core.settings import RUN_RULES, Run
 from test_wrong_configurations import FILES, wrong_texts
 
@@ -86,7 +86,7 @@ OTHER_CASES = [
 ]  # fmt: skip
 EVAL_CASES = [
     *(["eval", "smollm2", f"--{flag.replace('_', '-')}={text}"] for flag, name in eval_command.FLAGS.items()
-      for text in wrong_texts(RUN_RULES[name], kinds_of(Run, name))
+      for text in wrong_texts(RUN_RULES[name], get_kinds(Run, name))
       if RUN_RULES[name].saved and (flag, text) != ("temperature", "0.0")),
     *(["eval", *words] for words in ([], ["absent/model"], ["Nosuch/nosuch"], ["smollm2", "extra"],
                                      ["smollm2", "--nosuch"], ["smollm2", "--lr", "1"], ["smollm2", "--task."],

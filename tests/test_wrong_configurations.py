@@ -15,7 +15,7 @@ import pytest
 
 from onedial.cli import main as cli
 from onedial.core.algorithm import Algorithm
-from onedial.core.field_rules import Rule, kinds_of, rules_of
+from onedial.core.field_rules import Rule, get_kinds, get_rules
 from onedial.core.settings import RUN_RULES, Run
 
 TEXTS = {
@@ -40,9 +40,9 @@ def wrong_texts(rule: Rule, kinds: tuple[Any, ...]) -> list[str]:
 
 def settings() -> list[tuple[str, str]]:
     run = [(f"--{name}", text) for name, rule in RUN_RULES.items() if rule.saved
-           for text in wrong_texts(rule, kinds_of(Run, name))]  # fmt: skip
-    row = [(f"--algorithm.{name}", text) for name, rule in rules_of(Algorithm).items() if name not in ("name", "paper")
-           for text in wrong_texts(rule, kinds_of(Algorithm, name))]  # fmt: skip
+           for text in wrong_texts(rule, get_kinds(Run, name))]  # fmt: skip
+    row = [(f"--algorithm.{name}", text) for name, rule in get_rules(Algorithm).items() if name not in ("name", "paper")
+           for text in wrong_texts(rule, get_kinds(Algorithm, name))]  # fmt: skip
     return [*run, *row]
 
 

@@ -26,11 +26,11 @@ from onedial.analysis.findings import algorithm_weights, collect
 from onedial.analysis.findings.difficulty_groups import bin_prompts
 from onedial.analysis.findings.finding import Plot, Series
 from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log, cast_to_schema
-from onedial.analysis.page.curves import with_smooth
-from onedial.analysis.page.group_intervals import with_group_intervals
+from onedial.analysis.page.curves import add_smoothed_lines
+from onedial.analysis.page.group_intervals import add_group_intervals
 from onedial.analysis.planning import planner
-from onedial.analysis.planning.assumption import saving_of
-from onedial.analysis.planning.backtest import held_out
+from onedial.analysis.planning.assumption import compute_saving
+from onedial.analysis.planning.backtest import backtest_plan
 from onedial.analysis.planning.counts import PromptCounts
 from onedial.analysis.planning.strata import Strata
 from onedial.core.maths.dispersion import silent_probability
@@ -199,7 +199,7 @@ def true_saving(a: float, b: float, prompts: int, tries: int, budget: float, rho
     joint = binom.pmf(np.arange(tries + 1)[:, None], tries, points) * mass
     share, cells = joint.sum(axis=1), np.arange(tries + 1)
     strata = Strata(joint / share[:, None], np.ones(tries + 1), 1000 * prompts * share, cells[:0], cells, points)
-    return saving_of(strata, 1000 * budget, 8, planner.SIZES, rho, planner.AUDIT)
+    return compute_saving(strata, 1000 * budget, 8, planner.SIZES, rho, planner.AUDIT)
 
 
 def of_a_plan(a: float, b: float, prompts: int, tries: int) -> Callable[[int], Draw]:
@@ -217,7 +217,7 @@ def of_a_plan(a: float, b: float, prompts: int, tries: int) -> Callable[[int], D
         for under in made.under_rho:
             if under.saving_interval is not None:
                 yield f"saving at rho {under.rho:g}", under.saving_interval, savings(under.rho)
-        check = held_out(counts, 4.0 * prompts, 8, unit="rollouts", rho=0.05)
+        check = backtest_plan(counts, 4.0 * prompts, 8, unit="rollouts", rho=0.05)
         for name in ("uniform", "planned", "again"):
             if check is not None and (shown := getattr(check, name)) is not None:
                 yield f"check, {name}", shown[1], shown[2]
@@ -268,13 +268,13 @@ def of_a_curve(seed: int) -> Draw:
     counts = {"counts": [groups] * steps}
     plain = Plot("line", "", "", "", x, (Series("silent", tuple(silent), "plain"),), extra={**counts, "trials": True})
     expected = float(np.mean(silent_probability(np.linspace(0.0005, 0.9995, 1000)[:, None], np.arange(2, 9)[None, :])))
-    share = with_smooth(plain).series[0]
+    share = add_smoothed_lines(plain).series[0]
     rewards = Series("reward", tuple(right.sum(axis=1) / n.sum(axis=1)), "plain")
-    reward = replace(with_smooth(replace(plain, series=(rewards,), extra=counts)), unit="share")
+    reward = replace(add_smoothed_lines(replace(plain, series=(rewards,), extra=counts)), unit="share")
     reward = replace(reward, extra={**reward.extra, "sums": "total", "width": steps / 40})
     columns = {"iteration": np.repeat(np.arange(steps), groups), "n": n.ravel(), "total": right.ravel().astype(float)}
     tables = SimpleNamespace(groups=pl.DataFrame(columns))
-    band = with_group_intervals(reward, tables).series[0]  # type: ignore[arg-type]
+    band = add_group_intervals(reward, tables).series[0]  # type: ignore[arg-type]
     for place in (0, 30, 59):
         yield "band of a share of groups", (share.low[place] or 0.0, share.high[place] or 0.0), expected
         yield "band of the mean reward", (band.low[place] or 0.0, band.high[place] or 0.0), 0.5

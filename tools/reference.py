@@ -40,10 +40,10 @@ def code(value: object) -> str:
 
 def settings_page() -> str:
     """Every field of `Run`."""
-    from onedial.core.field_rules import default_of
+    from onedial.core.field_rules import get_default
     from onedial.core.settings import RUN_RULES, Run
 
-    rows = [(code(name), code(default_of(Run, name)), rule.help) for name, rule in RUN_RULES.items()]
+    rows = [(code(name), code(get_default(Run, name)), rule.help) for name, rule in RUN_RULES.items()]
     return page(
         "Settings of a run",
         "A setting is a line of a TOML file, a flag of `onedial train`, or an argument of `onedial.Run`. "
@@ -58,11 +58,11 @@ def settings_page() -> str:
 def cells_page() -> str:
     """Every cell of `Algorithm`."""
     from onedial.core.algorithm import Algorithm
-    from onedial.core.field_rules import default_of, rules_of
+    from onedial.core.field_rules import get_default, get_rules
 
     rows = [
-        (code(name), code(default_of(Algorithm, name)), ", ".join(map(code, rule.choices)), rule.help)
-        for name, rule in rules_of(Algorithm).items()
+        (code(name), code(get_default(Algorithm, name)), ", ".join(map(code, rule.choices)), rule.help)
+        for name, rule in get_rules(Algorithm).items()
         if name not in ("name", "paper")
     ]
     return page(
@@ -115,11 +115,11 @@ def _smaller_rows() -> str:
 def allocators_page() -> str:
     """Every row of the table of allocators, and every option."""
     from onedial.core.allocator_table import ALLOCATORS, AllocatorRow
-    from onedial.core.field_rules import rules_of
+    from onedial.core.field_rules import get_rules
 
     rows = [(code(name), row.rule, row.paper) for name, row in ALLOCATORS.items()]
     options = []
-    for name, rule in rules_of(AllocatorRow).items():
+    for name, rule in get_rules(AllocatorRow).items():
         users = {each.name: getattr(each, name) for each in ALLOCATORS.values() if name in each.uses}
         values = set(users.values())
         shown = code(values.pop()) if len(values) == 1 else ", ".join(f"{code(v)} ({n})" for n, v in users.items())

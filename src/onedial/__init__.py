@@ -59,9 +59,9 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        from onedial.core.errors import missing_extra
+        from onedial.core.errors import explain_missing_extra
 
-        raise missing_extra(error) or error from error
+        raise explain_missing_extra(error) or error from error
     globals()[name] = value
     return value
 

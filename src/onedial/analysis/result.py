@@ -10,7 +10,7 @@ from typing import Any
 from onedial.analysis.findings import Finding, LogTables, collect, find_all
 from onedial.analysis.findings.key_figures import empty_figures, key_figures
 from onedial.analysis.logs.schema import Log
-from onedial.analysis.logs.splits import Split, split_counts, with_split
+from onedial.analysis.logs.splits import Split, count_splits, select_split
 from onedial.core.errors import DataError
 
 
@@ -73,5 +73,5 @@ def analyze(
 
     Raises DataError when the split has no rows.
     """
-    counts = split_counts(log)
-    return Analysis(with_split(log, split, counts=counts), counts, group_size, price, seconds, tuple(ks))
+    counts = count_splits(log)
+    return Analysis(select_split(log, split, counts=counts), counts, group_size, price, seconds, tuple(ks))

@@ -15,7 +15,7 @@ from onedial.cli.group_rewards import add_group_options, show_groups
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.errors import ConfigError
-from onedial.core.field_rules import rules_of
+from onedial.core.field_rules import get_rules
 from onedial.core.maths.coefficient import describe_coefficient
 
 HELP = """
@@ -150,7 +150,7 @@ def show_row(console: Console, row: Algorithm) -> None:
     """Shows every cell of a row with its meaning and, where it differs, the value of grpo."""
     console.print(Text.assemble((row.name, "bold"), "  ", row.paper))
     console.print()
-    meanings, compared = cell_meanings(), ALGORITHMS[COMPARED_WITH].cells()
+    meanings, compared = describe_cells(), ALGORITHMS[COMPARED_WITH].cells()
     if row.idle_clip:
         meanings |= {cell: f"{meanings[cell]}; idle here: {row.idle_clip}" for cell in CLIPS if row.cells()[cell]}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
@@ -176,6 +176,6 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def cell_meanings() -> dict[str, str]:
+def describe_cells() -> dict[str, str]:
     """What each cell means."""
-    return {name: rule.help for name, rule in rules_of(Algorithm).items()}
+    return {name: rule.help for name, rule in get_rules(Algorithm).items()}

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onedial.core.allocator_table import ALLOCATORS, AllocatorRow, get_allocator
-from onedial.core.field_rules import default_of, rules_of
+from onedial.core.field_rules import get_default, get_rules
 
 HELP = """
   onedial allocators            the table: who is sampled, and how often
@@ -68,9 +68,9 @@ def show_allocator(console: Console, row: AllocatorRow) -> None:
     table.add_column("option", no_wrap=True)
     table.add_column("value", no_wrap=True)
     table.add_column("meaning")
-    rules = rules_of(AllocatorRow)
+    rules = get_rules(AllocatorRow)
     for name, value in row.options().items():
-        own = value != default_of(AllocatorRow, name)
+        own = value != get_default(AllocatorRow, name)
         shown = "–" if value == "" else str(value)
         table.add_row(Text(name, "bold" if own else ""), shown, rules[name].help)
     console.print()

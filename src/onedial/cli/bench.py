@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     from onedial.evidence.bench.figure import Figure, Point
     from onedial.evidence.bench.machine import describe_conditions
     from onedial.evidence.bench.measure import measure, select_figures
-    from onedial.evidence.bench.result_page import as_page, json_lines, text_lines
-    from onedial.evidence.bench.scaling import curves
+    from onedial.evidence.bench.result_page import format_page, json_lines, text_lines
+    from onedial.evidence.bench.scaling import select_curves
 
     names = select_figures(args.what, args.figures)
     conditions = _settings(args)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         lines = (json_lines if args.json else text_lines)(
             _kept(measure(conditions, names, _note), figures),
-            _kept(curves(conditions, args.what, quick=args.quick, note=_note) if with_curves else (), points),
+            _kept(select_curves(conditions, args.what, quick=args.quick, note=_note) if with_curves else (), points),
             known,
         )
         for line in lines:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         whole = True
     finally:
         if args.write and (figures or points):
-            Path(args.write).write_text(as_page(figures, points, known, whole=whole), encoding="utf-8")
+            Path(args.write).write_text(format_page(figures, points, known, whole=whole), encoding="utf-8")
     return 0
 
 

@@ -70,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
     from onedial.training.models import check_hub_name
 
     check_hub_name(args.model)
-    from onedial.training.trainer.evaluate import eval_spec, run_evaluation
+    from onedial.training.trainer.evaluate import make_eval_spec, run_evaluation
 
     given = merge({name: getattr(args, flag) for flag, name in FLAGS.items() if flag in args}, args.dotted)
-    plan = eval_spec(args.model, given, trust=Trust(everything=args.trust_config, named=given))
+    plan = make_eval_spec(args.model, given, trust=Trust(everything=args.trust_config, named=given))
     with ProgressBar() as bar:
         evaluation = run_evaluation(plan, save=args.save, progress=bar.show, note=bar.note)
     if args.json:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onedial.cli.log_options import with_analysis
-from onedial.cli.terminal import Terminal, span_of
+from onedial.cli.terminal import Terminal, format_span
 from onedial.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def check_follow_options(args: argparse.Namespace) -> None:
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"--{name.replace('_', '-')} {value}: must be greater than 0")
     if args.format:
-        from onedial.analysis.logs.detect import by_name
+        from onedial.analysis.logs.detect import get_format
 
-        by_name(args.format)
+        get_format(args.format)
 
 
 def follow(args: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def follow(args: argparse.Namespace) -> int:
     follower, every = Follower(), args.every or 10.0
     seen, grown, pause, waiting = None, time.monotonic(), every, ""
     while True:
-        stamp = stamp_of(args.log)
+        stamp = read_stamp(args.log)
         rested = args.idle is not None and time.monotonic() - grown >= args.idle
         if stamp != seen or rested:
             started = time.monotonic()
@@ -82,7 +82,7 @@ def follow(args: argparse.Namespace) -> int:
         time.sleep(min(pause, args.idle or pause))
 
 
-def stamp_of(path: Path) -> tuple[int, int, int]:
+def read_stamp(path: Path) -> tuple[int, int, int]:
     """(files, bytes, newest change in nanoseconds) at a path; zeros where there is nothing yet."""
     files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else []
     found = []
@@ -154,7 +154,7 @@ class _Screen:
         self.terminal.write(text, style=style, indent=0)
 
     def _tell(self, finding: Finding) -> None:
-        interval = f" (95 %: {span_of(finding.interval)} %)" if finding.unit == "share" else ""
+        interval = f" (95 %: {format_span(finding.interval)} %)" if finding.unit == "share" else ""
         self.terminal.write(f"{finding.title}. {finding.headline}{interval}", mark="! ", indent=0)
         self.terminal.write(finding.what_to_do, mark="→ ")
         self.headed = False

@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 
 from onedial.cli.terminal import Terminal
 from onedial.core.algorithm import Algorithm
-from onedial.core.errors import ConfigError, missing_extra
+from onedial.core.errors import ConfigError, explain_missing_extra
 
 LONGEST = 1024  # tokens by which rows with a constant length divide; longer answers raise it
 MOST_ANSWERS = 9  # that fit a line
@@ -67,7 +67,7 @@ def show_groups(rows: Sequence[Algorithm], args: argparse.Namespace) -> int:
     try:
         found = [weigh_groups(row, rewards, lengths or [(1.0,) * len(group) for group in rewards]) for row in rows]
     except ModuleNotFoundError as error:
-        raise missing_extra(error) or error from error
+        raise explain_missing_extra(error) or error from error
     if args.json:
         print(json.dumps([asdict(each) for each in found], indent=1))
     else:

@@ -46,14 +46,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_group_size(parser)
     parser.add_argument(
-        "--at-k", type=whole_numbers, metavar="K[,K...]", help="pass@k at these k too, besides 1, 2, 4 … and 1, 10, 100"
+        "--at-k",
+        type=parse_whole_numbers,
+        metavar="K[,K...]",
+        help="pass@k at these k too, besides 1, 2, 4 … and 1, 10, 100",
     )
     add_follow_options(parser)
     add_log_options(parser)
     add_price_options(parser)
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
+def parse_whole_numbers(text: str) -> tuple[int, ...]:
     """`"5,20"` as numbers; raises ArgumentTypeError unless all are whole and at least 1."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() and int(word) >= 1 for word in words):

@@ -53,9 +53,9 @@ def check_group_size(size: int | None, analysis: Analysis | None = None) -> None
         raise ConfigError(f"--group-size {size}: must be at least 2")
     if analysis is None or analysis.is_empty or analysis.tables.visits.is_empty():
         return
-    from onedial.analysis.findings.expected import visits_of
+    from onedial.analysis.findings.expected import select_visits
 
-    if visits_of(analysis.tables, size) is None:
+    if select_visits(analysis.tables, size) is None:
         median = int(analysis.tables.visits.get_column("n").median() or 0)  # type: ignore[arg-type]
         raise ConfigError(
             f"--group-size {size}: most prompts have fewer tries (median {median}); give at most {median}"

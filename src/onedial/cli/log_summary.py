@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from onedial.analysis.findings.finding import percent_parts
 from onedial.analysis.logs import ALIASES, FORMATS
-from onedial.analysis.logs.readers.common import count_of
+from onedial.analysis.logs.readers.common import format_count
 from onedial.cli.rate_text import print_rate_figures
-from onedial.cli.terminal import Bar, Terminal, span_of
+from onedial.cli.terminal import Bar, Terminal, format_span
 
 if TYPE_CHECKING:
     from onedial.analysis import Analysis
@@ -50,15 +50,15 @@ def describe_log(figures: Figures) -> str:
     name, rates = figures["format"], figures["kind"] == "rates"
     form = FORMATS.get(name) or FORMATS.get(ALIASES.get(name, ""))
     words = [form.title if form else name]
-    prompts = [] if figures["prompts"] is None else [count_of(figures["prompts"], "prompt")]
+    prompts = [] if figures["prompts"] is None else [format_count(figures["prompts"], "prompt")]
     words += prompts if rates else []
     if figures["rollouts"] is not None:
-        words.append(count_of(figures["rollouts"], "rollout"))
+        words.append(format_count(figures["rollouts"], "rollout"))
     if not rates:
         if figures["groups"] is not None:
             sizes = [int(size) for size in figures["group_sizes"] or {}]
             span = f" of {sizes[0]}" if len(sizes) == 1 else f" of {min(sizes)} to {max(sizes)}" if sizes else ""
-            words.append(count_of(figures["groups"], "group") + span)
+            words.append(format_count(figures["groups"], "group") + span)
         words += prompts
     return " · ".join(words)
 
@@ -101,7 +101,9 @@ def _print_shares(terminal: Terminal, figures: Figures) -> None:
     )
     if ones := figures["groups_of_one"]:
         verb = "has" if ones == 1 else "have"
-        terminal.write(f"{count_of(ones, 'more group')} {verb} fewer than two usable rollouts: no share counts them.")
+        terminal.write(
+            f"{format_count(ones, 'more group')} {verb} fewer than two usable rollouts: no share counts them."
+        )
 
 
 def _print_figures(terminal: Terminal, figures: Figures) -> None:
@@ -109,7 +111,7 @@ def _print_figures(terminal: Terminal, figures: Figures) -> None:
     mean, rates = figures["mean_reward"], figures["kind"] == "rates"
     if mean is not None:
         interval = figures.get("mean_reward_interval")
-        span = f" (95 %: {span_of(interval, scale=1, digits=3)})" if interval else ""
+        span = f" (95 %: {format_span(interval, scale=1, digits=3)})" if interval else ""
         name = "mean solve rate" if rates else "mean reward"
         terminal.write(f"{name} {mean:.3f}{span}; reward: {figures['coverage']['reward_is']}")
     shaped = (figures.get("on_shaped_reward") or {}).get("silent_share")
@@ -122,10 +124,10 @@ def _print_figures(terminal: Terminal, figures: Figures) -> None:
     if figures["unusable"]:
         count = figures["unusable"]
         if rates:
-            what = f"{count_of(count, 'row')} {'holds' if count == 1 else 'hold'} no rate"
+            what = f"{format_count(count, 'row')} {'holds' if count == 1 else 'hold'} no rate"
         else:
             verb = "is" if count == 1 else "are"
-            what = f"{count_of(count, 'rollout')} {verb} unusable (timeout, error, or no reward)"
+            what = f"{format_count(count, 'rollout')} {verb} unusable (timeout, error, or no reward)"
         terminal.write(f"{what}: in no figure above")
     if figures.get("rollouts_without_group"):
         terminal.write(f"{figures['rollouts_without_group']:,} rollouts name no prompt or group: they are in no group")
@@ -161,7 +163,7 @@ def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
 
 
 def _cells(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
-    return ("", "") if value is None else (f"{100 * value:.1f} %", span_of(interval))
+    return ("", "") if value is None else (f"{100 * value:.1f} %", format_span(interval))
 
 
 def _print_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:

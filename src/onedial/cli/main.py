@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from onedial import __version__
-from onedial.core.errors import ConfigError, OnedialError, missing_extra, nearest
+from onedial.core.errors import ConfigError, OnedialError, explain_missing_extra, suggest
 from onedial.core.text_safety import cut_long_words, escape_control
 
 COMMANDS = {
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except (OnedialError, OSError, ModuleNotFoundError) as error:
-        message = message_of(error)
+        message = explain_error(error)
         if message is None or os.environ.get("ONEDIAL_TRACEBACK"):
             raise
         print(f"{PROG}: {cut_long_words(escape_control(message))}", file=sys.stderr)
@@ -103,12 +103,12 @@ def _tell_interrupted() -> int:
     return EXIT_INTERRUPTED
 
 
-def message_of(error: Exception) -> str | None:
+def explain_error(error: Exception) -> str | None:
     """What a person is told of an error that they can fix; None for one that is a fault of the program."""
     if isinstance(error, OnedialError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        missing = missing_extra(error)
+        missing = explain_missing_extra(error)
         return None if missing is None else str(missing)
     if isinstance(error, OSError):  # the disk is full, a folder may not be written, a file has just been removed …
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
@@ -119,7 +119,7 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         if words[1:]:
             return _dispatch([words[1], "--help"])
-        print(overview())
+        print(format_overview())
         return 0
     if words[0] in ("-V", "--version"):
         print(f"{PROG} {__version__}")
@@ -127,7 +127,7 @@ def _dispatch(words: list[str]) -> int:
     name = words[0]
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
-        raise ConfigError(f"unknown {kind} {name!r}{nearest(name, COMMANDS)}\n{PROG}: commands: {', '.join(COMMANDS)}")
+        raise ConfigError(f"unknown {kind} {name!r}{suggest(name, COMMANDS)}\n{PROG}: commands: {', '.join(COMMANDS)}")
     return _run(name, words[1:])
 
 
@@ -145,12 +145,12 @@ def _run(name: str, words: list[str]) -> int:
     module.configure(parser)
     check_words(name, words, empty=hasattr(module, "DOTTED"))
     rest, settings = _split_dotted(words, getattr(module, "DOTTED", ()))
-    args, unknown = parser.parse_known_args([with_hyphens(word) for word in rest])
+    args, unknown = parser.parse_known_args([hyphenate_flag(word) for word in rest])
     if unknown:
-        typed = next((word for word in rest if with_hyphens(word) == unknown[0]), unknown[0])
+        typed = next((word for word in rest if hyphenate_flag(word) == unknown[0]), unknown[0])
         flags = [flag for action in parser._actions for flag in action.option_strings]
         raise ConfigError(
-            f"{name}: unknown argument {typed!r}{nearest(unknown[0].partition('=')[0], flags)} "
+            f"{name}: unknown argument {typed!r}{suggest(unknown[0].partition('=')[0], flags)} "
             f"({PROG} {name} --help lists all)"
         )
     args.dotted = settings
@@ -167,7 +167,7 @@ def check_words(name: str, words: Sequence[str], *, empty: bool) -> None:
             raise ConfigError(f"{name}: the argument {word!r} holds no value; write one, or leave the option out")
 
 
-def with_hyphens(word: str) -> str:
+def hyphenate_flag(word: str) -> str:
     """A flag in its canonical spelling: --group_size=8 → --group-size=8. Any other word is returned as it is."""
     if not re.match(r"--[A-Za-z]", word):
         return word
@@ -198,7 +198,7 @@ def _split_dotted(words: Sequence[str], sections: Sequence[str]) -> tuple[list[s
     return rest, settings
 
 
-def overview() -> str:
+def format_overview() -> str:
     """The text of `onedial --help`, at most WIDTH columns wide."""
     width = max(len(name) for name in COMMANDS)
     lines = [

@@ -48,26 +48,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KIND:PATH",
         help="onedial:PATH (.json): own tries per prompt, for `onedial train --plan PATH`; trl:PATH (.jsonl, which "
         "`onedial train --task PATH` reads too, or .parquet), verl:PATH (.parquet): the funded prompts; table:PATH "
-        "(.csv, .jsonl, .parquet): belief, tries, weight and fate of every prompt id; may be repeated",
+        "(.csv, .jsonl, .parquet): belief, tries, weight and decision of every prompt id; may be repeated",
     )
     add_log_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, export."""
-    from onedial.analysis.findings.measured_rho import measured_rho
-    from onedial.analysis.findings.prompt_counts import prompt_counts, prompt_rows
-    from onedial.analysis.planning.backtest import held_out
+    from onedial.analysis.findings.measured_rho import read_measured_rho
+    from onedial.analysis.findings.prompt_counts import collect_prompt_counts, read_prompt_rows
+    from onedial.analysis.planning.backtest import backtest_plan
     from onedial.analysis.planning.export import export, parse_target
     from onedial.analysis.planning.planner import plan
-    from onedial.analysis.planning.rho import UNKNOWN, given_rho
+    from onedial.analysis.planning.rho import UNKNOWN, assume_rho
     from onedial.cli.plan_text import print_plan
     from onedial.core.safe_console import SafeConsole
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
-    rho = measured_rho(Path(args.log)) or UNKNOWN if args.rho is None else given_rho(args.rho)
+    rho = read_measured_rho(Path(args.log)) or UNKNOWN if args.rho is None else assume_rho(args.rho)
     tables = with_analysis(args, Path(args.log), lambda analysis: analysis.tables)
-    counts = prompt_counts(tables, survivors_only=True if args.survivors_only else None)
+    counts = collect_prompt_counts(tables, survivors_only=True if args.survivors_only else None)
     made = plan(
         counts,
         args.budget,
@@ -77,27 +77,29 @@ def run(args: argparse.Namespace) -> int:
         rho=rho,
         audit=args.audit,
     )
-    check = held_out(counts, made.per_pass, made.group_size, unit=args.unit, rho=rho)
-    texts = prompt_rows(tables.log, counts.ids) if targets else None
+    check = backtest_plan(counts, made.per_pass, made.group_size, unit=args.unit, rho=rho)
+    texts = read_prompt_rows(tables.log, counts.ids) if targets else None
     written = [str(export(made, texts, kind, path)) for kind, path in targets if texts is not None]
     if args.output is not None:
         from onedial.analysis.page.plan_page import write_plan
-        from onedial.cli.plan_text import decide
+        from onedial.cli.plan_text import describe_decision
 
-        written.append(str(write_plan(args.output, made, title=Path(args.log).resolve().name, text=[decide(made)])))
+        written.append(
+            str(write_plan(args.output, made, title=Path(args.log).resolve().name, text=[describe_decision(made)]))
+        )
     if args.json:
-        print(json.dumps(as_json(made, check, written), indent=2))
+        print(json.dumps(plan_to_json(made, check, written), indent=2))
     else:
         print_plan(SafeConsole(highlight=False), made, check, written)
     return 0
 
 
-def as_json(made: BudgetPlan, check: HeldOut | None, written: list[str]) -> dict[str, Any]:
+def plan_to_json(made: BudgetPlan, check: HeldOut | None, written: list[str]) -> dict[str, Any]:
     """The plan as JSON values; the exports hold every prompt."""
     from onedial.analysis.findings.finding import plain
     from onedial.analysis.planning.by_rate import tries_by_rate
 
-    fate = {name: made.fate.count(name) for name in ("fund", "revisit", "wait", "drop")}
+    decisions = {name: made.decision.count(name) for name in ("fund", "revisit", "wait", "drop")}
     value: dict[str, Any] = {
         "unit": made.unit,
         "budget": made.budget,
@@ -108,7 +110,7 @@ def as_json(made: BudgetPlan, check: HeldOut | None, written: list[str]) -> dict
         "rho_source": made.rho.source,
         "rho_groups": made.rho.groups,
         "group_size": made.group_size,
-        "prompts": fate,
+        "prompts": decisions,
         "audit_prompts": made.audit_prompts,
         "uniform": made.uniform,
         "fixed": made.fixed,

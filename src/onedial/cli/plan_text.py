@@ -16,7 +16,7 @@ from onedial.analysis.planning.planner import BudgetPlan
 from onedial.analysis.planning.rho import Rho
 
 WIDTH, BAR = 80, 20
-FATES = {
+DECISIONS = {
     "fund": "in this pass",
     "revisit": "unsure; some get a second look",
     "wait": "would split, but others teach more",
@@ -42,18 +42,18 @@ def print_plan(console: Console, plan: BudgetPlan, check: HeldOut | None, writte
         console.print(Text(f"wrote {path}"), soft_wrap=True)
 
 
-def decide(plan: BudgetPlan) -> str:
+def describe_decision(plan: BudgetPlan) -> str:
     """The decision in a few sentences."""
-    funded, prompts = plan.fate.count("fund"), len(plan.tries)
+    funded, prompts = plan.decision.count("fund"), len(plan.tries)
     if not funded:
         return (
-            f"Fund none of the {prompts:,} prompts: {plan.fate.count('drop'):,} of them hardly ever split, at any "
+            f"Fund none of the {prompts:,} prompts: {plan.decision.count('drop'):,} of them hardly ever split, at any "
             "group size tried. Bring prompts that this policy solves sometimes."
         )
     passes = f" in each of {plan.passes:,} passes" if plan.passes > 1 else ""
     return (
         f"Use G = {plan.group_size} on {funded:,} of {prompts:,} prompts{passes}, drop "
-        f"{plan.fate.count('drop'):,}; expect {percent(plan.silent_fixed[0])} silent groups instead of "
+        f"{plan.decision.count('drop'):,}; expect {percent(plan.silent_fixed[0])} silent groups instead of "
         f"{percent(plan.silent_uniform[0])} at uniform G = {plan.uniform.group_size}. {_cost(plan)}"
     )
 
@@ -89,7 +89,7 @@ def _rho(rho: Rho) -> str:
 
 
 def _blocks(plan: BudgetPlan, check: HeldOut | None) -> Iterator[RenderableType]:
-    yield Text(decide(plan))
+    yield Text(describe_decision(plan))
     yield Text("\nWays to spend a pass", style="bold")
     yield _choices(plan)
     yield Text(_left_over(plan))
@@ -98,7 +98,7 @@ def _blocks(plan: BudgetPlan, check: HeldOut | None) -> Iterator[RenderableType]
     yield Text("\nTries by solve rate, per prompt and pass", style="bold")
     yield _bands(plan)
     yield Text(WHY)
-    if "fund" in plan.fate:
+    if "fund" in plan.decision:
         yield Text("\nIf rho were another", style="bold")
         yield _rhos(plan)
         yield Text(UTILITY)
@@ -115,7 +115,9 @@ def _left_over(plan: BudgetPlan) -> str:
     left = f"{percent(1 - plan.fixed.cost / plan.per_pass)} of the budget is left"
     if plan.audit_prompts:
         return f"{left} for second looks at {plan.audit_prompts:,} prompts."
-    return f"{left}: {'too little for a second look' if 'revisit' in plan.fate else 'no prompt needs a second look'}."
+    return (
+        f"{left}: {'too little for a second look' if 'revisit' in plan.decision else 'no prompt needs a second look'}."
+    )
 
 
 def _table(*headings: str) -> Table:
@@ -147,8 +149,8 @@ def _choices(plan: BudgetPlan) -> Table:
 def _fates(plan: BudgetPlan) -> Table:
     table = _table("", "prompts", "")
     table.columns[2].justify = "left"
-    for fate, meaning in FATES.items():
-        table.add_row(fate, f"{plan.fate.count(fate):,}", meaning)
+    for decision, meaning in DECISIONS.items():
+        table.add_row(decision, f"{plan.decision.count(decision):,}", meaning)
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onedial.cli.terminal import Terminal, span_of
+from onedial.cli.terminal import Terminal, format_span
 
 Figures = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ def _print_moments(terminal: Terminal, moments: Sequence[Figures], size: int) ->
         (
             f"{moment['alpha']:g}",
             f"{moment['value']:.4f}",
-            span_of(moment["interval"], scale=1, digits=4),
+            format_span(moment["interval"], scale=1, digits=4),
             f"{moment['limit']:.4f}",
         )
         for moment in moments
@@ -83,9 +83,9 @@ def _print_extremes(terminal: Terminal, shares: Sequence[Figures]) -> None:
             f"{share['alpha']:g}",
             _groups_of(share),
             f"{100 * share['plug_in']:.1f} %",
-            span_of(share["interval"]),
+            format_span(share["interval"]),
             "" if share["deconvolved"] is None else f"{100 * share['deconvolved']:.1f} %",
-            span_of(share["range"]),
+            format_span(share["range"]),
         )
         for share in shares
     ]
@@ -124,7 +124,7 @@ def _print_series(terminal: Terminal, points: Sequence[Figures]) -> None:
 
 def _share(found: Sequence[Any]) -> tuple[str, str]:
     value, interval = found
-    return f"{100 * value:.1f} %", span_of(interval)
+    return f"{100 * value:.1f} %", format_span(interval)
 
 
 def _whole(share: float | None) -> str:

@@ -40,12 +40,12 @@ def run(args: argparse.Namespace) -> int:
     """Read, find, write."""
     from onedial.analysis import logs
     from onedial.analysis.page import write_curves, write_html
-    from onedial.analysis.page.curves import run_curves
+    from onedial.analysis.page.curves import plot_run
 
     check_group_size(args.group_size)
     source = Path(args.run)
-    target, title = args.output or default_output(source), source.resolve().name
-    curves, notes = run_curves(source) if source.is_dir() else ([], [])
+    target, title = args.output or choose_output(source), source.resolve().name
+    curves, notes = plot_run(source) if source.is_dir() else ([], [])
     if why := logs.without_rollouts(source):
         path = write_curves(target, title=title, curves=curves, notes=[why, *notes])
         say(f"{why}\nwrote {path}: its curves")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def default_output(source: Path) -> Path:
+def choose_output(source: Path) -> Path:
     """Inside a run directory; beside nothing else: a single file's page goes to the current folder."""
     own = source.is_dir() and (source / "metrics.jsonl").is_file()
     return source / "report.html" if own else Path(f"{source.resolve().name}.report.html")

@@ -102,7 +102,7 @@ class Terminal:
         for bar in bars:
             style = GROUP_KINDS[bar.kind]
             drawn = Text(self.clean(style.glyph * round(BAR * bar.share)), style=style.terminal)
-            table.add_row(style.label, drawn, bar.shown, self.clean(span_of(bar.interval)))
+            table.add_row(style.label, drawn, bar.shown, self.clean(format_span(bar.interval)))
         self._show(Padding(table, (0, 0, 0, 2)))
 
     def _show(self, what: RenderableType) -> None:
@@ -112,6 +112,6 @@ class Terminal:
             self.console.file.write(line.rstrip() + "\n")
 
 
-def span_of(interval: Interval, *, scale: float = 100.0, digits: int = 1) -> str:
+def format_span(interval: Interval, *, scale: float = 100.0, digits: int = 1) -> str:
     """`(0.41, 0.5)` → "41.0 – 50.0"; "" for None."""
     return "" if interval is None else f"{scale * interval[0]:.{digits}f} – {scale * interval[1]:.{digits}f}"

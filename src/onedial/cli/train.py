@@ -8,7 +8,7 @@ from typing import Any
 
 from onedial.core.algorithm_table import get_algorithm
 from onedial.core.errors import ConfigError, RunDirError
-from onedial.core.field_rules import default_of, kinds_of
+from onedial.core.field_rules import get_default, get_kinds
 from onedial.core.paths import expand_path
 from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
 from onedial.core.settings_file import check_keys, make_run, merge, read_run_settings, read_settings, to_toml
@@ -71,11 +71,11 @@ def add_setting(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, flag: str, help: str = ""
 ) -> None:
     """Adds the flag of a setting of `Run`, with the help and the default that stand there."""
-    rule, default = RUN_RULES[name], default_of(Run, name)
+    rule, default = RUN_RULES[name], get_default(Run, name)
     text = (help or rule.help).replace("%", "%%")
     shown = "" if default is False or default in ("", None) else f" [{default}]"
     option: dict[str, Any] = {"help": text + shown, "default": argparse.SUPPRESS}
-    if kinds_of(Run, name) == (bool,):
+    if get_kinds(Run, name) == (bool,):
         option |= {"nargs": "?", "const": "true", "metavar": "true"} if rule.saved else {"action": "store_true"}
     else:
         option["metavar"] = "X"
@@ -132,7 +132,7 @@ def start(
 
 def _configured(row: str | None, config: Path | None, past: Path | None, given: dict[str, Any], trust: Trust) -> Run:
     """The run that an earlier run, a file, a row and the command line ask for, in this order."""
-    layers = [settings_from(past, trust=trust)] if past else []
+    layers = [inherit_settings(past, trust=trust)] if past else []
     if config is not None:
         layers.append(read_settings(config, trust=trust))
         # before it is merged with the command line, whose mistakes name no file
@@ -149,15 +149,15 @@ def _configured(row: str | None, config: Path | None, past: Path | None, given: 
     return made
 
 
-def settings_from(past: Path, *, trust: Trust) -> dict[str, Any]:
+def inherit_settings(past: Path, *, trust: Trust) -> dict[str, Any]:
     """What a run takes over from an earlier one: its rollouts, its newest model, and how it was measured."""
     past = expand_path(past, "--from")
     if not (past / "run.toml").is_file():
         raise ConfigError(f"{past}: no run here (run.toml is missing); name the directory of a onedial run")
     from onedial.training.trainer.evaluate import OF_THE_RUN
-    from onedial.training.trainer.past_rollouts import newest_model
+    from onedial.training.trainer.past_rollouts import find_newest_model
 
-    return read_run_settings(past, trust=trust, only=OF_THE_RUN) | {"data": str(past), "model": newest_model(past)}
+    return read_run_settings(past, trust=trust, only=OF_THE_RUN) | {"data": str(past), "model": find_newest_model(past)}
 
 
 def _resumed(directory: Path, given: dict[str, Any], others: list[str], trust: Trust) -> Run:

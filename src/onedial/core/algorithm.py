@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from onedial.core.algorithm_rules import contradictions
+from onedial.core.algorithm_rules import find_contradictions
 from onedial.core.errors import ConfigError
 from onedial.core.field_rules import check_fields, setting
 
@@ -201,7 +201,7 @@ class Algorithm:
         if not self.name:
             raise ConfigError("algorithm.name is empty: a row needs a name, it labels runs and plots")
         check_fields(self, "algorithm.")
-        for reason in contradictions(self):
+        for reason in find_contradictions(self):
             raise ConfigError(f"algorithm {self.name!r}: {reason}")
 
     @property

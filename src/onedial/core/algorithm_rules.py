@@ -24,7 +24,7 @@ Rules = list[tuple[bool, str]]
 """Whether a rule is broken, and the message."""
 
 
-def contradictions(row: Algorithm) -> list[str]:
+def find_contradictions(row: Algorithm) -> list[str]:
     """Reasons why the cells of a row cannot stand together; empty for a sound row."""
     rules = [*_ratio_rules(row), *_group_rules(row), *_length_rules(row), *_critic_rules(row)]
     rules += [*_offline_rules(row), *_list_rules(row)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onedial.core.algorithm import Algorithm
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 
 REINFORCE = Algorithm(
     "reinforce",
@@ -295,7 +295,7 @@ def get_algorithm(name: str) -> Algorithm:
     """
     if name not in ALGORITHMS:
         raise ConfigError(
-            f"algorithm {name!r} is not in the table{nearest(name, ALGORITHMS)}; "
+            f"algorithm {name!r} is not in the table{suggest(name, ALGORITHMS)}; "
             f"rows: {', '.join(ALGORITHMS)} (onedial algorithms prints them)"
         )
     return ALGORITHMS[name]

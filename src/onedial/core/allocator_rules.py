@@ -13,7 +13,7 @@ CONSTANT_AGGREGATES = ("sequence_sum", "fixed_length")
 Rules = list[tuple[bool, str]]
 
 
-def chosen_allocator(row: Algorithm, allocator: AllocatorRow) -> AllocatorRow:
+def choose_allocator(row: Algorithm, allocator: AllocatorRow) -> AllocatorRow:
     """The allocator of a run: its own, or for "row" what the algorithm's row asks for.
 
     dynamic where it refills, adaptive with baseline='posterior', else fixed.
@@ -25,7 +25,7 @@ def chosen_allocator(row: Algorithm, allocator: AllocatorRow) -> AllocatorRow:
     return ALLOCATORS["dynamic" if row.refill else "fixed"]
 
 
-def allocated_row(row: Algorithm, allocator: AllocatorRow) -> Algorithm:
+def apply_allocator(row: Algorithm, allocator: AllocatorRow) -> Algorithm:
     """The row as the allocator runs it: an allocator of the run's own takes the place of `refill`.
 
     Raises ConfigError where the row cannot refill (`algorithm_rules`).
@@ -33,10 +33,10 @@ def allocated_row(row: Algorithm, allocator: AllocatorRow) -> Algorithm:
     return row if allocator.name == "row" else replace(row, refill=allocator.name == "dynamic")
 
 
-def allocator_contradictions(row: Algorithm, allocator: AllocatorRow, *, plan: str, group_size: int) -> Rules:
+def find_allocator_contradictions(row: Algorithm, allocator: AllocatorRow, *, plan: str, group_size: int) -> Rules:
     """Whether each rule is broken, and the message."""
     own = allocator.name != "row"
-    allocator = chosen_allocator(row, allocator)
+    allocator = choose_allocator(row, allocator)
     name = allocator.name
     posterior = row.baseline == "posterior"
     gives = allocator.believes or name == "sequential"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from onedial.core.errors import ConfigError, nearest
-from onedial.core.field_rules import check_fields, default_of, setting
+from onedial.core.errors import ConfigError, suggest
+from onedial.core.field_rules import check_fields, get_default, setting
 
 LABELS = ("name", "paper", "rule", "uses")
 BELIEF = ("drift", "prior", "prior_tries")
@@ -73,10 +73,10 @@ class AllocatorRow:
     prior_tries: float = setting(4.0, "rollouts that the prior's counts of a prompt weigh at most", above=0)
 
     def __post_init__(self) -> None:
-        for name in options_of(AllocatorRow):
-            if name not in self.uses and getattr(self, name) != default_of(AllocatorRow, name):
+        for name in list_option_names(AllocatorRow):
+            if name not in self.uses and getattr(self, name) != get_default(AllocatorRow, name):
                 has = f"it has {', '.join(self.uses)}" if self.uses else "it has none"
-                raise ConfigError(f"allocator {self.name!r} has no option {name!r}{nearest(name, self.uses)}; {has}")
+                raise ConfigError(f"allocator {self.name!r} has no option {name!r}{suggest(name, self.uses)}; {has}")
         check_fields(self, "allocator.")
         if self.least > self.most:
             raise ConfigError(f"allocator.least={self.least}: must not exceed allocator.most={self.most}")
@@ -98,7 +98,7 @@ class AllocatorRow:
         return {name: getattr(self, name) for name in self.uses}
 
 
-def options_of(row: type[AllocatorRow] | AllocatorRow) -> tuple[str, ...]:
+def list_option_names(row: type[AllocatorRow] | AllocatorRow) -> tuple[str, ...]:
     """The names of all options of the table."""
     return tuple(field.name for field in fields(row) if field.name not in LABELS)
 
@@ -175,7 +175,7 @@ def get_allocator(name: str) -> AllocatorRow:
     """
     if name not in ALLOCATORS:
         raise ConfigError(
-            f"allocator {name!r} is not in the table{nearest(name, ALLOCATORS)}; "
+            f"allocator {name!r} is not in the table{suggest(name, ALLOCATORS)}; "
             f"rows: {', '.join(ALLOCATORS)} (onedial allocators prints them)"
         )
     return ALLOCATORS[name]
@@ -187,7 +187,7 @@ def change_allocator(row: AllocatorRow, options: Mapping[str, Any]) -> Allocator
         if name not in row.uses:
             has = f"it has {', '.join(row.uses)}" if row.uses else "it has none"
             raise ConfigError(
-                f"unknown option allocator.{name}{nearest(name, row.uses)}; of allocator {row.name!r}: {has} "
+                f"unknown option allocator.{name}{suggest(name, row.uses)}; of allocator {row.name!r}: {has} "
                 f"(onedial allocators {row.name} shows them)"
             )
     return replace(row, **options)

@@ -158,9 +158,9 @@ class Batch:
         }
         return Batch(
             prompt_tokens=self.prompt_tokens[_segments(self.prompt_offsets, groups)],
-            prompt_offsets=offsets_of(_lengths(self.prompt_offsets)[groups]),
+            prompt_offsets=compute_offsets(_lengths(self.prompt_offsets)[groups]),
             tokens=self.tokens[tokens],
-            offsets=offsets_of(self.lengths[rollouts]),
+            offsets=compute_offsets(self.lengths[rollouts]),
             group=group,
             group_ids=tuple(self.group_ids[int(g)] for g in groups),
             annotations=annotations,
@@ -183,7 +183,7 @@ class Batch:
         return [self.select(rollouts) for rollouts in torch.arange(self.num_rollouts).chunk(max(1, parts))]
 
 
-def offsets_of(lengths: Tensor) -> Tensor:
+def compute_offsets(lengths: Tensor) -> Tensor:
     """(n,) lengths → (n+1,) offsets starting at 0."""
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
@@ -195,5 +195,5 @@ def _lengths(offsets: Tensor) -> Tensor:
 def _segments(offsets: Tensor, which: Tensor) -> Tensor:
     """Flat indices of the chosen segments, in the order chosen."""
     lengths = _lengths(offsets)[which]
-    starts = torch.repeat_interleave(offsets[:-1][which] - offsets_of(lengths)[:-1], lengths)
+    starts = torch.repeat_interleave(offsets[:-1][which] - compute_offsets(lengths)[:-1], lengths)
     return starts + torch.arange(int(lengths.sum()), device=offsets.device)

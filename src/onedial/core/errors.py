@@ -59,7 +59,7 @@ EXTRAS = {
 """Packages that a wing needs as a whole, by the extra that installs them."""
 
 
-def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
+def explain_missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     """Returns the error for a package of `EXTRAS` that could not be imported; None for any other module."""
     package = (error.name or "").partition(".")[0]
     extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
@@ -82,7 +82,7 @@ class CheckpointError(UserError):
     """A checkpoint could not be written or read."""
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
+def suggest(word: str, allowed: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the nearest allowed word, or an empty string when none is near."""
     match = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -15,7 +15,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from typing import Any
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 
 LARGEST_INT = 2**31 - 1  # where a field does not say another bound
 LARGEST_FLOAT = 1e9
@@ -54,7 +54,7 @@ class Rule:
 
     def _problem_of_text(self, text: str) -> str:
         if self.choices and text not in self.choices:
-            return f"must be one of {', '.join(self.choices)}{nearest(text, self.choices)}{self._note}"
+            return f"must be one of {', '.join(self.choices)}{suggest(text, self.choices)}{self._note}"
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
             return "must be text without control characters"
         return ""
@@ -91,17 +91,17 @@ def setting(default: Any = MISSING, help: str = "", **rule: Any) -> Any:
     return field(default=default, metadata={"rule": Rule(help, **rule)})
 
 
-def rules_of(owner: type) -> dict[str, Rule]:
+def get_rules(owner: type) -> dict[str, Rule]:
     """The rules of a dataclass by field name, in the order of its fields."""
     return {part.name: part.metadata["rule"] for part in fields(owner) if "rule" in part.metadata}
 
 
-def choices_of(owner: type) -> dict[str, tuple[str, ...]]:
+def get_choices(owner: type) -> dict[str, tuple[str, ...]]:
     """The allowed words of each field that has some."""
-    return {name: rule.choices for name, rule in rules_of(owner).items() if rule.choices}
+    return {name: rule.choices for name, rule in get_rules(owner).items() if rule.choices}
 
 
-def default_of(owner: type, name: str) -> Any:
+def get_default(owner: type, name: str) -> Any:
     """The default of a field; None where it must be given."""
     part: Field[Any] = owner.__dataclass_fields__[name]  # type: ignore[attr-defined]
     return None if part.default is MISSING else part.default
@@ -112,15 +112,15 @@ def check_fields(owner: Any, prefix: str = "") -> None:
 
     Raises ConfigError for the first that is wrong, naming it with `prefix` before its name.
     """
-    for name, rule in rules_of(type(owner)).items():
+    for name, rule in get_rules(type(owner)).items():
         value = getattr(owner, name)
-        kinds = kinds_of(type(owner), name)  # type: ignore[arg-type]  # a class is hashable
+        kinds = get_kinds(type(owner), name)  # type: ignore[arg-type]  # a class is hashable
         problem = _type_problem(value, kinds) or rule.problem(value)
         if problem:
-            raise ConfigError(f"{prefix}{name}={shown(value)}: {problem}")
+            raise ConfigError(f"{prefix}{name}={show_value(value)}: {problem}")
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """The value for a message: its repr, shortened where it is long."""
     try:
         text = repr(value)
@@ -130,7 +130,7 @@ def shown(value: Any) -> str:
 
 
 @cache
-def kinds_of(owner: Any, name: str) -> tuple[Any, ...]:
+def get_kinds(owner: Any, name: str) -> tuple[Any, ...]:
     """The types that a field takes: ('float | None') → (float, NoneType). Empty where it takes anything."""
     hint = typing.get_type_hints(owner)[name]
     if hint is Any:
@@ -160,7 +160,7 @@ def convert(owner: type, name: str, value: Any, *, where: str = "") -> Any:
 
     Raises ConfigError naming `where`, the field and the types that it takes.
     """
-    kinds = kinds_of(owner, name)
+    kinds = get_kinds(owner, name)
     if not kinds:
         return value
     if value is None or (isinstance(value, str) and value.lower() == "none" and type(None) in kinds):
@@ -169,7 +169,7 @@ def convert(owner: type, name: str, value: Any, *, where: str = "") -> Any:
         if kind in kinds and (converted := _converted(kind, value)) is not None:
             return converted
     names = " or ".join(kind.__name__ for kind in kinds if kind in NAMES)
-    raise ConfigError(f"{where}{name}={shown(value)}: must be {names}")
+    raise ConfigError(f"{where}{name}={show_value(value)}: must be {names}")
 
 
 def _converted(kind: type, value: Any) -> Any:

@@ -21,7 +21,7 @@ from onedial.core.errors import CheckpointError
 RUN_MANIFEST, FOLDER_MANIFEST = "manifest.jsonl", "manifest.json"
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any]:
     """Size in bytes and hash of a file."""
     return {"size": path.stat().st_size, "blake2b": _hash_of(path, None)}
 
@@ -41,7 +41,7 @@ def record_file(directory: Path, name: str, content: Path | bytes) -> None:
     if isinstance(content, bytes):
         entry = {"size": len(content), "blake2b": hashlib.blake2b(content, digest_size=16).hexdigest()}
     else:
-        entry = describe(content)
+        entry = describe_file(content)
     line = json.dumps({"file": name, **entry})
     with open(directory / RUN_MANIFEST, "a", encoding="utf-8") as file:
         file.write(line + "\n")
@@ -78,7 +78,7 @@ def _read_entries(directory: Path) -> list[dict[str, Any]]:
 
 def _describe_or_raise(path: Path) -> dict[str, Any]:
     try:
-        return describe(path)
+        return describe_file(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -86,11 +86,11 @@ def _describe_or_raise(path: Path) -> dict[str, Any]:
 def write_folder_manifest(folder: Path, logs: Mapping[str, Path], **facts: Any) -> None:
     """Writes size and hash of every file under a folder, and of log files as they stand now, with some facts."""
     files = {
-        str(path.relative_to(folder)): describe(path)
+        str(path.relative_to(folder)): describe_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / FOLDER_MANIFEST
     }
-    content = {**facts, "files": files, "logs": {name: describe(path) for name, path in logs.items()}}
+    content = {**facts, "files": files, "logs": {name: describe_file(path) for name, path in logs.items()}}
     text = json.dumps({**content, "own": _own_hash(content)}, indent=1)
     (folder / FOLDER_MANIFEST).write_text(text, encoding="utf-8")
 

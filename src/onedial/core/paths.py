@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from onedial.core.errors import ConfigError
-from onedial.core.field_rules import shown
+from onedial.core.field_rules import show_value
 
 LARGEST_TEXT = 4 << 20
 """Bytes of the largest settings file or plan that is read."""
@@ -22,7 +22,7 @@ def expand_path(text: str | Path, setting: str) -> Path:
         return path
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, NUL
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{setting}={shown(str(text))}: not a path ({why}); choose another") from error
+        raise ConfigError(f"{setting}={show_value(str(text))}: not a path ({why}); choose another") from error
     return path
 
 

@@ -80,7 +80,7 @@ class Believed:
     audit: bool
 
 
-def rollout_file(directory: Path, iteration: int) -> Path:
+def rollout_path(directory: Path, iteration: int) -> Path:
     """Where an iteration's rollouts lie."""
     return directory / "rollouts" / f"{iteration:06d}.parquet"
 
@@ -100,7 +100,7 @@ def write_rollouts(
         for group in groups
         for rollout in group.rollouts
     ]
-    path = rollout_file(directory, iteration)
+    path = rollout_path(directory, iteration)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_records(rows, path, directory)

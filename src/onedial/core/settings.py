@@ -13,10 +13,10 @@ from typing import Any
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.allocator_rules import allocated_row, allocator_contradictions, chosen_allocator
+from onedial.core.allocator_rules import apply_allocator, choose_allocator, find_allocator_contradictions
 from onedial.core.allocator_table import ALLOCATORS, AllocatorRow
 from onedial.core.errors import ConfigError
-from onedial.core.field_rules import check_fields, rules_of, setting, shown
+from onedial.core.field_rules import check_fields, get_rules, setting, show_value
 from onedial.core.paths import expand_path
 
 LARGEST_RATE = 1e3  # of learning: beyond it, float32 weights overflow after some steps
@@ -149,20 +149,20 @@ class Run:
     def __post_init__(self) -> None:
         if not isinstance(self.algorithm, Algorithm):
             raise ConfigError(
-                f"algorithm={shown(self.algorithm)}: must be a row, as in onedial.ALGORITHMS['dapo'] (rows: "
+                f"algorithm={show_value(self.algorithm)}: must be a row, as in onedial.ALGORITHMS['dapo'] (rows: "
                 f"{', '.join(ALGORITHMS)})"
             )
         if not isinstance(self.allocator, AllocatorRow):
             raise ConfigError(
-                f"allocator={shown(self.allocator)}: must be a row, as in onedial.ALLOCATORS['adaptive'] (rows: "
+                f"allocator={show_value(self.allocator)}: must be a row, as in onedial.ALLOCATORS['adaptive'] (rows: "
                 f"{', '.join(ALLOCATORS)})"
             )
         if not isinstance(self.task_options, Mapping):
-            raise ConfigError(f"task_options={shown(self.task_options)}: must be a mapping of options of the task")
+            raise ConfigError(f"task_options={show_value(self.task_options)}: must be a mapping of options of the task")
         check_fields(self)
-        for reason in contradictions_of_run(self):
+        for reason in find_run_contradictions(self):
             raise ConfigError(reason)
-        allocated_row(self.algorithm, self.allocator)
+        apply_allocator(self.algorithm, self.allocator)
 
     def resolved(self, *, micro_batch_tokens: int | None = None) -> Run:
         """A copy in which what depends on other settings is filled in, as the trainer uses it.
@@ -171,13 +171,13 @@ class Run:
         `fixed_length` is max_new_tokens unless the row sets one; `micro_batch_tokens` comes from the memory plan.
         An allocator of the run's own takes the place of the row's refill.
         """
-        row = allocated_row(self.algorithm, self.allocator)
+        row = apply_allocator(self.algorithm, self.allocator)
         if row.aggregate == "fixed_length" and row.length_budget is None:
             row = replace(row, length_budget=self.max_new_tokens)
         return replace(
             self,
             algorithm=row,
-            allocator=chosen_allocator(row, self.allocator),
+            allocator=choose_allocator(row, self.allocator),
             group_size=row.group_size or self.group_size,
             micro_batch_tokens=self.micro_batch_tokens if micro_batch_tokens is None else micro_batch_tokens,
         )
@@ -203,7 +203,7 @@ class Run:
         return replace(self, out=str(next(name for name in names if not name.exists())))
 
 
-def contradictions_of_run(run: Run) -> list[str]:
+def find_run_contradictions(run: Run) -> list[str]:
     """Reasons why the settings of a run cannot stand together; empty for a sound run."""
     row = run.algorithm
     group_size = row.group_size or run.group_size
@@ -253,11 +253,11 @@ def contradictions_of_run(run: Run) -> list[str]:
             f"algorithm.overlong_buffer={row.overlong_buffer}: must not exceed max_new_tokens={run.max_new_tokens}",
         ),
     ]
-    rules += allocator_contradictions(row, run.allocator, plan=run.plan, group_size=group_size)
+    rules += find_allocator_contradictions(row, run.allocator, plan=run.plan, group_size=group_size)
     return [reason for broken, reason in rules if broken]
 
 
-RUN_RULES = rules_of(Run)
+RUN_RULES = get_rules(Run)
 """The rule of every field that a command line or a file can set by its name."""
 PLAIN_FIELDS = tuple(RUN_RULES)
 RESUMABLE = tuple(name for name, rule in RUN_RULES.items() if rule.resumable)

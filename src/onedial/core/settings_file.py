@@ -34,12 +34,12 @@ from onedial import __version__
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.allocator_table import AllocatorRow, change_allocator, get_allocator
-from onedial.core.errors import ConfigError, RunDirError, nearest
-from onedial.core.field_rules import convert, shown
+from onedial.core.errors import ConfigError, RunDirError, suggest
+from onedial.core.field_rules import convert, show_value
 from onedial.core.manifest import record_file
 from onedial.core.paths import read_small_text, write_atomically
 from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
-from onedial.core.user_code import Trust, check_trust, load_object, reference_of
+from onedial.core.user_code import Trust, check_trust, find_reference, load_object
 
 CELLS = tuple(cell.name for cell in fields(Algorithm))
 # cells of run.toml files and configurations written before they were renamed
@@ -82,11 +82,11 @@ def check_keys(settings: Mapping[str, Any], where: str) -> None:
     allowed = [*PLAIN_FIELDS, "algorithm", "allocator"]
     for key in settings:
         if key not in allowed:
-            raise ConfigError(f"{where}unknown setting {key!r}{nearest(key, allowed)} (onedial train --help lists all)")
+            raise ConfigError(f"{where}unknown setting {key!r}{suggest(key, allowed)} (onedial train --help lists all)")
     row = settings.get("algorithm")
     for key in row if isinstance(row, Mapping) else ():
         if key not in CELLS and key != "row":
-            hint = f"; it is called {RENAMED[key]!r} now" if key in RENAMED else nearest(key, CELLS)
+            hint = f"; it is called {RENAMED[key]!r} now" if key in RENAMED else suggest(key, CELLS)
             raise ConfigError(f"{where}unknown cell algorithm.{key}{hint} (onedial algorithms ROW shows all)")
 
 
@@ -95,7 +95,7 @@ def _task_of(value: Any, where: str) -> dict[str, Any]:
     options = dict(value) if isinstance(value, Mapping) else {"name": value}
     task = options.pop("name", Run.task)
     if isinstance(task, str | int | float | list) and (not isinstance(task, str) or not task):
-        raise ConfigError(f"{where}task={shown(task)}: must be a name, a data file or 'file.py:Task'")
+        raise ConfigError(f"{where}task={show_value(task)}: must be a name, a data file or 'file.py:Task'")
     _refuse_unnamed(task, f"{where}task", "the same task")
     return {"task": task, "task_options": options}
 
@@ -104,7 +104,9 @@ def _algorithm_of(value: Any, where: str) -> Algorithm:
     if isinstance(value, str | Algorithm):
         return get_algorithm(value) if isinstance(value, str) else value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}algorithm={shown(value)}: must be the name of a row, or a table with row and cells")
+        raise ConfigError(
+            f"{where}algorithm={show_value(value)}: must be the name of a row, or a table with row and cells"
+        )
     cells = dict(value)
     row = get_algorithm(str(cells.pop("row", Run.algorithm.name)))
     _refuse_unnamed(cells.get("baseline"), f"{where}algorithm.baseline", "the same row")
@@ -210,7 +212,7 @@ def to_toml(asked: Run, resolved: Run | None = None) -> str:
 
     document = tomlkit.document()
     document.add(tomlkit.comment(f"onedial {__version__}; repeat the run with: onedial train --config THIS_FILE"))
-    for name, value in plain_settings(asked).items():
+    for name, value in settings_to_plain(asked).items():
         document[name] = value
     if resolved is not None:
         table = tomlkit.table()
@@ -228,7 +230,7 @@ def to_toml(asked: Run, resolved: Run | None = None) -> str:
     return tomlkit.dumps(document)
 
 
-def plain_settings(run: Run) -> dict[str, Any]:
+def settings_to_plain(run: Run) -> dict[str, Any]:
     """The run as nested plain values, as they stand in TOML."""
     saved = [name for name, rule in RUN_RULES.items() if rule.saved and name not in ("task", "out")]
     values: dict[str, Any] = {name: getattr(run, name) for name in saved}
@@ -237,7 +239,7 @@ def plain_settings(run: Run) -> dict[str, Any]:
     cells = {key: "none" if value is None else value for key, value in run.algorithm.cells().items()}
     if callable(run.algorithm.baseline):
         name = str(cells["baseline"])
-        cells["baseline"] = reference_of(run.algorithm.baseline) or UNNAMED.format(kind="function", name=name)
+        cells["baseline"] = find_reference(run.algorithm.baseline) or UNNAMED.format(kind="function", name=name)
     row = ALGORITHMS.get(run.algorithm.name)
     values["algorithm"] = {"row": row.name, **cells} if row else cells
     if run.allocator.name != "row":
@@ -250,13 +252,13 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if callable(value):
         name = str(getattr(value, "__name__", type(value).__name__))
-        return reference_of(value) or UNNAMED.format(kind="function", name=name)
+        return find_reference(value) or UNNAMED.format(kind="function", name=name)
     return value if isinstance(value, str | int | float | bool) else str(value)
 
 
 def check_unchanged(run: Run, directory: Path) -> None:
     """Raises ConfigError where a run to be resumed differs from the one in its directory in more than may change."""
-    stored, given = _parse(directory / "run.toml"), plain_settings(run)
+    stored, given = _parse(directory / "run.toml"), settings_to_plain(run)
     # a cell that the run's version did not have yet has no value that could have changed
     known = stored.get("algorithm", {})
     given["algorithm"] = {cell: value for cell, value in given["algorithm"].items() if cell in known}

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 from onedial.core.text_safety import escape_line
 
 
@@ -40,7 +40,7 @@ class Trust:
 
     def allows(self, spec: str) -> bool:
         """Whether the object may be loaded although a file names it."""
-        return self.everything or spec in named_objects(self.named or {}) or _in_this_project(spec)
+        return self.everything or spec in list_named_objects(self.named or {}) or _in_this_project(spec)
 
 
 def check_trust(settings: Mapping[str, Any], file: Path, trust: Trust) -> None:
@@ -48,7 +48,7 @@ def check_trust(settings: Mapping[str, Any], file: Path, trust: Trust) -> None:
 
     Raises ConfigError for the first one that is not trusted; nothing has been imported then.
     """
-    for spec in named_objects(settings):
+    for spec in list_named_objects(settings):
         if not trust.allows(spec):
             raise ConfigError(
                 f"{file}: names the Python object {spec!r}, and loading it would run its code; look at it first, then "
@@ -57,7 +57,7 @@ def check_trust(settings: Mapping[str, Any], file: Path, trust: Trust) -> None:
         print(f"onedial: loading {escape_line(spec)}, named in {escape_line(str(file))}", file=sys.stderr)
 
 
-def named_objects(settings: Mapping[str, Any]) -> list[str]:
+def list_named_objects(settings: Mapping[str, Any]) -> list[str]:
     """The objects that settings name: the task, its reward functions, the baseline of the algorithm."""
     task, algorithm = settings.get("task"), settings.get("algorithm")
     options = task if isinstance(task, Mapping) else {"name": task}
@@ -114,7 +114,7 @@ def load_object(spec: str) -> Any:
     module = _module_of_file(place) if place.endswith(".py") else _module_named(place)
     if name not in vars(module):
         public = [key for key in vars(module) if not key.startswith("_")]
-        raise ConfigError(f"{place} has no {name!r}{nearest(name, public)}; it has: {', '.join(public)}")
+        raise ConfigError(f"{place} has no {name!r}{suggest(name, public)}; it has: {', '.join(public)}")
     return vars(module)[name]
 
 
@@ -148,7 +148,7 @@ def _run(load: Callable[[], ModuleType], place: str) -> ModuleType:
         raise ConfigError(f"{place} could not be loaded: {type(error).__name__}: {error}") from error
 
 
-def reference_of(function: Any) -> str | None:
+def find_reference(function: Any) -> str | None:
     """The text by which a file can name a function of a module or program, for `load_object`; None where none can.
 
     A function of a program is named only if the program guards its start (`if __name__ == "__main__":`), because

@@ -8,10 +8,10 @@ from typing import Any
 from onedial.evidence.claim import Json
 from onedial.evidence.paired_statistics import (
     Difference,
-    by_seed,
     compare_with_first,
     final_accuracy,
     generated_tokens,
+    index_seeds,
     list_arms,
     plain_estimate,
 )
@@ -24,7 +24,7 @@ def summarize(records: Sequence[Json]) -> dict[str, Any]:
     """
     arms = {}
     for arm in list_arms(records):
-        own = list(by_seed(records, arm).values())
+        own = list(index_seeds(records, arm).values())
         arms[arm] = {
             "seeds": [record["seed"] for record in own],
             "accuracy": [final_accuracy(record) for record in own],

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 from importlib.resources import files
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 from onedial.evidence.claim import Claim, Json, judge_checks
 
 CLAIMS = (
@@ -31,7 +31,7 @@ def get_claim(name: str) -> Claim:
     """Returns the claim of that name. Raises ConfigError with the nearest name when there is none."""
     if name not in list_claims():
         raise ConfigError(
-            f"claim {name!r} is unknown{nearest(name, list_claims())}; claims: {', '.join(list_claims())}"
+            f"claim {name!r} is unknown{suggest(name, list_claims())}; claims: {', '.join(list_claims())}"
         )
     claim: Claim = importlib.import_module(f"onedial.evidence.claims.{name.replace('-', '_')}").CLAIM
     return claim

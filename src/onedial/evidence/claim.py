@@ -84,13 +84,13 @@ class Claim:
     seeds: tuple[int, ...] = ()
 
 
-def seed_units(seeds: Sequence[int]) -> Callable[[Setup], list[str]]:
+def list_seed_units(seeds: Sequence[int]) -> Callable[[Setup], list[str]]:
     """Returns the units of a claim of one unit per seed; the quick version takes the first."""
     return lambda setup: [f"{SEED_UNIT}{seed}" for seed in (seeds[:1] if setup.quick else seeds)]
 
 
-def seed_of_unit(unit: str) -> int:
-    """Returns the seed of a unit of `seed_units`."""
+def parse_seed(unit: str) -> int:
+    """Returns the seed of a unit of `list_seed_units`."""
     return int(unit.removeprefix(SEED_UNIT))
 
 

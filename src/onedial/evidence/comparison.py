@@ -11,8 +11,8 @@ from onedial.core.maths.estimators import Estimate
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Json
 from onedial.evidence.paired_statistics import (
-    by_seed,
     finite_or_none,
+    index_seeds,
     list_arms,
     mean_curve,
     mean_known,
@@ -70,7 +70,7 @@ def _metric_curve(records: Sequence[Json], arm: str, key: str, grid: Sequence[fl
     values: list[float | None] = []
     for right in grid:
         found: list[float | None] = []
-        for record in by_seed(records, arm).values():
+        for record in index_seeds(records, arm).values():
             spent, first, last = 0.0, 0, 0
             for index, tokens in enumerate(record["series"]["tokens_generated"]):
                 first = index + 1 if spent < right - step else first

@@ -35,7 +35,7 @@ def write_explainer(path: Path) -> Path:
 def render_explainer() -> str:
     """Returns the page as HTML text. Its content security policy allows the one style and the one script inside."""
     style, script = _read("explain.css"), "\n".join(_read(name) for name in SCRIPTS)
-    data = json.dumps(explainer_data(), ensure_ascii=False).replace("<", "\\u003c").replace("&", "\\u0026")
+    data = json.dumps(make_explainer_data(), ensure_ascii=False).replace("<", "\\u003c").replace("&", "\\u0026")
     policy = f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}"
     parts = {"policy": policy, "style": style, "script": script, "data": data, "footer": FOOTER}
     page = _read("explain.html")
@@ -44,7 +44,7 @@ def render_explainer() -> str:
     return page
 
 
-def explainer_data() -> dict[str, Any]:
+def make_explainer_data() -> dict[str, Any]:
     """Returns what the page's scripts read: the rows with group advantages, and one group of a real training run."""
     group = json.loads(_read("explain_group.json"))
     rows = [_cells(row, group["budget"]) for row in ALGORITHMS.values() if _compares_a_group(row)]

@@ -15,11 +15,11 @@ from onedial.evidence.claim import Setup
 from onedial.training.evaluation import generate_groups
 from onedial.training.lm.text import Text
 from onedial.training.models import load_tokenizer, resolve
-from onedial.training.rollout.engine import seed_of
+from onedial.training.rollout.engine import derive_seed
 from onedial.training.tasks import TaskSource, open_task
 from onedial.training.trainer.advantages import add_advantages
 from onedial.training.trainer.cpu import prepare_process
-from onedial.training.trainer.open_run import open_engine, sampling_of
+from onedial.training.trainer.open_run import make_sampling, open_engine
 from onedial.training.trainer.packing import pack
 from onedial.training.trainer.policy import Policy
 from onedial.training.verify.pool import VerifierPool
@@ -51,8 +51,8 @@ class Lesson:
                 judge,
                 [self.task.draw("train", seed, position) for position in range(prompts)],
                 samples=size,
-                sampling=sampling_of(run),
-                seed=seed_of(seed, "claim"),
+                sampling=make_sampling(run),
+                seed=derive_seed(seed, "claim"),
             )
         return [replace(group, position=position) for position, group in enumerate(groups)]
 

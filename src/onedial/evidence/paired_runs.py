@@ -21,7 +21,7 @@ from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.paths import write_atomically
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
-from onedial.core.settings_file import make_run, merge, plain_settings
+from onedial.core.settings_file import make_run, merge, settings_to_plain
 from onedial.evidence.claim import Json
 from onedial.training.trainer.live_view import View, open_view
 from onedial.training.trainer.loop import train
@@ -85,7 +85,7 @@ def train_arm(run: Run, arm: Arm, *, title: str, plain: bool | None = None) -> J
     Raises RunDirError where the folder holds a run of other settings.
     """
     path = run.directory / RECORD
-    settings = json.loads(json.dumps(plain_settings(run)))
+    settings = json.loads(json.dumps(settings_to_plain(run)))
     if path.is_file():
         record: Json = json.loads(path.read_text(encoding="utf-8"))
         if record["settings"] != settings:

@@ -34,7 +34,7 @@ def list_arms(records: Sequence[Json]) -> list[str]:
     return list(dict.fromkeys(record["arm"] for record in records))
 
 
-def by_seed(records: Sequence[Json], arm: str) -> dict[int, Json]:
+def index_seeds(records: Sequence[Json], arm: str) -> dict[int, Json]:
     """Returns an arm's records by seed."""
     return {record["seed"]: record for record in records if record["arm"] == arm}
 
@@ -56,7 +56,7 @@ def pair_difference(
 
     With one seed the interval is infinite. Raises ValueError when they share none.
     """
-    one, other = by_seed(records, arm), by_seed(records, against)
+    one, other = index_seeds(records, arm), index_seeds(records, against)
     shared = sorted(one.keys() & other.keys())
     if not shared:
         raise ValueError(f"{arm} and {against} share no seed")
@@ -78,7 +78,7 @@ def pair_ratio(
 
     None where a run of a shared seed has no such quantity (a target that was never reached), or one that is not > 0.
     """
-    one, other = by_seed(records, arm), by_seed(records, against)
+    one, other = index_seeds(records, arm), index_seeds(records, against)
     pairs = [(quantity(one[seed]), quantity(other[seed])) for seed in sorted(one.keys() & other.keys())]
     if not pairs or any(not a or not b for a, b in pairs):
         return None
@@ -103,7 +103,7 @@ def mean_curve(records: Sequence[Json], arm: str, grid: Sequence[float]) -> list
     evaluations, with a t interval over seeds; None beyond the last evaluation of a run."""
     curves = [
         ([point["tokens"] for point in record["curve"]], [point["avg"] for point in record["curve"]])
-        for record in by_seed(records, arm).values()
+        for record in index_seeds(records, arm).values()
     ]
     found: list[Estimate | None] = []
     for tokens in grid:

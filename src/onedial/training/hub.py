@@ -14,7 +14,7 @@ from typing import Any
 from onedial.core.errors import DataError
 
 
-def hub_options(path: str | Path) -> dict[str, Any]:
+def choose_hub_options(path: str | Path) -> dict[str, Any]:
     """Options of `from_pretrained` for a hub name: the local cache alone where the hub does not answer.
 
     Raises DataError when the model is in neither place.

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from onedial.core.errors import DataError, OnedialError, nearest
+from onedial.core.errors import DataError, OnedialError, suggest
 from onedial.core.paths import expand_path
 from onedial.core.safe_console import SafeConsole
-from onedial.training.hub import hub_options
+from onedial.training.hub import choose_hub_options
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +77,9 @@ def resolve(name: str | Path) -> Path | str:
         return fetch(WHEELS[text])
     path = expand_path(text, "model")
     if path.exists():
-        return checked_folder(path)
+        return check_model_folder(path)
     is_path = text.startswith(("/", ".", "~")) or not _HUB_NAME.fullmatch(text)
-    hint = nearest(text, WHEELS)
+    hint = suggest(text, WHEELS)
     if is_path or hint:
         raise DataError(
             f"model {text!r}: no such folder{hint}; give a folder with config.json and *.safetensors, "
@@ -91,7 +91,7 @@ def resolve(name: str | Path) -> Path | str:
 def check_hub_name(name: str | Path) -> None:
     """Raises DataError for a model that is neither here nor in reach, before anything slow is imported."""
     if str(name) not in WHEELS and not expand_path(str(name), "model").exists():
-        hub_options(resolve(name))
+        choose_hub_options(resolve(name))
 
 
 def cache_dir() -> Path:
@@ -99,7 +99,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("ONEDIAL_CACHE") or "~/.cache/onedial").expanduser()
 
 
-def checked_folder(path: Path) -> Path:
+def check_model_folder(path: Path) -> Path:
     """`path` when it holds a configuration and all its weights as safetensors; else DataError saying what is amiss."""
     remedy = "give a folder written by save_pretrained (config.json, *.safetensors, tokenizer files)"
     if not path.is_dir():
@@ -270,7 +270,7 @@ def load_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     with _quiet_transformers(), load_errors(path, "configuration"):
-        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub_options(path))
+        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **choose_hub_options(path))
         _check_sizes(config.get_text_config())
     return config
 
@@ -292,7 +292,7 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
 
     with _quiet_transformers(), load_errors(path, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=trust_remote_code, **hub_options(path)
+            path, trust_remote_code=trust_remote_code, **choose_hub_options(path)
         )
     if tokenizer.chat_template:
         with load_errors(path, "chat template"):
@@ -317,7 +317,7 @@ def load_causal_lm(path: str | Path, dtype: torch.dtype, *, trust_remote_code: b
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            **hub_options(path),
+            **choose_hub_options(path),
         )
     model: PreTrainedModel
     model, info = loaded
@@ -350,7 +350,7 @@ def load_errors(path: str | Path, what: str) -> Iterator[None]:
         raise DataError(f"model {str(path)!r}: its {what} cannot be loaded ({reason}); {remedy}") from error
 
 
-def stop_ids(model_config: Any, generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
+def find_stop_ids(model_config: Any, generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every token id that ends a completion, ascending: the union of what the three say.
 
     Chat models often end a turn with another token than a document, and list several ids in only one of the

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty_groups import BINS, bin_prompts
-from onedial.analysis.findings.expected import group_pmf, visits_of
+from onedial.analysis.findings.expected import group_pmf, select_visits
 from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
 from onedial.core.algorithm import Algorithm
@@ -82,7 +82,7 @@ class RateBands:
 def rate_bands(tables: LogTables) -> RateBands | None:
     """The table by difficulty; None where most visits have fewer tries than the training size."""
     size = tables.group_size
-    if visits_of(tables, size) is None:
+    if select_visits(tables, size) is None:
         return None
     keys, left_out = rows_by_weight(size)
     drawn = {group: _draw(tables, group) for group in {size, *(group for _, group in keys)}}

@@ -44,7 +44,7 @@ def bin_prompts(tables: LogTables) -> pl.DataFrame:
     )
 
 
-def own_groups(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
+def take_own_groups(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
     """The groups of the log that enter shares, and prompts of each bin."""
     table = tables.shared.select("prompt_id", "n", "c").join(bin_prompts(tables), on="prompt_id")
     table = table.sort("prompt", "n", "c")
@@ -53,7 +53,7 @@ def own_groups(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
     return groups, _members(table)
 
 
-def drawn_groups(tables: LogTables, size: int) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
+def draw_groups(tables: LogTables, size: int) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
     """Groups of `size` drawn from the tries of every prompt, by their probability, and prompts of each bin.
 
     Where that makes more than `MOST_ROWS` rows, a part of the prompts, chosen by hash, stands for all.

@@ -11,7 +11,7 @@ from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, measures, percent
 from onedial.analysis.findings.intervals import difference_interval
 from onedial.analysis.findings.log_tables import LogTables
-from onedial.analysis.findings.rate_series import rate_series, series_plots
+from onedial.analysis.findings.rate_series import plot_series, rate_series
 from onedial.analysis.findings.silence import why_no_group_shares
 from onedial.analysis.logs.grouping import SHARED_KINDS
 from onedial.core.maths import dispersion
@@ -55,7 +55,7 @@ def drift(tables: LogTables) -> Measurement | str:
         else "",
         method="intervals of both shares over prompts, combined by Newcombe's method for paired shares",
         importance=0.25 + min(0.24, abs(value)),
-        plots=series_plots(rate_series(tables), tables.group_size)
+        plots=plot_series(rate_series(tables), tables.group_size)
         if tables.log.kind == "rates"
         else _plots(tables, by_iteration(groups)),
     )

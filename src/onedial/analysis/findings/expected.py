@@ -27,7 +27,7 @@ GRADED = "rewards are graded: whether answers are right does not decide which gr
 ENOUGH = 0.5  # share of the visits that must have G tries for a figure at G
 
 
-def visits_of(tables: LogTables, least: int) -> Visits | None:
+def select_visits(tables: LogTables, least: int) -> Visits | None:
     """The visits with at least `least` tries; None where these are fewer than half of all."""
     visits = tables.visit_counts.with_tries(least)
     return visits if len(visits.cell) and len(visits.cell) >= ENOUGH * len(tables.visits) else None
@@ -39,7 +39,7 @@ KINDS = ("mixed", "right", "wrong", "silent")
 def expected_kinds(tables: LogTables, size: int, kinds: Sequence[str] = KINDS) -> dict[str, KindShare]:
     """Expected shares of mixed, right, wrong and silent groups of `size`, with intervals over prompts; {} where fewer
     than half of the visits have that many tries. `count` is the number of visits behind a share."""
-    visits = visits_of(tables, size)
+    visits = select_visits(tables, size)
     if visits is None:
         return {}
     right, wrong = dispersion.unbiased_powers(visits.k, visits.n, size)
@@ -98,7 +98,7 @@ def no_visits(tables: LogTables) -> str:
     """Why groups of the training size cannot be drawn from a rate table; empty when they can."""
     if tables.visits.is_empty():
         return "the table does not tell the number of tries behind each rate; give it with --tries N"
-    if visits_of(tables, tables.group_size) is None:
+    if select_visits(tables, tables.group_size) is None:
         return (
             f"most prompts have fewer than {tables.group_size} tries; a smaller group size can be told: --group-size G"
         )

@@ -9,7 +9,7 @@ from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
 from onedial.analysis.findings.intervals import log_ratio_interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
-from onedial.analysis.logs.grouping import reward_of, right_of
+from onedial.analysis.logs.grouping import finite_reward, is_right
 
 BINS = 10
 
@@ -133,9 +133,9 @@ def _by_length(tables: LogTables) -> tuple[list[float] | None, list[tuple[float,
     """Deciles of length over rollouts, and per decile the share right with its interval."""
     column = {"tokens": "completion_tokens", "characters": "completion_chars"}[tables.length_unit]
     log = tables.log
-    rows = log.frame.filter(reward_of().is_not_null()).select(
+    rows = log.frame.filter(finite_reward().is_not_null()).select(
         pl.col(column).alias("length"),
-        right_of(log, tables.marks).alias("right"),
+        is_right(log, tables.marks).alias("right"),
         pl.col("prompt_id" if log.has("prompt_id") else "group_id").hash().alias("prompt"),
     )
     levels = [pl.col("length").quantile(i / BINS).alias(str(i)) for i in range(BINS + 1)]

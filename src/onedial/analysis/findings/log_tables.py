@@ -21,8 +21,8 @@ from onedial.analysis.logs.grouping import (
     SHARED_KINDS,
     SILENT_KINDS,
     Scale,
-    right_of,
-    scale_and_groups,
+    group_with_scale,
+    is_right,
     usable_reward,
 )
 from onedial.analysis.logs.schema import Log
@@ -31,7 +31,7 @@ from onedial.core.errors import DataError
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
 from onedial.core.maths.mixing import Cells, Mixing, count_cells, fit_prior, npmle
 
-# What a group is described by beyond the columns of `group_frame`; null where the log does not say.
+# What a group is described by beyond the columns of `group_rollouts`; null where the log does not say.
 DETAILS: Mapping[str, pl.DataType] = {
     "iteration": pl.Int64(),
     "source": pl.String(),
@@ -81,8 +81,8 @@ class LogTables:
     """The tables behind all figures and findings.
 
     marks    which reward is right
-    groups   one row per group, of every kind: the columns of `group_frame` and `DETAILS`, unusable (rollouts), ids as
-             text; empty for rate tables
+    groups   one row per group, of every kind: the columns of `group_rollouts` and `DETAILS`, unusable (rollouts); ids
+             are text; empty for rate tables
     prompts  one row per prompt with a judged rollout: prompt_id, k, n (over all its groups; k null where rightness is
              unknown), groups, mixed, right, wrong, other, reward (sum over judged rollouts; not for rate tables),
              tokens, shared_tokens (of groups in shares), silent_tokens, source, level, last (iteration)
@@ -179,7 +179,7 @@ class LogTables:
 
 
 def collect(log: Log, *, group_size: int = 8) -> LogTables:
-    """The tables of all rows of a log (`logs.splits.with_split` chooses rows).
+    """The tables of all rows of a log (`logs.splits.select_split` chooses rows).
 
     Raises DataError when it holds no rollout or rate at all.
     """
@@ -189,7 +189,7 @@ def collect(log: Log, *, group_size: int = 8) -> LogTables:
 
 def _of_rollouts(log: Log) -> LogTables:
     unit = "tokens" if log.has("completion_tokens") else "characters" if log.has("completion_chars") else ""
-    marks, groups = scale_and_groups(log, lambda marks: _details(log, marks, unit))
+    marks, groups = group_with_scale(log, lambda marks: _details(log, marks, unit))
     if unit:  # each judged rollout that is not right is wrong; another sum per group would cost a tenth of the pass
         groups = groups.with_columns(length_wrong=pl.col("length") - pl.col("length_right"))
     absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in DETAILS.items() if name not in groups.columns]
@@ -211,7 +211,7 @@ def _of_rollouts(log: Log) -> LogTables:
 
 def _details(log: Log, marks: Scale, unit: str) -> dict[str, pl.Expr]:
     """The aggregates of `DETAILS` that the log supplies, without `length_wrong`."""
-    right, judged = right_of(log, marks).fill_null(False), usable_reward(log).is_not_null()
+    right, judged = is_right(log, marks).fill_null(False), usable_reward(log).is_not_null()
     found = {name: pl.col(name).first() for name in ("iteration", "source", "level") if log.has(name)}
     if log.has("shaped_reward"):
         shaped = usable_reward(log, "shaped_reward")
@@ -299,7 +299,7 @@ def _of_rates(log: Log) -> LogTables:
     return LogTables(log, marks, groups, prompts, visits, rates, Totals(), "")
 
 
-def texts_of(log: Log, prompt_ids: list[str], *, limit: int = 400) -> dict[str, str]:
+def read_prompt_texts(log: Log, prompt_ids: list[str], *, limit: int = 400) -> dict[str, str]:
     """The prompt text of some prompts, cut to `limit` characters; ids without a text are left out."""
     if not prompt_ids or not log.has("prompt"):
         return {}

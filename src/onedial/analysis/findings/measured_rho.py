@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.intervals import bootstrap
 from onedial.analysis.planning.rho import Rho
-from onedial.core.maths.half_split import estimate_signal, half_split_of
+from onedial.core.maths.half_split import estimate_signal, read_half_split
 from onedial.core.run_log import scan_json_lines
 
 Array = NDArray[np.float64]
@@ -19,19 +19,19 @@ Array = NDArray[np.float64]
 FEWEST_GROUPS = 8  # probed groups with two mixed halves, for an interval
 
 
-def measured_rho(run: Path) -> Rho | None:
+def read_measured_rho(run: Path) -> Rho | None:
     """ρ as the probes of a run measured it; None where the folder is no run, has too few probed groups or no signal."""
     path = run / "probe.jsonl"
-    return rho_of(scan_json_lines(path)[0]) if path.is_file() else None
+    return estimate_rho(scan_json_lines(path)[0]) if path.is_file() else None
 
 
-def rho_of(lines: Sequence[Mapping[str, Any]]) -> Rho | None:
+def estimate_rho(lines: Sequence[Mapping[str, Any]]) -> Rho | None:
     """ρ of the lines of probe.jsonl (`half_split.estimate_signal`), with its 95 % interval over groups (bootstrap).
 
     A group that a resumed run wrote twice counts as it was written last.
     """
     latest = {(line.get("iteration"), line.get("group_id")): line for line in lines if "half_product" in line}
-    splits = [split for line in latest.values() if (split := half_split_of(line)) is not None]
+    splits = [split for line in latest.values() if (split := read_half_split(line)) is not None]
     found = estimate_signal(splits)
     if len(splits) < FEWEST_GROUPS or found is None or found.rho <= 0:
         return None

@@ -11,7 +11,7 @@ from onedial.analysis.planning.counts import PromptCounts
 from onedial.core.errors import DataError
 
 
-def prompt_counts(log: Log | LogTables, *, survivors_only: bool | None = None) -> PromptCounts:
+def collect_prompt_counts(log: Log | LogTables, *, survivors_only: bool | None = None) -> PromptCounts:
     """Right answers and tries of every judged prompt.
 
     `survivors_only` overrides what the log says of itself. Raises DataError, with the reason, where rightness or the
@@ -46,7 +46,7 @@ def prompt_counts(log: Log | LogTables, *, survivors_only: bool | None = None) -
     )
 
 
-def prompt_rows(log: Log, ids: tuple[str, ...]) -> pl.DataFrame:
+def read_prompt_rows(log: Log, ids: tuple[str, ...]) -> pl.DataFrame:
     """prompt_id (as text), prompt, answer and source of some prompts, one row each; nulls where the log has none."""
     key = pl.col("prompt_id" if log.has("prompt_id") else "group_id").cast(pl.String).alias("prompt_id")
     rows = log.frame.select(key, "prompt", "answer", "source").join(pl.LazyFrame({"prompt_id": ids}), on="prompt_id")

@@ -7,7 +7,7 @@ import polars as pl
 
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.finding import Measurement, Spec, Table, measures, percent
-from onedial.analysis.findings.log_tables import LogTables, texts_of
+from onedial.analysis.findings.log_tables import LogTables, read_prompt_texts
 from onedial.core.maths.estimators import wilson_interval
 from onedial.core.maths.mixing import posterior
 
@@ -51,7 +51,7 @@ def _extreme(tables: LogTables, *, word: str, right: bool, advice: str) -> Measu
     share = len(extreme) / len(table)
     top = extreme.head(LISTED)
     ids = top.get_column("prompt_id").to_list()
-    text, mixes = texts_of(tables.log, ids, limit=160), _mixed_chances(tables, ids)
+    text, mixes = read_prompt_texts(tables.log, ids, limit=160), _mixed_chances(tables, ids)
     rows = tuple(
         (key, int(n), source or "", mixes[key], text.get(key, ""))
         for key, n, source in top.select("prompt_id", "n", "source").iter_rows()

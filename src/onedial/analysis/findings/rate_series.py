@@ -67,7 +67,7 @@ def _point(per: pl.DataFrame, names: tuple[str, ...]) -> SeriesPoint:
     return SeriesPoint(int(per.get_column("iteration")[0]), len(per), **means)
 
 
-def series_plots(points: tuple[SeriesPoint, ...], size: int) -> tuple[Plot, ...]:
+def plot_series(points: tuple[SeriesPoint, ...], size: int) -> tuple[Plot, ...]:
     """The kinds of groups, the mean rate and the mean σ̂ over the iterations, each with its band.
 
     Iterations with fewer than a tenth of the prompts of the fullest one are not drawn.

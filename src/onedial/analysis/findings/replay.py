@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
 from onedial.analysis.findings.difficulty_bands import RateBands, rate_bands, why_no_coefficient
-from onedial.analysis.findings.difficulty_groups import BINS, LABELS, Groups, drawn_groups, own_groups
+from onedial.analysis.findings.difficulty_groups import BINS, LABELS, Groups, draw_groups, take_own_groups
 from onedial.analysis.findings.expected import no_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures, percent
 from onedial.analysis.findings.intervals import bootstrap
@@ -63,7 +63,7 @@ def algorithm_weights(tables: LogTables) -> Measurement | str:
     if reason := _why_not(tables):
         return reason
     rates = tables.log.kind == "rates"
-    groups, members = drawn_groups(tables, tables.group_size) if rates else own_groups(tables)
+    groups, members = draw_groups(tables, tables.group_size) if rates else take_own_groups(tables)
     each = coefficient(groups.k, groups.n, CoefficientCells(1.0))
     grpo, plain = groups.by_bin(each), groups.by_bin(coefficient(groups.k, groups.n, CoefficientCells(0.0)))
     if not grpo.any():  # rewards differ within groups, verdicts do not

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.difficulty import UNJUDGED
-from onedial.analysis.findings.expected import group_pmf, no_visits, visits_of
+from onedial.analysis.findings.expected import group_pmf, no_visits, select_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, Value, measures
 from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
@@ -67,7 +67,7 @@ def sigma(tables: LogTables) -> Measurement | str:
 def _of_rates(tables: LogTables) -> Measurement | str:
     """E[σ̂] over groups drawn from each visit's tries, and the expected share of groups per bin of σ̂."""
     size = tables.group_size
-    visits = visits_of(tables, size)
+    visits = select_visits(tables, size)
     if visits is None:
         return no_visits(tables)
     pmf = group_pmf(visits.k, visits.n, size)

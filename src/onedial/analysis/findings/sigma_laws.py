@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from onedial.analysis.findings.expected import group_pmf, visits_of
+from onedial.analysis.findings.expected import group_pmf, select_visits
 from onedial.analysis.findings.finding import Measurement, Plot, Series, Spec, Table, measures, percent
 from onedial.analysis.findings.intervals import Interval, ratio_interval
 from onedial.analysis.findings.log_tables import LogTables
@@ -131,7 +131,7 @@ def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
 
 def sigma_moments(tables: LogTables) -> tuple[Moment, ...]:
     """The moments at `ALPHAS`; () where most visits have fewer tries than the training size."""
-    visits, size = visits_of(tables, tables.group_size), tables.group_size
+    visits, size = select_visits(tables, tables.group_size), tables.group_size
     if visits is None:
         return ()
     pmf, sigma = group_pmf(visits.k, visits.n, size)[:, 1:size], dispersion.group_sigma(np.arange(1, size), size)

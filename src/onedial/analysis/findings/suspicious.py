@@ -9,9 +9,9 @@ from scipy.optimize import minimize
 
 from onedial.analysis.findings.finding import Measurement, Spec, Table, Value, measures
 from onedial.analysis.findings.intervals import discoveries
-from onedial.analysis.findings.log_tables import LogTables, texts_of
+from onedial.analysis.findings.log_tables import LogTables, read_prompt_texts
 from onedial.analysis.findings.prompts import LISTED, why_no_counts
-from onedial.analysis.logs.grouping import reward_of, right_of
+from onedial.analysis.logs.grouping import finite_reward, is_right
 
 AGREEMENT = 0.7  # share of the wrong answers that give one and the same answer; above ½, so that only one answer can
 FEWEST_WRONG = 4
@@ -40,7 +40,7 @@ def suspicious(tables: LogTables) -> Measurement | str:
         return reason
     (agreeing, lacks), unlikely = _agreeing(tables), _unlikely(tables)
     names = list(dict.fromkeys([*(row[0] for row in agreeing), *(row[0] for row in unlikely)]))
-    text = texts_of(tables.log, [str(n) for n in names[: 2 * LISTED]], limit=160)
+    text = read_prompt_texts(tables.log, [str(n) for n in names[: 2 * LISTED]], limit=160)
     shown = []
     if agreeing:
         body = tuple((*row, text.get(str(row[0]), "")) for row in agreeing[:LISTED])
@@ -108,7 +108,7 @@ def _votes(tables: LogTables) -> pl.DataFrame:
     wrong answers, k and n. Rollouts without a parsed answer count among the wrong ones and agree on nothing."""
     log = tables.log
     key = pl.col("prompt_id" if log.has("prompt_id") else "group_id").cast(pl.String).alias("prompt_id")
-    wrong = log.frame.filter(reward_of().is_not_null() & ~right_of(log, tables.marks).fill_null(True))
+    wrong = log.frame.filter(finite_reward().is_not_null() & ~is_right(log, tables.marks).fill_null(True))
     text = pl.col("parsed_answer").str.strip_chars()
     counts = tables.counts.filter(pl.col("n") - pl.col("k") >= FEWEST_WRONG).lazy().select("prompt_id", "k", "n")
     return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from onedial.analysis.logs.detect import ALIASES, FORMATS, read, with_log
 from onedial.analysis.logs.formats import Format
-from onedial.analysis.logs.grouping import Scale, group_frame, right_of, scale
+from onedial.analysis.logs.grouping import Scale, find_scale, group_rollouts, is_right
 from onedial.analysis.logs.readers.onedial_run import without_rollouts
 from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Coverage, Log
 from onedial.core.tables.read_errors import Broken
@@ -24,10 +24,10 @@ __all__ = [
     "Format",
     "Log",
     "Scale",
-    "group_frame",
+    "find_scale",
+    "group_rollouts",
+    "is_right",
     "read",
-    "right_of",
-    "scale",
     "with_log",
     "without_rollouts",
 ]

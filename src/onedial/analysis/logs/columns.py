@@ -10,17 +10,17 @@ from typing import Any
 import polars as pl
 
 from onedial.analysis.logs.formats import Sample
-from onedial.analysis.logs.lines import WORDS, frame_records, gather_batches, parse_frames, scan_frames
+from onedial.analysis.logs.lines import WORDS, gather_batches, parse_frames, scan_frames, type_records
 from onedial.analysis.logs.store import CHUNK_ROWS, FrameStore
 from onedial.core.tables.arrow_parts import is_arrow_file, read_sound_parts, read_stream_batches
 from onedial.core.tables.csv_records import read_csv_rows
-from onedial.core.tables.file_bytes import plain_copy
+from onedial.core.tables.file_bytes import make_plain_copy
 from onedial.core.tables.read_errors import ReadErrors
 
 FILE = "__file"
 
 
-def raw_table(
+def read_raw(
     samples: Sequence[Sample],
     wanted: Mapping[str, pl.DataType],
     essential: Sequence[str],
@@ -53,7 +53,7 @@ def raw_table(
                 parts = parse_frames(sample.file, asked, needed, errors, then=then)
             else:
                 document = sample.document if isinstance(sample.document, list) else []
-                parts = iter([then(frame_records(sample.file, enumerate(document, start=1), asked, needed, errors))])
+                parts = iter([then(type_records(sample.file, enumerate(document, start=1), asked, needed, errors))])
             for frame in parts:
                 store.add(frame)
         else:
@@ -136,7 +136,7 @@ def _store_frames(frames: Iterable[pl.DataFrame]) -> pl.LazyFrame:
 
 def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErrors) -> pl.LazyFrame:
     """The wanted columns, parsed once; files with a ragged row are read row by row, so that it can be located."""
-    file, separator = plain_copy(sample.file, errors), sample.separator
+    file, separator = make_plain_copy(sample.file, errors), sample.separator
     names = list(sample.schema)
     typed = {name: wanted[name] for name in names if wanted.get(name) in (pl.Float64, pl.Boolean)}
     for types in (typed, dict[str, pl.DataType]()) if typed else (typed,):

@@ -13,7 +13,7 @@ import polars as pl
 
 from onedial.analysis.logs.file_samples import take_sample
 from onedial.analysis.logs.formats import Format, Sample
-from onedial.analysis.logs.grouping import SILENT_KINDS, group_frame
+from onedial.analysis.logs.grouping import SILENT_KINDS, group_rollouts
 from onedial.analysis.logs.log_files import find_data_files
 from onedial.analysis.logs.reader_options import Options, check_reader_options
 from onedial.analysis.logs.readers import (
@@ -31,12 +31,12 @@ from onedial.analysis.logs.readers import (
     verifiers_results,
     verl,
 )  # fmt: skip
-from onedial.analysis.logs.readers.common import count_of, listed
+from onedial.analysis.logs.readers.common import format_count, join_names
 from onedial.analysis.logs.readers.onedial_run import without_rollouts
 from onedial.analysis.logs.schema import RATE_COLUMNS, ROLLOUT_COLUMNS, Log
-from onedial.core.errors import DataError, nearest
+from onedial.core.errors import DataError, suggest
 from onedial.core.tables.arrow_parts import DAMAGE
-from onedial.core.tables.file_bytes import reason_of
+from onedial.core.tables.file_bytes import describe_failure
 from onedial.core.tables.read_errors import ReadErrors
 
 T = TypeVar("T")
@@ -122,9 +122,9 @@ def read(
     models = {folder for folder in {file.parent for file in unread} if any(any(folder.glob(w)) for w in WEIGHTS)}
     unread = [file for file in unread if not COMPANIONS.search(file.name) and file.parent not in models]
     if unread:
-        number, names = len(unread), listed([file.name for file in unread], 4)
+        number, names = len(unread), join_names([file.name for file in unread], 4)
         verbs = ("is", "was") if number == 1 else ("are", "were")
-        notes += (f"{count_of(number, 'file')} here {verbs[0]} not of this log and {verbs[1]} not read: {names}.",)
+        notes += (f"{format_count(number, 'file')} here {verbs[0]} not of this log and {verbs[1]} not read: {names}.",)
     log = replace(
         log,
         broken=tuple(errors.places),
@@ -146,14 +146,14 @@ def with_log(then: Callable[[Log], T], path: str | Path, format: str | None = No
         try:
             return then(read(path, format, repair=True, **options))
         except DAMAGE as problem:
-            raise DataError(f"{path}: cannot be read: {reason_of(problem)}") from problem
+            raise DataError(f"{path}: cannot be read: {describe_failure(problem)}") from problem
 
 
 def choose_format(
     path: Path, files: Sequence[Path], format: str | None, options: Options, errors: ReadErrors
 ) -> tuple[Format, list[Sample], list[Path]]:
     """(format, samples of its files, files left unread)."""
-    form = by_name(format) if format else None
+    form = get_format(format) if format else None
     seen: dict[str, list[Sample]] = {}
     unread: list[Path] = []
     samples: list[Sample] = []
@@ -196,7 +196,7 @@ def _mapped_format(detected: Format | None, options: Options) -> Format | None:
     return None
 
 
-def by_name(name: str) -> Format:
+def get_format(name: str) -> Format:
     """The format of that name or alias; DataError names the nearest."""
     name = name.lower()
     if name in NO_LOG:
@@ -204,7 +204,7 @@ def by_name(name: str) -> Format:
     name = ALIASES.get(name, name)
     if name not in FORMATS:
         raise DataError(
-            f"--format {name}: not a known format{nearest(name, [*FORMATS, *ALIASES])}; "
+            f"--format {name}: not a known format{suggest(name, [*FORMATS, *ALIASES])}; "
             f"allowed: {', '.join(FORMATS)} (onedial inspect --formats says what each is)"
         )
     return FORMATS[name]
@@ -219,7 +219,7 @@ def _not_recognised(path: Path, samples: Sequence[Sample], errors: ReadErrors) -
         )
     first = samples[0]
     where = path if path.is_file() else path.parent / first.place  # not a decompressed copy
-    columns = listed(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
+    columns = join_names(sorted(map(repr, sorted(first.columns)[:30])), 30) if first.columns else "none"
     if first.columns and not first.rows:
         return f"{where}: a header and no rows: there is nothing to look at. Columns seen: {columns}"
     return (
@@ -233,14 +233,14 @@ def _tell_survivors(log: Log) -> Log:
     """Where the format allows a filter before logging, let the groups tell whether it was on."""
     if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
         return log
-    groups = group_frame(log).select("kind", "c", "n").collect(engine="streaming")
+    groups = group_rollouts(log).select("kind", "c", "n").collect(engine="streaming")
     mixed = groups.filter(pl.col("kind") == "mixed")
     if groups.get_column("kind").is_in(SILENT_KINDS).any():
         return replace(log, coverage=replace(log.coverage, survivors_only=False))
     if chance_of_no_silence(mixed.get_column("c").to_numpy(), mixed.get_column("n").to_numpy()) > CHANCE_TO_TELL:
         note = (
             "Whether silent groups were dropped before logging cannot be told from "
-            f"{count_of(len(mixed), 'mixed group')}."
+            f"{format_count(len(mixed), 'mixed group')}."
         )
         return replace(log, coverage=replace(log.coverage, notes=(*log.coverage.notes, note)))
     note = (

@@ -16,7 +16,7 @@ from onedial.analysis.logs.formats import SAMPLE_ROWS, Sample
 from onedial.core.tables.arrow_parts import DAMAGE, is_arrow_file
 from onedial.core.tables.csv_records import find_separator
 from onedial.core.tables.expansion import check_expansion
-from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
+from onedial.core.tables.file_bytes import describe_failure, make_plain_copy, open_bytes, read_some
 from onedial.core.tables.file_kinds import FileKind, kind_of_content, kind_of_name
 from onedial.core.tables.json_records import read_json_document, read_json_values
 from onedial.core.tables.read_errors import ReadErrors
@@ -33,13 +33,13 @@ def take_sample(file: Path, errors: ReadErrors, root: Path | None = None) -> Sam
         if kind is None:
             return None
         sample = SAMPLERS[kind](file, kind, errors)
-        return None if sample is None else replace(sample, place=place_of(file, root or file))
+        return None if sample is None else replace(sample, place=shorten_path(file, root or file))
     except (*DAMAGE, OSError, ValueError, csv.Error) as problem:
-        errors.add(file, 0, f"not a readable {kind or 'data'} file: {reason_of(problem)}")
+        errors.add(file, 0, f"not a readable {kind or 'data'} file: {describe_failure(problem)}")
         return None
 
 
-def place_of(file: Path, root: Path) -> Path:
+def shorten_path(file: Path, root: Path) -> Path:
     """The last parts of a path that belong to the log: from `root`'s own name on; of a lone file, four folders."""
     parts = file.absolute().parts
     if file == root:
@@ -65,7 +65,7 @@ def _sample_document(file: Path, kind: FileKind, errors: ReadErrors) -> Sample |
 
 
 def _sample_parquet(file: Path, kind: FileKind, errors: ReadErrors) -> Sample | None:
-    file = plain_copy(file, errors)
+    file = make_plain_copy(file, errors)
     check_expansion(file, kind)
     lazy = pl.scan_parquet(file, glob=False)
     return Sample(file, kind, tuple(lazy.head(SAMPLE_ROWS).collect().to_dicts()), schema=dict(lazy.collect_schema()))
@@ -75,7 +75,7 @@ def _sample_arrow(file: Path, kind: FileKind, errors: ReadErrors) -> Sample | No
     import pyarrow as pa
     import pyarrow.ipc as ipc
 
-    file = plain_copy(file, errors)
+    file = make_plain_copy(file, errors)
     check_expansion(file, kind)
     try:
         if is_arrow_file(file):

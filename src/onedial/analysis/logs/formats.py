@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onedial.analysis.logs.lines import clean
+from onedial.analysis.logs.lines import remove_surrogates
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.schema import Log
 from onedial.core.tables.file_kinds import FileKind
@@ -49,7 +49,7 @@ class Sample:
         for row in (row for row in self.rows if isinstance(row, dict)):
             names.update(row)
             names.update(f"{name}.{inner}" for name, value in row.items() if isinstance(value, dict) for inner in value)
-        return {name for name in names if isinstance(name, str) and clean(name) == name}
+        return {name for name in names if isinstance(name, str) and remove_surrogates(name) == name}
 
     def has(self, *names: str) -> bool:
         """Whether all these fields occur."""
@@ -57,11 +57,11 @@ class Sample:
 
     def values(self, name: str) -> list[Any]:
         """The sampled values of a field that are not null."""
-        found = [field_of(row, name) for row in self.rows if isinstance(row, dict)]
+        found = [get_field(row, name) for row in self.rows if isinstance(row, dict)]
         return [value for value in found if value is not None]
 
 
-def field_of(row: Mapping[str, Any], name: str) -> Any:
+def get_field(row: Mapping[str, Any], name: str) -> Any:
     """A field by its name, or by outer.inner; None when there is none."""
     if name in row or "." not in name:
         return row.get(name)

@@ -46,13 +46,13 @@ def usable() -> pl.Expr:
     return ~pl.col("outcome").is_in(UNUSABLE).fill_null(False)
 
 
-def reward_of(on: Reward = "outcome_reward") -> pl.Expr:
+def finite_reward(on: Reward = "outcome_reward") -> pl.Expr:
     """The reward of usable rollouts as f64; null for timeouts, errors, NaN and infinite rewards."""
     value = pl.col(on)
     return pl.when(usable() & value.is_finite()).then(value)
 
 
-def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
+def find_scale(log: Log, on: Reward = "outcome_reward") -> Scale:
     """Which reward counts as right. Rules, first that applies:
 
     1. the format defines it (`log.right`);
@@ -65,11 +65,11 @@ def scale(log: Log, on: Reward = "outcome_reward") -> Scale:
     if on == "outcome_reward" and log.right is not None:
         wrong = log.wrong if log.wrong is not None else 0.0
         return Scale(log.right, wrong, True, f"the format defines {log.right:g} as right")
-    return scale_of(observed(log.frame, on))
+    return infer_scale(collect_rewards(log.frame, on))
 
 
-def scale_of(values: Sequence[float]) -> Scale:
-    """The scale by the distinct rewards seen (rules 2 to 5 of `scale`), as `observed` gives them."""
+def infer_scale(values: Sequence[float]) -> Scale:
+    """The scale by the distinct rewards seen (rules 2 to 5 of `find_scale`), as `collect_rewards` gives them."""
     if not values:
         return Scale(None, None, False, "no finite reward was logged")
     low, high = values[0], values[-1]
@@ -92,9 +92,9 @@ def scale_of(values: Sequence[float]) -> Scale:
     )
 
 
-def observed(frame: pl.LazyFrame, on: Reward) -> list[float]:
+def collect_rewards(frame: pl.LazyFrame, on: Reward) -> list[float]:
     """Distinct finite rewards, ascending: all of them up to two, else lowest, one between, highest."""
-    reward = reward_of(on)
+    reward = finite_reward(on)
     guess = frame.select(reward.alias("r")).head(SAMPLE_ROWS).collect().get_column("r").drop_nulls().unique().sort()
     ends = [float(guess[0]), float(guess[-1])] if len(guess) else []
     found = (
@@ -115,7 +115,7 @@ def observed(frame: pl.LazyFrame, on: Reward) -> list[float]:
     return sorted({low, high, *rest.get_column("r").to_list()})
 
 
-def group_frame(log: Log, *, marks: Scale | None = None, extra: Mapping[str, pl.Expr] | None = None) -> pl.LazyFrame:
+def group_rollouts(log: Log, *, marks: Scale | None = None, extra: Mapping[str, pl.Expr] | None = None) -> pl.LazyFrame:
     """One row per group of a rollout log.
 
     Columns: group_id, prompt_id (where the log has one), size (all rollouts), n (usable), low, high, total (of the
@@ -123,7 +123,7 @@ def group_frame(log: Log, *, marks: Scale | None = None, extra: Mapping[str, pl.
     (completion tokens of all rollouts, null when not logged), kind (GroupKind), and the aggregates `extra` by name.
     Rows without a group form one row whose group_id is null.
     """
-    marks = marks or scale(log)
+    marks = marks or find_scale(log)
     r, c = pl.col("__r"), pl.col("__c")
     aggregates = [
         pl.len().cast(pl.Int64).alias("size"),
@@ -140,40 +140,40 @@ def group_frame(log: Log, *, marks: Scale | None = None, extra: Mapping[str, pl.
     if log.has("prompt_id"):
         aggregates.append(pl.col("prompt_id").first())
     aggregates += [expr.alias(name) for name, expr in (extra or {}).items()]
-    frame = log.frame.with_columns(__r=usable_reward(log), __c=right_of(log, marks))
+    frame = log.frame.with_columns(__r=usable_reward(log), __c=is_right(log, marks))
     grouped = frame.group_by("group_id").agg(*aggregates)
     if not log.has("completion_tokens"):
         grouped = grouped.with_columns(pl.lit(None, dtype=pl.Int64).alias("tokens"))
     return grouped.with_columns(_kind(log, marks).alias("kind")).drop("__judged", strict=False)
 
 
-def scale_and_groups(log: Log, extra: Callable[[Scale], Mapping[str, pl.Expr]]) -> tuple[Scale, pl.DataFrame]:
-    """The scale of the outcome rewards, and `group_frame` under it, as a rule in one pass over the log.
+def group_with_scale(log: Log, extra: Callable[[Scale], Mapping[str, pl.Expr]]) -> tuple[Scale, pl.DataFrame]:
+    """The scale of the outcome rewards, and `group_rollouts` under it, as a rule in one pass over the log.
 
     The scale is guessed from the first rows. Grouping tells whether the guess holds for all rows; where it does not,
     the scale is found by a pass of its own and the groups are made again. `extra` gives the further aggregates.
     """
     if log.right is not None:
-        marks = scale(log)
-        return marks, group_frame(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
-    seen = observed(log.frame.head(SAMPLE_ROWS), "outcome_reward")
-    guess = scale_of(seen)
+        marks = find_scale(log)
+        return marks, group_rollouts(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
+    seen = collect_rewards(log.frame.head(SAMPLE_ROWS), "outcome_reward")
+    guess = infer_scale(seen)
     between = usable_reward(log).is_in(pl.Series(seen, dtype=pl.Float64).implode()).not_().sum()  # nulls do not count
-    groups = group_frame(log, marks=guess, extra={**extra(guess), "__between": between}).collect(engine="streaming")
+    groups = group_rollouts(log, marks=guess, extra={**extra(guess), "__between": between}).collect(engine="streaming")
     ends = [groups.get_column("low").min(), groups.get_column("high").max()]
     if seen and ends == [seen[0], seen[-1]] and (len(seen) == 3 or not groups.get_column("__between").sum()):
         return guess, groups.drop("__between")
-    marks = scale(log)
-    return marks, group_frame(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
+    marks = find_scale(log)
+    return marks, group_rollouts(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
 
 
 def usable_reward(log: Log, on: Reward = "outcome_reward") -> pl.Expr:
-    """`reward_of`, without the test for timeouts where the log has no outcomes, which saves a third of the pass."""
+    """`finite_reward`, without the test for timeouts where the log has no outcomes, which saves a third of the pass."""
     value = pl.col(on)
-    return reward_of(on) if log.has("outcome") else pl.when(value.is_finite()).then(value)
+    return finite_reward(on) if log.has("outcome") else pl.when(value.is_finite()).then(value)
 
 
-def right_of(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
+def is_right(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
     """Whether a usable rollout is right: as the log says, else by the scale; null where neither tells."""
     reward = usable_reward(log, on)
     by_scale = (reward >= marks.right) if marks.right is not None else pl.lit(None, dtype=pl.Boolean)

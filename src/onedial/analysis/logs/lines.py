@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from onedial.core.tables.file_bytes import BLOCK_BYTES, compression, is_text
+from onedial.core.tables.file_bytes import BLOCK_BYTES, detect_compression, is_text
 from onedial.core.tables.json_records import BOM, parse_lines, read_blocks
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -46,13 +46,13 @@ def parse_frames(
         frame = _fast(block.removeprefix(BOM) if first == 1 else block, schema, essential)
         return first, block, None if frame is None else then(frame)
 
-    for first, block, frame in side_by_side(parse, read_blocks(path, errors)):
+    for first, block, frame in map_in_threads(parse, read_blocks(path, errors)):
         if frame is None:
-            frame = then(frame_records(path, parse_lines(path, first, block, errors), schema, essential, errors))
+            frame = then(type_records(path, parse_lines(path, first, block, errors), schema, essential, errors))
         yield frame
 
 
-def side_by_side(work: Callable[[A], B], items: Iterable[A], *, workers: int = 2) -> Iterator[B]:
+def map_in_threads(work: Callable[[A], B], items: Iterable[A], *, workers: int = 2) -> Iterator[B]:
     """`work` of every item, in order, on as many threads; no more than `workers` results wait, so memory is bounded."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[B]] = deque()
@@ -77,7 +77,7 @@ def scan_frames(
     the one it refuses.
     """
     # polars would look for files by a pattern, and takes no name that is not text
-    if compression(path) is not None or set("*?[") & set(str(path)) or not is_text(path):
+    if detect_compression(path) is not None or set("*?[") & set(str(path)) or not is_text(path):
         return False
     add(then(pl.DataFrame(schema=dict(schema))))
     try:
@@ -121,7 +121,7 @@ def _fast(block: bytes, schema: Mapping[str, pl.DataType], essential: Sequence[s
     return None if _foreign(frame, essential) else frame
 
 
-def frame_records(
+def type_records(
     path: Path,
     rows: Iterable[tuple[int, Any]],
     schema: Mapping[str, pl.DataType],
@@ -146,7 +146,7 @@ def frame_records(
             value, fits = coerce_value(row.get(name), dtype)
             columns[name].append(value)
             if not fits:
-                odd.append(f"{name} is {short(row[name])}, not {expected(dtype)}")
+                odd.append(f"{name} is {shorten_value(row[name])}, not {describe_type(dtype)}")
         if odd:
             errors.add(path, number, "; ".join(odd) + "; left empty")
     return pl.DataFrame(columns, schema=dict(schema), strict=False)
@@ -157,7 +157,7 @@ def coerce_value(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
     if value is None:
         return None, True
     if dtype == pl.String:
-        return clean(value if isinstance(value, str) else json.dumps(value)), True
+        return remove_surrogates(value if isinstance(value, str) else json.dumps(value)), True
     if dtype == pl.Float64:
         number = to_float(value)
         return number, number is not None
@@ -173,7 +173,7 @@ def coerce_value(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
     raise TypeError(f"no column of a log is read as {dtype}")
 
 
-def clean(text: str) -> str:
+def remove_surrogates(text: str) -> str:
     """`text` without lone surrogates, which JSON can spell and no file can hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
@@ -207,14 +207,14 @@ WORDS: Mapping[str, float] = {
 """What people write for right and wrong."""
 
 
-def expected(dtype: pl.DataType) -> str:
+def describe_type(dtype: pl.DataType) -> str:
     """A type in plain words."""
     if dtype == pl.Float64:
         return "a number"
     return "a list" if isinstance(dtype, pl.List) else "text"
 
 
-def short(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     """At most 40 characters of a value, control characters escaped."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onedial.core.errors import DataError
-from onedial.core.tables.file_bytes import check_regular, reason_of
+from onedial.core.tables.file_bytes import check_regular, describe_failure
 from onedial.core.tables.file_kinds import kind_of_name
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -31,14 +31,14 @@ def find_data_files(path: Path, errors: ReadErrors) -> list[Path]:
             found.append(file)
         if len(found) > MAX_FILES:
             raise DataError(f"{path}: holds more than {MAX_FILES:,} data files; name the folder of one run")
-    return sorted(found, key=lambda file: natural_key(str(file)))
+    return sorted(found, key=lambda file: make_natural_key(str(file)))
 
 
 def _walk(path: Path, errors: ReadErrors) -> Iterator[Path]:
     """Every entry that is not hidden, in the order of the file system."""
 
     def note(problem: OSError) -> None:
-        errors.add(str(problem.filename), 0, f"cannot be opened: {reason_of(problem)}")
+        errors.add(str(problem.filename), 0, f"cannot be opened: {describe_failure(problem)}")
 
     entries = 0
     for folder, folders, files in os.walk(path, onerror=note):
@@ -49,7 +49,7 @@ def _walk(path: Path, errors: ReadErrors) -> Iterator[Path]:
         yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
-def natural_key(text: str) -> list[tuple[int, int | str]]:
+def make_natural_key(text: str) -> list[tuple[int, int | str]]:
     """Sort key that orders runs of decimal digits by value."""
     parts = re.split(r"([0-9]{1,300})", text)
     return [(0, int(part)) if index % 2 else (1, part) for index, part in enumerate(parts) if part]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from onedial.analysis.logs.schema import RATE_COLUMNS, REWARD_PART, ROLLOUT_COLUMNS
-from onedial.core.errors import ConfigError, DataError, nearest
+from onedial.core.errors import ConfigError, DataError, suggest
 
 if TYPE_CHECKING:
     from onedial.analysis.logs.formats import Format
@@ -81,17 +81,17 @@ def _check_pair(ours: str, theirs: str, form: Format, columns: Collection[str]) 
     part = ours.startswith(REWARD_PART) and REWARD_PART in form.maps
     if ours not in known and not part:
         raise DataError(
-            f"--map {ours}={theirs}: {ours!r} is not a column of onedial{nearest(ours, form.maps)}; "
+            f"--map {ours}={theirs}: {ours!r} is not a column of onedial{suggest(ours, form.maps)}; "
             f"{form.title} takes: {list_names(form.maps)}"
         )
     if ours not in form.maps and not part:
         raise DataError(
-            f"--map {ours}={theirs}: {form.title} has no use for {ours!r}{nearest(ours, form.maps)}; "
+            f"--map {ours}={theirs}: {form.title} has no use for {ours!r}{suggest(ours, form.maps)}; "
             f"it takes: {list_names(form.maps)}"
         )
     if theirs not in columns:
         raise DataError(
-            f"--map {ours}={theirs}: the file has no column {theirs!r}{nearest(theirs, columns)}; "
+            f"--map {ours}={theirs}: the file has no column {theirs!r}{suggest(theirs, columns)}; "
             f"it has: {list_names(columns) or 'no columns'}"
         )
 

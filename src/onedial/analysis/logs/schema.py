@@ -110,7 +110,7 @@ class Log:
     broken      the first broken places (at most `MAX_BROKEN`); `broken_lines` counts all of them
     ignored     columns of the source that were not read
     right       reward at which a rollout is right and `wrong` its opposite, where the format defines them;
-                None = see onedial.analysis.logs.grouping.scale
+                None = see onedial.analysis.logs.grouping.find_scale
     evaluation  only rows marked as evaluation are left
     """
 

@@ -13,7 +13,7 @@ from onedial.core.errors import DataError
 Split = Literal["train", "eval", "all"]
 
 
-def split_counts(log: Log) -> dict[str, int]:
+def count_splits(log: Log) -> dict[str, int]:
     """Rows marked train, eval, and unmarked (key "unmarked"); {} for a rate table or an empty log."""
     if log.kind == "rates":
         return {}
@@ -24,13 +24,13 @@ def split_counts(log: Log) -> dict[str, int]:
     return {name or "unmarked": number for name, number in sorted(found.iter_rows(), key=lambda row: str(row[0]))}
 
 
-def with_split(log: Log, want: Split | None = None, *, counts: dict[str, int] | None = None) -> Log:
+def select_split(log: Log, want: Split | None = None, *, counts: dict[str, int] | None = None) -> Log:
     """Only the rows of one split. None: training rows where there are any (unmarked rows count as such), else all.
 
-    `counts` are the `split_counts` of the log, where the caller has them.
+    `counts` are the `count_splits` of the log, where the caller has them.
     The rows set aside stand in the coverage notes. Raises DataError when the wanted split has no rows.
     """
-    counts = split_counts(log) if counts is None else counts
+    counts = count_splits(log) if counts is None else counts
     if log.kind == "rates" and want in ("train", "eval"):
         raise DataError(f"--split {want}: a table of solve rates has one row per prompt and no splits; leave it out")
     if log.kind == "rates" or want == "all" or not counts:

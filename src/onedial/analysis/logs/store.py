@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.analysis.logs.lines import clean, to_float
+from onedial.analysis.logs.lines import remove_surrogates, to_float
 from onedial.analysis.logs.schema import REWARD_PART, ROLLOUT_COLUMNS
 from onedial.core.tables.file_bytes import make_workspace
 
@@ -72,7 +72,7 @@ def records_to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     for name in names:
         dtype = pl.Float64() if name.startswith(REWARD_PART) else ROLLOUT_COLUMNS[name]
         values = [_fit(row.get(name), dtype) for row in rows]
-        columns[clean(name)] = pl.Series(clean(name), values, dtype=dtype, strict=False)
+        columns[remove_surrogates(name)] = pl.Series(remove_surrogates(name), values, dtype=dtype, strict=False)
     return pl.DataFrame(columns)
 
 
@@ -80,7 +80,7 @@ def _fit(value: Any, dtype: pl.DataType) -> Any:
     if value is None:
         return None
     if dtype == pl.String:
-        return clean(value if isinstance(value, str) else str(value))
+        return remove_surrogates(value if isinstance(value, str) else str(value))
     if dtype == pl.Boolean:
         return value if isinstance(value, bool) else None
     number = to_float(value)

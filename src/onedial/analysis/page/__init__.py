@@ -9,7 +9,7 @@ render.py        the HTML text: style/*.css and script/*.js put inside
 
 from __future__ import annotations
 
-from onedial.analysis.page.page import page_data, write_curves, write_html
+from onedial.analysis.page.page import make_page_data, write_curves, write_html
 from onedial.analysis.page.render import render
 
-__all__ = ["page_data", "render", "write_curves", "write_html"]
+__all__ = ["make_page_data", "render", "write_curves", "write_html"]

@@ -27,10 +27,10 @@ class Share(NamedTuple):
     high: float
 
 
-def heldout_plots(folder: Path) -> tuple[list[Plot], list[str]]:
+def plot_heldout(folder: Path) -> tuple[list[Plot], list[str]]:
     """The plots of a run's evaluations, and notes on records that could not be used. Both empty without any."""
     records, notes = read_run_records(folder / "eval.jsonl")
-    usable = [record for record in records if share_of(record.get("avg")) is not None]
+    usable = [record for record in records if read_share(record.get("avg")) is not None]
     if lost := len(records) - len(usable):
         notes.append(f"eval.jsonl: {lost:,} record{'s' * (lost > 1)} left out that hold no accuracy (avg).")
     if not usable:
@@ -42,7 +42,7 @@ def heldout_plots(folder: Path) -> tuple[list[Plot], list[str]]:
     return [plot for plot in plots if plot is not None], notes
 
 
-def share_of(value: Any) -> Share | None:
+def read_share(value: Any) -> Share | None:
     """The accuracy in {value, low, high}; None where it is none, lies outside [0, 1] or outside its own interval."""
     if not isinstance(value, Mapping):
         return None
@@ -58,7 +58,7 @@ def _over_iterations(records: Sequence[Mapping[str, Any]]) -> Plot:
     """avg@k over the iterations, with pass@k and maj@k at the largest k that every evaluation has."""
     samples = {int(to_finite_number(record.get("samples")) or 0) for record in records}
     name = f"avg@{samples.pop()}" if len(samples) == 1 else "avg"
-    series = [_series(name, "plain", [share_of(record.get("avg")) for record in records])]
+    series = [_series(name, "plain", [read_share(record.get("avg")) for record in records])]
     for field, word, role in (("pass_at", "pass", "alt"), ("maj_at", "maj", "third")):
         common = [k for k in _ks(records, field) if all(_at(record, field, k) for record in records)]
         if common and common[-1] > 1:
@@ -93,7 +93,7 @@ def _by_level(records: Sequence[Mapping[str, Any]]) -> Plot | None:
         return None
     shown = names[:MOST_LEVELS]
     series = tuple(
-        _series(f"level {name}", role, [share_of(_mapping(record, "levels").get(name)) for record in records])
+        _series(f"level {name}", role, [read_share(_mapping(record, "levels").get(name)) for record in records])
         for name, role in zip(shown, LEVEL_ROLES, strict=False)
     )
     more = f"; {len(names) - len(shown)} more levels are not drawn" if len(names) > len(shown) else ""
@@ -114,7 +114,7 @@ def _ks(records: Sequence[Mapping[str, Any]], field: str) -> list[int]:
 
 
 def _at(record: Mapping[str, Any], field: str, k: int) -> Share | None:
-    return share_of(_mapping(record, field).get(str(k)))
+    return read_share(_mapping(record, field).get(str(k)))
 
 
 def _series(name: str, role: str, shares: Sequence[Share | None]) -> Series:

@@ -10,7 +10,7 @@ from onedial.analysis.page.run_records import to_finite_number
 from onedial.core.maths.estimators import wilson_interval
 
 
-def belief_plots(records: Sequence[Mapping[str, Any]]) -> list[Plot]:
+def plot_belief(records: Sequence[Mapping[str, Any]]) -> list[Plot]:
     """Observed against believed solve rate of the audited prompts, by tenth of the belief; none without a belief.
 
     Entries that are no [believed, observed, prompts] are left out. The intervals are Wilson's 95 % of a share over

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.findings.finding import Plot, Series
-from onedial.analysis.page.accuracy import heldout_plots
-from onedial.analysis.page.belief_plot import belief_plots
-from onedial.analysis.page.run_records import numbers_of, read_run_records
+from onedial.analysis.page.accuracy import plot_heldout
+from onedial.analysis.page.belief_plot import plot_belief
+from onedial.analysis.page.run_records import collect_numbers, read_run_records
 from onedial.core.maths.estimators import wilson_interval
 
 Array = NDArray[np.float64]
@@ -160,24 +160,24 @@ CURVES = (
 )
 
 
-def run_curves(folder: Path) -> tuple[list[Plot], list[str]]:
+def plot_run(folder: Path) -> tuple[list[Plot], list[str]]:
     """Plots of a run directory, and notes on what of its two files could not be read.
 
     Both are empty for a folder without these files. Raises DataError when a file is there and cannot be opened.
     """
     records, notes = read_run_records(folder / "metrics.jsonl")
     keys = sorted({key for curve in CURVES for line in curve.lines for key in (line.key, line.count) if key})
-    columns, more = numbers_of(records, keys, "metrics.jsonl")
+    columns, more = collect_numbers(records, keys, "metrics.jsonl")
     steps = np.array([record["iteration"] for record in records], dtype=np.float64)
     plots = [plot for curve in CURVES if (plot := _plot(curve, steps, columns))]
-    heldout, others = heldout_plots(folder)
-    return [*heldout, *plots, *belief_plots(records)], [*notes, *more, *others]
+    heldout, others = plot_heldout(folder)
+    return [*heldout, *plots, *plot_belief(records)], [*notes, *more, *others]
 
 
 def generation_seconds(folder: Path) -> float | None:
     """Seconds spent generating in the whole run; None where the metrics do not tell."""
     records, _ = read_run_records(folder / "metrics.jsonl")
-    seconds = numbers_of(records, ["generate_s"], "metrics.jsonl")[0]["generate_s"]
+    seconds = collect_numbers(records, ["generate_s"], "metrics.jsonl")[0]["generate_s"]
     return float(np.nansum(seconds)) if np.isfinite(seconds).any() else None
 
 
@@ -224,7 +224,7 @@ def _plot(curve: Curve, steps: Array, columns: Mapping[str, Array]) -> Plot | No
     )
 
 
-def with_smooth(plot: Plot) -> Plot:
+def add_smoothed_lines(plot: Plot) -> Plot:
     """A plot over iterations with its smoothed lines, weighted by the groups behind each point (`extra["counts"]`).
 
     Where these groups are the trials of its shares (`extra["trials"]`) the lines get 95 % intervals. Other plots are

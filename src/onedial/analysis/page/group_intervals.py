@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 NOTE = "band: 95 % interval over groups"
 
 
-def with_group_intervals(plot: Plot, tables: LogTables) -> Plot:
+def add_group_intervals(plot: Plot, tables: LogTables) -> Plot:
     """The plot with bands around its first line, where `extra["sums"]` names the column of `tables.groups` that the
     line is the mean of, per usable rollout: "c" (correct) or "total" (reward). Other plots are returned as they are.
     """

@@ -10,10 +10,10 @@ from typing import Any
 from onedial import __version__
 from onedial.analysis.findings import Finding, LogTables, Plot
 from onedial.analysis.findings.finding import percent, plain
-from onedial.analysis.findings.log_tables import texts_of
-from onedial.analysis.logs.readers.common import count_of
-from onedial.analysis.page.curves import with_smooth
-from onedial.analysis.page.group_intervals import with_group_intervals
+from onedial.analysis.findings.log_tables import read_prompt_texts
+from onedial.analysis.logs.readers.common import format_count
+from onedial.analysis.page.curves import add_smoothed_lines
+from onedial.analysis.page.group_intervals import add_group_intervals
 from onedial.analysis.page.render import render
 from onedial.analysis.page.samples import sample_groups
 from onedial.analysis.result import Analysis
@@ -47,7 +47,7 @@ def write_html(
 
     Raises DataError when the file cannot be written or the log is empty.
     """
-    return _write(Path(path), page_data(analysis, title=title, curves=curves, notes=notes))
+    return _write(Path(path), make_page_data(analysis, title=title, curves=curves, notes=notes))
 
 
 def write_curves(
@@ -64,7 +64,7 @@ def write_curves(
     headings: other words above the "notes" and the "curves". Raises DataError as `write_html`.
     """
     data = {
-        "title": title, "subtitle": subtitle, "facts": [plain(fact) for fact in heldout_facts(curves)],
+        "title": title, "subtitle": subtitle, "facts": [plain(fact) for fact in make_heldout_facts(curves)],
         "notes": list(notes), "findings": [], **_curve_sections(curves), "groups": [], "groups_note": "", "prompts": {},
         "kinds": KINDS, "length_unit": "tokens", "footer": FOOTER, "headings": dict(headings or {}),
     }  # fmt: skip
@@ -81,7 +81,7 @@ def _write(target: Path, data: Mapping[str, Any]) -> Path:
     return target
 
 
-def page_data(
+def make_page_data(
     analysis: Analysis,
     *,
     title: str = "",
@@ -96,10 +96,10 @@ def page_data(
     return {
         "title": name,
         "subtitle": _subtitle(tables),
-        "facts": [plain(fact) for fact in [*heldout_facts(curves), *facts_of(tables, findings)]],
+        "facts": [plain(fact) for fact in [*make_heldout_facts(curves), *make_facts(tables, findings)]],
         "notes": [*notes, *_notes(tables)],
         "findings": [_finding_data(finding, bool(curves)) for finding in findings],
-        **_curve_sections([with_group_intervals(plot, tables) for plot in curves]),
+        **_curve_sections([add_group_intervals(plot, tables) for plot in curves]),
         "groups": groups,
         "groups_note": groups_note,
         "prompts": _prompt_texts(tables, findings),
@@ -110,7 +110,7 @@ def page_data(
     }
 
 
-def heldout_facts(curves: Sequence[Plot]) -> list[Fact]:
+def make_heldout_facts(curves: Sequence[Plot]) -> list[Fact]:
     """avg@k of the last evaluation, and what it was at the first."""
     plot = next((plot for plot in curves if plot.extra.get("section") == "heldout"), None)
     if plot is None:
@@ -134,11 +134,11 @@ def _curve_sections(curves: Sequence[Plot]) -> dict[str, Any]:
 def _finding_data(finding: Finding, has_curves: bool) -> dict[str, Any]:
     """The finding as JSON values. A run's curves show what the finding "drift" draws, so there it has no plots."""
     elsewhere = finding.name == "drift" and has_curves and bool(finding.plots)
-    plots = () if elsewhere else tuple(with_smooth(plot) for plot in finding.plots)
+    plots = () if elsewhere else tuple(add_smoothed_lines(plot) for plot in finding.plots)
     return {**plain(replace(finding, plots=plots)), "elsewhere": elsewhere}
 
 
-def facts_of(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
+def make_facts(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
     """The figures at the head of the page."""
     by_name = {finding.name: finding for finding in findings}
     rates = tables.log.kind == "rates"
@@ -148,7 +148,7 @@ def facts_of(tables: LogTables, findings: Sequence[Finding]) -> list[Fact]:
         sizes = sorted(tables.groups.get_column("size").unique().to_list())
         note = f"of {sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"of {sizes[0]}" if sizes else ""
         grouped = [Fact("Groups", float(len(tables.groups)), note=note)] if sizes else []
-        told = count_of(prompts, "prompt") if sizes else ""
+        told = format_count(prompts, "prompt") if sizes else ""
         facts = [Fact("Rollouts", float(tables.totals.rollouts), note=told), *grouped]
     if tables.judged:
         k, n = (int(tables.counts.get_column(column).sum()) for column in ("k", "n"))
@@ -185,6 +185,6 @@ def _prompt_texts(tables: LogTables, findings: Sequence[Finding]) -> dict[str, d
     """Text and counts of the prompts that a click can list."""
     keys = list(dict.fromkeys(key for f in findings for plot in f.plots for part in plot.members for key in part))
     keys = keys[:MOST_LISTED]
-    text = texts_of(tables.log, keys, limit=240)
+    text = read_prompt_texts(tables.log, keys, limit=240)
     rows = tables.prompts.filter(tables.prompts.get_column("prompt_id").is_in(keys)).select("prompt_id", "k", "n")
     return {key: {"k": k, "n": n, "text": text.get(key, "")} for key, k, n in rows.iter_rows()}

@@ -17,11 +17,11 @@ def write_plan(path: Path, plan: BudgetPlan, *, title: str, text: Sequence[str])
     """Writes the page and returns its path; `text` are the plan's sentences. Raises DataError as `write_html`."""
     subtitle = f"plan of {plan.budget:,.0f} {plan.unit} over {len(plan.tries):,} prompts"
     return write_curves(
-        path, title=title, curves=plan_plots(plan), notes=[*text, *plan.notes], subtitle=subtitle, headings=HEADINGS
+        path, title=title, curves=plot_plan(plan), notes=[*text, *plan.notes], subtitle=subtitle, headings=HEADINGS
     )
 
 
-def plan_plots(plan: BudgetPlan) -> list[Plot]:
+def plot_plan(plan: BudgetPlan) -> list[Plot]:
     """Tries by solve rate; saving and best group size over ρ; expected silent shares."""
     return [_tries(plan), *_over_rho(plan), _silence(plan)]
 

@@ -24,7 +24,7 @@ BEGIN = '"use strict";\nconst DATA = JSON.parse(document.getElementById("data").
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """Returns the HTML text of `page_data`."""
+    """Returns the HTML text of `make_page_data`."""
     style, script = _style(), BEGIN + _joined("script", SCRIPTS, "js")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "

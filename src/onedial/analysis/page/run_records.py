@@ -50,7 +50,7 @@ def rename_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
     return {RENAMED_METRICS.get(key, key): value for key, value in values.items()}
 
 
-def numbers_of(
+def collect_numbers(
     records: Sequence[Mapping[str, Any]], keys: Sequence[str], name: str
 ) -> tuple[dict[str, Array], list[str]]:
     """Columns (T,) of some keys, NaN where a record has no number, and a note on values of another type."""

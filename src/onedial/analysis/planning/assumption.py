@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onedial.analysis.planning.choices import choose_fixed, choose_uniform, least_budget
+from onedial.analysis.planning.choices import choose_fixed, choose_uniform, find_least_budget
 from onedial.analysis.planning.posterior import Beliefs
 from onedial.analysis.planning.strata import Strata, build_menu
 from onedial.core.maths.estimators import normal_quantile
@@ -57,7 +57,7 @@ def vary_rho(
     for at in rhos:
         fixed, _ = choose_fixed(strata, build_menu(strata, sizes, at), budget * (1 - audit))
         value, drawn, other = (
-            np.array([saving_of(sample, budget, group_size, sizes, at, audit) for sample in part])
+            np.array([compute_saving(sample, budget, group_size, sizes, at, audit) for sample in part])
             for part in ([strata], samples, fits)
         )
         saving = float(value[0])
@@ -69,10 +69,10 @@ def vary_rho(
     return tuple(found)
 
 
-def saving_of(strata: Strata, budget: float, size: int, sizes: tuple[int, ...], rho: float, audit: float) -> float:
+def compute_saving(strata: Strata, budget: float, size: int, sizes: tuple[int, ...], rho: float, audit: float) -> float:
     """1 − (least cost of a fixed plan with its second looks) / (cost of uniform groups), at the same utility."""
     uniform = choose_uniform(strata, budget, size, rho)
-    needed = least_budget(strata, build_menu(strata, sizes, rho), budget, uniform.utility)
+    needed = find_least_budget(strata, build_menu(strata, sizes, rho), budget, uniform.utility)
     return 1 - needed / (1 - audit) / uniform.cost
 
 

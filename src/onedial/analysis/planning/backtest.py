@@ -52,7 +52,7 @@ class HeldOut:
         return all(low <= seen <= high for _, (low, high), seen in shown)
 
 
-def held_out(
+def backtest_plan(
     counts: PromptCounts, per_pass: float, size: int, *, unit: Unit, rho: Rho | float, seed: int = 0
 ) -> HeldOut | None:
     """The check at group size `size`, or the largest that the other halves allow; None where tries cannot be halved.

@@ -111,7 +111,7 @@ def choose_inverse(strata: Strata, rollouts: float, rho: float) -> Choice:
     return Choice(None, totals["prompts"], rollouts, totals["cost"], silent, totals["mixed"], totals["utility"])
 
 
-def least_budget(strata: Strata, menu: Menu, budget: float, target: float) -> float:
+def find_least_budget(strata: Strata, menu: Menu, budget: float, target: float) -> float:
     """The least budget at which the best fixed plan reaches utility `target`; `budget` if it cannot."""
     if choose_fixed(strata, menu, budget)[0].utility < target:
         return budget

@@ -14,7 +14,7 @@ DISCOUNTS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2)
 FEWEST_REVISITED = 30  # prompts seen twice or more before a discount is fitted
 
 
-def best_discount(counts: PromptCounts) -> float:
+def find_discount(counts: PromptCounts) -> float:
     """The factor of `DISCOUNTS` under which earlier visits predict the latest best; 1.0 without enough history.
 
     The visit before the latest has weight 1, the one before it `factor`, then `factor`², and so on.

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from onedial.analysis.planning.planner import BudgetPlan
-from onedial.core.errors import DataError, nearest
+from onedial.core.errors import DataError, suggest
 from onedial.core.plan_file import PLAN_VERSION
 
 KINDS = {
@@ -26,20 +26,23 @@ def parse_target(text: str) -> tuple[str, Path]:
     kind, _, path = text.partition(":")
     if kind not in KINDS or not path:
         kinds = ", ".join(KINDS)
-        raise DataError(f"--export {text!r}: must be KIND:PATH with KIND one of {kinds}{nearest(kind, KINDS)}")
+        raise DataError(f"--export {text!r}: must be KIND:PATH with KIND one of {kinds}{suggest(kind, KINDS)}")
     if Path(path).suffix not in KINDS[kind]:
         raise DataError(f"--export {text!r}: the file of {kind} must end in {' or '.join(KINDS[kind])}")
     return kind, Path(path)
 
 
 def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:
-    """Write the plan to a file; `prompts` has prompt_id (text), prompt, answer, source per prompt.
+    """Writes the plan to a file; `prompts` has prompt_id (text), prompt, answer and source per prompt.
 
-    trl and verl: the funded prompts, one record each, with tries, weight and the believed solve rate; these trainers
-    take one group size, `plan.group_size`. table: every prompt by its id (`table_of`); needs no texts. onedial: the
-    ids of the funded prompts with each one's own tries and, apart, those for a second look, with texts where they are
-    known; no weights, because its trainer would not use them. Raises DataError when no prompt is funded, the texts that
-    trl and verl need are not known, or the file cannot be written.
+    trl, verl  the funded prompts, one record each, with tries, weight and the believed solve rate; these trainers take
+               one group size, `plan.group_size`
+    table      every prompt by its id (`tabulate_plan`); needs no texts
+    onedial    the ids of the funded prompts, each with its own tries, and separately those for a second look; with
+               texts where they are known, and without weights, which its trainer would not use
+
+    Raises DataError when no prompt is funded, when trl or verl need texts that are not known, or when the file cannot
+    be written.
     """
     tries = plan.adaptive_tries if kind == "onedial" else plan.tries
     if kind != "table" and not tries.any():
@@ -54,7 +57,7 @@ def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Pa
     return path
 
 
-def table_of(plan: BudgetPlan) -> pl.DataFrame:
+def tabulate_plan(plan: BudgetPlan) -> pl.DataFrame:
     """Per prompt: what is believed and what is planned."""
     a, b = plan.beliefs.beta()
     return pl.DataFrame(
@@ -68,15 +71,19 @@ def table_of(plan: BudgetPlan) -> pl.DataFrame:
             "tries": plan.tries,
             "adaptive_tries": plan.adaptive_tries,
             "weight": plan.weight,
-            "fate": plan.fate,
+            "decision": plan.decision,
         }
     )
 
 
 def _onedial(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
-    rows = table_of(plan).join(prompts.select("prompt_id", "prompt"), on="prompt_id", how="left", maintain_order="left")
+    rows = tabulate_plan(plan).join(
+        prompts.select("prompt_id", "prompt"), on="prompt_id", how="left", maintain_order="left"
+    )
     asked = rows.filter(pl.col("adaptive_tries") > 0).select("prompt_id", "prompt", tries="adaptive_tries")
-    unsure = rows.filter((pl.col("adaptive_tries") == 0) & (pl.col("fate") == "revisit")).select("prompt_id", "prompt")
+    unsure = rows.filter((pl.col("adaptive_tries") == 0) & (pl.col("decision") == "revisit")).select(
+        "prompt_id", "prompt"
+    )
     value = {
         "onedial_plan": PLAN_VERSION,
         "group_size": plan.group_size,
@@ -88,7 +95,7 @@ def _onedial(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
 
 
 def _table(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
-    _write(table_of(plan), path)
+    _write(tabulate_plan(plan), path)
 
 
 def _trl(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
@@ -124,7 +131,7 @@ def _verl(plan: BudgetPlan, prompts: pl.DataFrame, path: Path) -> None:
 
 def _funded(plan: BudgetPlan, prompts: pl.DataFrame) -> pl.DataFrame:
     """The funded prompts with their texts, in the order of the plan."""
-    funded = table_of(plan).filter(pl.col("fate") == "fund")
+    funded = tabulate_plan(plan).filter(pl.col("decision") == "fund")
     rows = funded.join(prompts, on="prompt_id", how="left", maintain_order="left")
     absent = rows.get_column("prompt").null_count()
     if absent:

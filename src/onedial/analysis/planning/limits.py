@@ -51,7 +51,7 @@ def split_passes(budget: float, full: float) -> tuple[int, float]:
     return passes, budget / passes
 
 
-def cautions(beliefs: Beliefs, size: int, funded: float) -> list[str]:
+def list_cautions(beliefs: Beliefs, size: int, funded: float) -> list[str]:
     """What a reader of the plan should know of its limits, one sentence or two each."""
     notes, counts = [], beliefs.counts
     tries = float(np.median(counts.n))

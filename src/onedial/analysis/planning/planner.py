@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from onedial.analysis.planning.assumption import UnderRho, vary_rho
 from onedial.analysis.planning.choices import Choice, choose_fixed, choose_inverse, choose_own, choose_uniform
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.analysis.planning.limits import Unit, cautions, check_counts, check_plan_options, split_passes
+from onedial.analysis.planning.limits import Unit, check_counts, check_plan_options, list_cautions, split_passes
 from onedial.analysis.planning.posterior import Beliefs, believe
-from onedial.analysis.planning.rho import UNKNOWN, Rho, given_rho
+from onedial.analysis.planning.rho import UNKNOWN, Rho, assume_rho
 from onedial.analysis.planning.strata import Strata, build_menu, build_strata, rank_within
 from onedial.core.errors import DataError
 from onedial.core.maths import dispersion
@@ -44,7 +44,7 @@ class BudgetPlan:
     tries      rollouts per pass under the fixed plan (0 = not in this pass)
     adaptive_tries  the same where the trainer can give each prompt its own
     weight     relative weight of the prompt's gradient, mean 1 over the funded (0 = not funded)
-    fate       "fund" (in this pass); "revisit" (unsure: at least 5 % likely to deserve a place; a sample of
+    decision   "fund" (in this pass); "revisit" (unsure: at least 5 % likely to deserve a place; a sample of
                `audit_prompts` of them gets a group each); "wait" (would split, but others teach more per rollout);
                "drop" (a group of the plan's size would be mixed less than one time in five)
     rho        what is known of ρ, and the value that this plan uses
@@ -65,7 +65,7 @@ class BudgetPlan:
     tries: NDArray[np.int64]
     adaptive_tries: NDArray[np.int64]
     weight: Array
-    fate: tuple[str, ...]
+    decision: tuple[str, ...]
     audit_prompts: int
     under_rho: tuple[UnderRho, ...]
     silent_uniform: Expected
@@ -110,7 +110,7 @@ def plan(
     equal passes. Raises DataError where it cannot know.
     """
     check_plan_options(budget, unit, group_size, fixed_size, audit)
-    known = rho if isinstance(rho, Rho) else given_rho(rho)
+    known = rho if isinstance(rho, Rho) else assume_rho(rho)
     check_counts(counts, unit)
     beliefs = believe(counts)
     strata = build_strata(beliefs, counts.tokens if unit == "tokens" else None)
@@ -129,7 +129,7 @@ def plan(
     adaptive, split = choose_own(strata, own_budget, known.value)
     rank, number = rank_within(strata, seed), strata.number
     chosen = rank < funded[number]
-    fate = _fates(strata, chosen, size, known.value)
+    decision = _decide(strata, chosen, size, known.value)
     cost = strata.cost_of_all / float(strata.count.sum())
     return BudgetPlan(
         unit=unit,
@@ -144,8 +144,8 @@ def plan(
         tries=np.where(chosen, size, 0).astype(np.int64),
         adaptive_tries=np.where(rank < split.some[number], split.more[number], split.fewer[number]).astype(np.int64),
         weight=_weights(strata, chosen, size, known.value),
-        fate=fate,
-        audit_prompts=min(fate.count("revisit"), int(per_pass * audit / (size * cost))),
+        decision=decision,
+        audit_prompts=min(decision.count("revisit"), int(per_pass * audit / (size * cost))),
         under_rho=vary_rho(
             beliefs, strata, per_pass, group_size=group_size, sizes=sizes, rhos=known.shown, audit=audit, seed=seed
         ),
@@ -153,18 +153,18 @@ def plan(
         silent_fixed=beliefs.silent_of(chosen, size, seed=seed),
         mixed_by_size={g: float(beliefs.mixed(g).mean()) for g in SIZES},
         beliefs=beliefs,
-        notes=(*counts.notes, *cautions(beliefs, size, fixed.prompts)),
+        notes=(*counts.notes, *list_cautions(beliefs, size, fixed.prompts)),
     )
 
 
-def _fates(strata: Strata, chosen: NDArray[np.bool_], size: int, rho: float) -> tuple[str, ...]:
+def _decide(strata: Strata, chosen: NDArray[np.bool_], size: int, rho: float) -> tuple[str, ...]:
     """What happens to each prompt; see `BudgetPlan`."""
     value = dispersion.utility(size - 1.0, strata.points * (1 - strata.points), rho=rho)
     bar = float((strata.belief @ value)[strata.number[chosen]].min()) if chosen.any() else 0.0
     unsure = (strata.belief @ (value >= max(bar, 1e-12)).astype(np.float64))[strata.number] >= UNSURE
     teaches = (strata.belief @ dispersion.mixed_probability(strata.points, size))[strata.number] >= TEACHES
-    fates = np.where(chosen, "fund", np.where(unsure, "revisit", np.where(teaches, "wait", "drop")))
-    return tuple(map(str, fates))
+    decision = np.where(chosen, "fund", np.where(unsure, "revisit", np.where(teaches, "wait", "drop")))
+    return tuple(map(str, decision))
 
 
 def _weights(strata: Strata, chosen: NDArray[np.bool_], size: int, rho: float) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.analysis.planning.discount import best_discount, discount_visits
+from onedial.analysis.planning.discount import discount_visits, find_discount
 from onedial.core.maths import dispersion
 from onedial.core.maths.estimators import normal_quantile
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
@@ -148,7 +148,7 @@ def believe(counts: PromptCounts) -> Beliefs:
     Visits in different iterations count less the older they are, by the factor that best predicts each prompt's
     latest visit from the earlier ones (1 when fewer than 30 prompts were visited twice).
     """
-    discount = 1.0 if counts.survivors_only else best_discount(counts)
+    discount = 1.0 if counts.survivors_only else find_discount(counts)
     k, n = (counts.k, counts.n) if discount == 1.0 else discount_visits(counts, discount)
     cells, number = count_cells(k, n, counts.groups if counts.survivors_only else None)
     prior = fit_prior(cells, survivors_only=counts.survivors_only)

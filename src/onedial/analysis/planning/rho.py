@@ -45,7 +45,7 @@ class Rho:
 UNKNOWN = Rho(float(f"{np.sqrt(UNKNOWN_FROM * UNKNOWN_TO):.2g}"), UNKNOWN_FROM, UNKNOWN_TO, "unknown")
 
 
-def given_rho(value: float) -> Rho:
+def assume_rho(value: float) -> Rho:
     """ρ as the user says. Raises DataError unless it is positive and finite."""
     if not (value > 0 and np.isfinite(value)):
         raise DataError(f"--rho {value:g}: must be a positive, finite number; leave it out where it is not known")

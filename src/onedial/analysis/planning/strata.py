@@ -65,14 +65,14 @@ def build_strata(beliefs: Beliefs, tokens: Array | None) -> Strata:
     return Strata(beliefs.belief[cell], cost, count.astype(np.float64), number, cell, beliefs.prior.points)
 
 
-def utility_of(belief: Array, points: Array, tries: int, rho: float) -> Array:
+def expected_utility(belief: Array, points: Array, tries: int, rho: float) -> Array:
     """E[U(tries − 1)] under each posterior of `belief` (S, J) on `points` (J,): (S,)."""
     return np.asarray(belief @ dispersion.utility(max(tries - 1.0, 0.0), points * (1 - points), rho=rho))
 
 
 def build_menu(strata: Strata, sizes: tuple[int, ...], rho: float) -> Menu:
     """Utility and chance of a mixed group for every stratum and size."""
-    gain = np.stack([utility_of(strata.belief, strata.points, size, rho) for size in sizes], axis=1)
+    gain = np.stack([expected_utility(strata.belief, strata.points, size, rho) for size in sizes], axis=1)
     return Menu(sizes, gain, strata.belief @ dispersion.mixed_probability(strata.points[:, None], np.array(sizes)))
 
 

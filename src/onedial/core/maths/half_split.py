@@ -78,7 +78,7 @@ def estimate_signal(splits: Sequence[HalfSplit]) -> SignalNoise | None:
     return SignalNoise(signal, noise, max(0.0, signal / noise), len(splits))
 
 
-def half_split_of(line: Mapping[str, Any]) -> HalfSplit | None:
+def read_half_split(line: Mapping[str, Any]) -> HalfSplit | None:
     """Returns the halves of one line of `probe.jsonl`, to be pooled by `estimate_signal`; None where it has none."""
     if line["half_product"] is None:
         return None

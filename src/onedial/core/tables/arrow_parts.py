@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from onedial.core.tables.file_bytes import reason_of
+from onedial.core.tables.file_bytes import describe_failure
 from onedial.core.tables.file_kinds import FileKind
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -25,7 +25,7 @@ def read_sound_parts(file: Path, kind: FileKind, wanted: Collection[str], errors
             table.validate(full=True)  # a damaged one would crash the process when it is looked at
             frame = pl.from_arrow(table)
         except (*DAMAGE, OSError, ValueError) as problem:
-            errors.add(file, 0, f"{piece} {number} is damaged and left out: {reason_of(problem)}")
+            errors.add(file, 0, f"{piece} {number} is damaged and left out: {describe_failure(problem)}")
             continue
         assert isinstance(frame, pl.DataFrame)
         yield frame
@@ -63,4 +63,4 @@ def read_stream_batches(file: Path, errors: ReadErrors) -> Iterator[pl.DataFrame
                 assert isinstance(frame, pl.DataFrame)
                 yield frame
         except (OSError, ValueError) as problem:
-            errors.add(file, 0, f"read no further than {number} batches: {reason_of(problem)}")
+            errors.add(file, 0, f"read no further than {number} batches: {describe_failure(problem)}")

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
-from onedial.core.errors import DataError, nearest
+from onedial.core.errors import DataError, suggest
 from onedial.core.tables.read_errors import ReadErrors
 
 COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
@@ -32,10 +32,10 @@ def check_regular(path: Path, *, wanted: str = "file or folder") -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        near = nearest(path.name, list_folder(path.parent))
+        near = suggest(path.name, list_folder(path.parent))
         raise DataError(f"{path}: no such {wanted}{near}") from None
     except (OSError, ValueError) as problem:  # no permission, a name too long, a loop of links, a NUL in the name
-        raise DataError(f"{_short(path)}: cannot be opened: {reason_of(problem)}") from None
+        raise DataError(f"{_short(path)}: cannot be opened: {describe_failure(problem)}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise DataError(f"{path}: is a pipe or a device, not a file; write its data to a file first")
 
@@ -54,7 +54,7 @@ def _short(path: Path) -> str:
     return text if len(text) <= 200 else text[:197] + "…"
 
 
-def compression(path: Path) -> str | None:
+def detect_compression(path: Path) -> str | None:
     """How a file is compressed, by its first bytes; None when it is not."""
     with path.open("rb") as stream:
         head = stream.read(4)
@@ -67,7 +67,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     Raises DataError when the compression is broken at the start; a stream that breaks later, or that expands beyond
     reason, raises OSError on read.
     """
-    method = compression(path)
+    method = detect_compression(path)
     if method is None:
         return path.open("rb")
     try:
@@ -76,7 +76,7 @@ def open_bytes(path: Path) -> IO[bytes]:
         else:
             stream = pa.input_stream(str(path), compression=method)
     except (OSError, pa.ArrowInvalid) as problem:
-        raise DataError(f"{path}: cannot be decompressed ({reason_of(problem)})") from problem
+        raise DataError(f"{path}: cannot be decompressed ({describe_failure(problem)})") from problem
     limit = max(MIN_BOMB_BYTES, MAX_EXPANSION * path.stat().st_size)
     return cast(IO[bytes], _Bounded(stream, limit))
 
@@ -119,7 +119,7 @@ def read_some(stream: IO[bytes], limit: int = BLOCK_BYTES) -> tuple[bytes, str]:
             parts.append(part)
             size += len(part)
     except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as problem:
-        return b"".join(parts), reason_of(problem)
+        return b"".join(parts), describe_failure(problem)
     return b"".join(parts), ""
 
 
@@ -130,10 +130,10 @@ def make_workspace() -> Path:
     return folder
 
 
-def plain_copy(path: Path, errors: ReadErrors) -> Path:
+def make_plain_copy(path: Path, errors: ReadErrors) -> Path:
     """`path` itself, or a decompressed temporary copy for readers that need a real file; a link to it where its name is
     no text, because polars takes no other."""
-    if compression(path) is None:
+    if detect_compression(path) is None:
         return path if is_text(path) else _linked(path)
     target = make_workspace() / (os.path.basename(path) if is_text(path) else "data")
     with open_bytes(path) as source, target.open("wb") as sink:
@@ -157,7 +157,7 @@ def _linked(path: Path) -> Path:
     return link
 
 
-def reason_of(problem: BaseException) -> str:
+def describe_failure(problem: BaseException) -> str:
     """The first line of an error, or its type; of an error of the system its words alone."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror

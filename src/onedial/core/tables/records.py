@@ -11,7 +11,7 @@ import polars as pl
 from onedial.core.tables.arrow_parts import DAMAGE, is_arrow_file, read_stream_batches
 from onedial.core.tables.csv_records import find_separator, read_csv_rows
 from onedial.core.tables.expansion import check_expansion
-from onedial.core.tables.file_bytes import open_bytes, plain_copy, read_some, reason_of
+from onedial.core.tables.file_bytes import describe_failure, make_plain_copy, open_bytes, read_some
 from onedial.core.tables.file_kinds import FileKind, kind_of_content
 from onedial.core.tables.json_records import read_json_document, read_json_values
 from onedial.core.tables.read_errors import ReadErrors
@@ -31,7 +31,7 @@ def read_records(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Record]]
     try:
         kind = kind_of_content(path)
     except (ValueError, OSError) as problem:
-        errors.add(path, 0, reason_of(problem))
+        errors.add(path, 0, describe_failure(problem))
         return
     if kind == "jsonl":
         yield from _check_objects(path, read_json_values(path, errors), errors)
@@ -63,7 +63,7 @@ def _document_records(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Rec
 
 
 def _table_records(path: Path, kind: FileKind, errors: ReadErrors) -> Iterator[tuple[int, Record]]:
-    file, number = plain_copy(path, errors), 0
+    file, number = make_plain_copy(path, errors), 0
     try:
         for frame in _frames(file, kind, errors):
             for record in frame.iter_rows(named=True):
@@ -72,7 +72,7 @@ def _table_records(path: Path, kind: FileKind, errors: ReadErrors) -> Iterator[t
     except (*DAMAGE, OSError, ValueError) as problem:
         if kind in ("csv", "tsv"):
             list(read_csv_rows(file, _separator_of(file, kind), errors))  # names the line, where it can be named
-        errors.add(path, 0, f"cannot be read as {kind}: {reason_of(problem)}")
+        errors.add(path, 0, f"cannot be read as {kind}: {describe_failure(problem)}")
 
 
 def _frames(file: Path, kind: FileKind, errors: ReadErrors) -> Iterator[pl.DataFrame]:

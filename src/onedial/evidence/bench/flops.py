@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from onedial.training.lm.decoder import base_model
+from onedial.training.lm.decoder import get_base_model
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WeightCounts:
 
 def count_weights(model: nn.Module) -> WeightCounts:
     """Counts a causal LM's weights; embeddings are looked up, not multiplied, and count only as the head."""
-    base = base_model(model)
+    base = get_base_model(model)
     head = base.get_output_embeddings().weight  # type: ignore[operator]
     tables = {id(head), id(base.get_input_embeddings().weight)}  # type: ignore[operator]
     body = sum(weight.numel() for weight in base.parameters() if id(weight) not in tables)

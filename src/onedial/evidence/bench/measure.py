@@ -9,7 +9,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 from onedial.core.system import find_version
 from onedial.evidence.bench.busy import run_beside_busy_process
 from onedial.evidence.bench.figure import Figure
@@ -44,7 +44,7 @@ def select_figures(command: str, wanted: str) -> list[str]:
         if name not in names:
             allowed = ", ".join(names)
             raise ConfigError(
-                f"--figures {name!r}: not a figure of {command}{nearest(name, names)}; there are {allowed}"
+                f"--figures {name!r}: not a figure of {command}{suggest(name, names)}; there are {allowed}"
             )
     return [name for name in names if name in chosen] if chosen else names
 

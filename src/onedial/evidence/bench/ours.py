@@ -13,12 +13,12 @@ from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.evidence.bench.machine import time_seconds
 from onedial.evidence.bench.peer_process import Exchange
-from onedial.evidence.bench.workload import Conditions, Workload, make_prompt_ids, make_prompt_texts, wanted_reward
+from onedial.evidence.bench.workload import Conditions, Workload, choose_reward, make_prompt_ids, make_prompt_texts
 from onedial.training.budget.allocation import Fixed, UniformSchedule
 from onedial.training.lm.text import Text
 from onedial.training.models import load_tokenizer
 from onedial.training.rollout.collector import Collector
-from onedial.training.rollout.engine import Request, Sampling, seed_of
+from onedial.training.rollout.engine import Request, Sampling, derive_seed
 from onedial.training.rollout.torch_engine import TorchEngine
 from onedial.training.trainer.advantages import add_advantages
 from onedial.training.trainer.cpu import prepare_process
@@ -65,7 +65,7 @@ class Generation:
         self.turn += 1
         sampling = Sampling(max_new_tokens=completion_tokens)
         seeds = [
-            tuple(seed_of("bench", self.turn, number, index) for index in range(self.workload.group_size))
+            tuple(derive_seed("bench", self.turn, number, index) for index in range(self.workload.group_size))
             for number in range(self.workload.prompts)
         ]
         return [Request(n, ids, seeds[n], sampling) for n, ids in enumerate(self.prompts)]
@@ -110,7 +110,7 @@ def make_mixed_batch(conditions: Conditions, workload: Workload) -> Batch:
 
 
 def _verdict(mode: str, prompt: int, index: int, prompts: int = 1 << 30) -> Verdict:
-    reward = wanted_reward(mode, prompt, index, prompts)
+    reward = choose_reward(mode, prompt, index, prompts)
     return Verdict(reward, correct=reward > 0, outcome="correct" if reward else "wrong")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from onedial.evidence.bench.machine import synchronize
 from onedial.evidence.bench.peer_process import Exchange
-from onedial.evidence.bench.workload import Conditions, Workload, make_prompt_texts, rows_per_pass, wanted_reward
+from onedial.evidence.bench.workload import Conditions, Workload, choose_reward, make_prompt_texts, rows_per_pass
 from onedial.training.models import load_tokenizer
 
 MAX_STEPS = 1000
@@ -35,7 +35,7 @@ def serve(conditions: Conditions, workload: Workload, exchange: Exchange) -> Non
         lengths = [len(ids) for ids in completion_ids]
         assert lengths == [workload.completion_tokens] * workload.rows, f"TRL wrote completions of {lengths} tokens"
         places = (divmod(row, workload.group_size) for row in range(workload.rows))
-        return [wanted_reward(wanted, prompt, index, workload.prompts) for prompt, index in places]
+        return [choose_reward(wanted, prompt, index, workload.prompts) for prompt, index in places]
 
     class Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
         started = 0.0

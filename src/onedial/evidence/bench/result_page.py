@@ -71,7 +71,7 @@ def _hang(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
-def as_page(
+def format_page(
     figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any], *, whole: bool = True
 ) -> str:
     """`docs/performance.md`; says so when the measurement ended early."""

@@ -40,7 +40,7 @@ def workload_at(axis: str, value: int, work: str) -> Workload:
     return replace(rows, completion_tokens=value, prompts=2 if work == "update" else 8)
 
 
-def curves(conditions: Conditions, command: str, *, quick: bool, note: Note) -> Iterator[Point]:
+def select_curves(conditions: Conditions, command: str, *, quick: bool, note: Note) -> Iterator[Point]:
     """The curves of `generate`, of `update`, or of both; points beyond the model's context are left out."""
     for work in ("generate", "update"):
         if command in (work, "all"):

@@ -73,7 +73,7 @@ def rows_per_pass(workload: Workload, peer_rows: int) -> int:
     return max(rows for rows in range(1, workload.rows + 1) if workload.rows % rows == 0 and rows <= max(1, fits))
 
 
-def wanted_reward(mode: str, prompt: int, index: int, prompts: int) -> float:
+def choose_reward(mode: str, prompt: int, index: int, prompts: int) -> float:
     """The verdict wanted of a rollout: with it every group is mixed, the first quarter of them, or none.
 
     In a mixed group the rollouts of odd index are right.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from onedial.core.maths.estimators import mean_interval
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import by_seed, cost_to_reach, list_arms
+from onedial.evidence.paired_statistics import cost_to_reach, index_seeds, list_arms
 from onedial.evidence.trained import Trial, make_claim
 
 UNIFORM: Mapping[str, Mapping[str, object]] = {
@@ -44,10 +44,15 @@ def _figures(records: list[Json]) -> Json:
     arms, uniform = summary["arms"], [arm for arm in list_arms(records) if arm != "adaptive"]
     start = _mean([value for arm in arms.values() for value in arm["start"]])
     top = max(_mean(arms[arm]["accuracy"]) for arm in uniform)
-    figures: Json = {"seeds": len(by_seed(records, "adaptive")), "targets": {}, "tokens_to": {}, "best_uniform": {}}
+    figures: Json = {
+        "seeds": len(index_seeds(records, "adaptive")),
+        "targets": {},
+        "tokens_to": {},
+        "best_uniform": {},
+    }
     for name, share in TARGETS.items():
         target = start + share * (top - start)
-        costs = {arm: [_cost(record, target) for record in by_seed(records, arm).values()] for arm in arms}
+        costs = {arm: [_cost(record, target) for record in index_seeds(records, arm).values()] for arm in arms}
         mean_logs = {arm: _mean([math.log(cost) for cost in costs[arm]]) for arm in uniform}
         best = min(mean_logs, key=mean_logs.__getitem__)
         figures["targets"][name], figures["tokens_to"][name] = target, costs

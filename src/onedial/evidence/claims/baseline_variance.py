@@ -10,7 +10,7 @@ import numpy as np
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.evidence.claim import Check, Claim, Json, Setup, check_range, seed_of_unit, seed_units
+from onedial.evidence.claim import Check, Claim, Json, Setup, check_range, list_seed_units, parse_seed
 from onedial.evidence.statistics import Array, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _measure(setup: Setup, unit: str) -> Json:
 
     lesson = Lesson(setup, CRITIC)
     draws, prompts = (2, 2) if setup.quick else (DRAWS, PROMPTS)
-    seed = seed_of_unit(unit)
+    seed = parse_seed(unit)
     groups = lesson.sample(prompts, SIZE * draws, seed)
     learned = lesson.sample(2 * prompts, SIZE, seed + 1000)
     parameters = choose_parameters(lesson.policy.model)
@@ -155,7 +155,7 @@ CLAIM = Claim(
     source="arXiv:2510.00977, §3; RLOO (arXiv:2402.14740); PPO's critic",
     trains=False,
     minutes=12,
-    units=seed_units(SEEDS),
+    units=list_seed_units(SEEDS),
     measure=_measure,
     figures=_figures,
     checks=_checks,

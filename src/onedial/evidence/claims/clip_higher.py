@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import by_seed, list_arms, mean_known, mean_series
+from onedial.evidence.paired_statistics import index_seeds, list_arms, mean_known, mean_series
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
 BASE = {"row": "naive_grpo", "aggregate": "token_mean", "updates_per_iteration": 4}
@@ -14,7 +14,7 @@ TRIAL = Trial({"symmetric": BASE, "higher": {**BASE, "clip_high": 0.28}}, tokens
 def _figures(records: list[Json]) -> Json:
     entropy, stopped, share = {}, {}, {}
     for arm in list_arms(records):
-        own = list(by_seed(records, arm).values())
+        own = list(index_seeds(records, arm).values())
         last = [slice(-max(1, len(record["series"]["entropy"]) // 4), None) for record in own]
         entropy[arm] = [mean_series(record, "entropy", part) for record, part in zip(own, last, strict=True)]
         stopped[arm] = [mean_series(record, "clip_high_probability") for record in own]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Json
-from onedial.evidence.paired_statistics import by_seed, compare_with_first, list_arms
+from onedial.evidence.paired_statistics import compare_with_first, index_seeds, list_arms
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
 DIALS = {"alpha-1": 1.0, "alpha-0": 0.0, "alpha-0.5": 0.5, "alpha-2": 2.0}
@@ -22,7 +22,8 @@ def _hardest(record: Json) -> float:
 
 def _figures(records: list[Json]) -> Json:
     levels = {
-        arm: [record["curve"][-1]["levels"] for record in by_seed(records, arm).values()] for arm in list_arms(records)
+        arm: [record["curve"][-1]["levels"] for record in index_seeds(records, arm).values()]
+        for arm in list_arms(records)
     }
     known = all(HARDEST in each for found in levels.values() for each in found)
     hardest = [plain_difference(found) for found in compare_with_first(records, _hardest)] if known else []

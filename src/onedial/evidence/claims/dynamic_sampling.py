@@ -7,7 +7,7 @@ from functools import partial
 
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import by_seed, cost_to_reach, pair_ratio
+from onedial.evidence.paired_statistics import cost_to_reach, index_seeds, pair_ratio
 from onedial.evidence.trained import Trial, make_claim
 
 BASE = {"row": "naive_grpo", "clip_high": 0.28, "aggregate": "token_mean"}
@@ -21,7 +21,9 @@ UNITS = {"steps": "iteration", "rollouts": "rollouts", "tokens": "tokens", "seco
 
 
 def _figures(records: list[Json]) -> Json:
-    best = {seed: max(point["avg"] for point in record["curve"]) for seed, record in by_seed(records, "all").items()}
+    best = {
+        seed: max(point["avg"] for point in record["curve"]) for seed, record in index_seeds(records, "all").items()
+    }
     ratios = {}
     for name, unit in UNITS.items():
         found = pair_ratio(records, "refilled", "all", partial(_cost_of_best, best=best, unit=unit))

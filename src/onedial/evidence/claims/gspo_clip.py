@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import by_seed, list_arms, mean_series
+from onedial.evidence.paired_statistics import index_seeds, list_arms, mean_series
 from onedial.evidence.trained import Trial, make_claim
 
 TRIAL = Trial({"gspo": {"row": "gspo"}, "grpo": {"row": "naive_grpo", "updates_per_iteration": 4}}, tokens=8_000)
@@ -15,7 +15,7 @@ def _figures(records: list[Json]) -> Json:
     for arm in list_arms(records):
         parts = [
             [mean_series(record, key) for key in ("clip_low_share", "clip_high_share")]
-            for record in by_seed(records, arm).values()
+            for record in index_seeds(records, arm).values()
         ]
         shares[arm] = [low + high for low, high in parts if low is not None and high is not None]
     ratios = [a / b if b else None for a, b in zip(shares["gspo"], shares["grpo"], strict=False)]

@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.evidence.claim import Check, Claim, Json, Setup, check_range, seed_of_unit, seed_units
+from onedial.evidence.claim import Check, Claim, Json, Setup, check_range, list_seed_units, parse_seed
 from onedial.evidence.statistics import Array, bootstrap_interval, correlate, explained_share
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EXACT_GROUPS = 2  # of each seed: every α by its own backward pass
 PUBLISHED = 0.92  # the correlation that a review of arXiv:2607.00152 reports
 
 
-def row_of(dial: float) -> Algorithm:
+def make_dial_row(dial: float) -> Algorithm:
     """Returns GRPO without KL and without length normalizer, at α = `dial`: scores are those of whole sequences."""
     return replace(ALGORITHMS["naive_grpo"], name="row", dial=dial, aggregate="sequence_sum", eps=1e-12)
 
@@ -37,10 +37,10 @@ def _measure(setup: Setup, unit: str) -> Json:
     """Gradient norms of every group of one seed, before a policy moves and after an iteration of four updates."""
     from onedial.evidence.lesson import Lesson, vector_norm
 
-    lesson = Lesson(setup, replace(row_of(1.0), updates_per_iteration=4))
-    groups = lesson.sample(4 if setup.quick else PROMPTS, SIZE, seed_of_unit(unit))
+    lesson = Lesson(setup, replace(make_dial_row(1.0), updates_per_iteration=4))
+    groups = lesson.sample(4 if setup.quick else PROMPTS, SIZE, parse_seed(unit))
     mixed = [group for group in groups if group.mixed]
-    batches = [lesson.batch(row_of(0.0), [group]) for group in mixed]
+    batches = [lesson.batch(make_dial_row(0.0), [group]) for group in mixed]
     measured: Json = {
         "correct": [sum(bool(rollout.verdict.correct) for rollout in group.usable) for group in groups],
         "size": [len(group.usable) for group in groups],
@@ -54,7 +54,7 @@ def _measure(setup: Setup, unit: str) -> Json:
         if number < EXACT_GROUPS:
             sigma = float(batch["reward"].std(correction=0))
             for dial in DIALS:
-                error = _compare(lesson, lesson.batch(row_of(dial), [mixed[number]]), dial, sigma, difference)
+                error = _compare(lesson, lesson.batch(make_dial_row(dial), [mixed[number]]), dial, sigma, difference)
                 measured["errors"][f"{dial:g}"].append(error)
     return measured | _measure_clipped(lesson, groups, batches)
 
@@ -63,13 +63,13 @@ def _take_difference(lesson: Lesson, batch: Batch) -> Tensor:
     """s̄₊ − s̄₋ by one backward pass of its own, from log-probabilities alone: no advantage, no loss of a row."""
     import torch
 
-    from onedial.training.lm.attention import using
+    from onedial.training.lm.attention import use_layout
     from onedial.training.trainer.gradients import flatten
 
     logp, layout = lesson.policy.logps(batch)
     right = batch["reward"] == batch["reward"].max()
     weight = torch.where(right, 1 / right.sum(), -1 / (~right).sum())[batch.rollout_of_token]
-    with using(layout):
+    with use_layout(layout):
         return flatten(torch.autograd.grad((weight * logp).sum(), lesson.policy.weights.parameters))
 
 
@@ -78,7 +78,7 @@ def _compare(lesson: Lesson, batch: Batch, dial: float, sigma: float, difference
     from onedial.evidence.lesson import vector_norm
     from onedial.training.trainer.gradients import flatten, take_gradient
 
-    got = take_gradient(lesson.policy, row_of(dial), batch, lesson.policy.weights.parameters, flatten)
+    got = take_gradient(lesson.policy, make_dial_row(dial), batch, lesson.policy.weights.parameters, flatten)
     size = vector_norm(got)
     got -= sigma ** (2 - dial) * difference
     return vector_norm(got) / size
@@ -95,7 +95,7 @@ def _measure_clipped(lesson: Lesson, groups: list[Group], batches: list[Batch]) 
     from onedial.training.trainer.policy import evaluate_logps
     from onedial.training.trainer.step import update
 
-    policy, row = lesson.policy, row_of(0.0)
+    policy, row = lesson.policy, make_dial_row(0.0)
     old = [evaluate_logps(policy, batch) for batch in batches]
     update(policy, None, lesson.batch(lesson.run.algorithm, groups), 1, lambda *progress: None)
     norms, stopped, tokens = [], 0, 0
@@ -191,7 +191,7 @@ CLAIM = Claim(
     source="arXiv:2607.00152, the group-standard-deviation identity; the correlation is from a machine-written review",
     trains=False,
     minutes=8,
-    units=seed_units(SEEDS),
+    units=list_seed_units(SEEDS),
     measure=_measure,
     figures=_figures,
     checks=_checks,

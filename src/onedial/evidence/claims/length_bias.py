@@ -8,7 +8,7 @@ from dataclasses import replace
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.evidence.arm_summary import plain_difference, summarize
 from onedial.evidence.claim import Check, Claim, Json, Setup, check_range
-from onedial.evidence.paired_statistics import by_seed, final_accuracy, list_arms, pair_difference, show_interval
+from onedial.evidence.paired_statistics import final_accuracy, index_seeds, list_arms, pair_difference, show_interval
 from onedial.evidence.trained import Trial, make_claim
 
 TRIAL = Trial(
@@ -27,7 +27,7 @@ def measure_token_weights() -> Json:
     """
     import torch
 
-    from onedial.core.batch import Batch, Counts, offsets_of
+    from onedial.core.batch import Batch, Counts, compute_offsets
     from onedial.core.maths.aggregate import token_weights
 
     lengths = torch.tensor(LENGTHS)
@@ -35,7 +35,7 @@ def measure_token_weights() -> Json:
     total = int(lengths.sum())
     batch = Batch(
         torch.zeros(1, dtype=torch.long), torch.tensor([0, 1]), torch.zeros(total, dtype=torch.long),
-        offsets_of(lengths), torch.zeros(2, dtype=torch.long), ("one",),
+        compute_offsets(lengths), torch.zeros(2, dtype=torch.long), ("one",),
         {"rollout_mask": mask, "group_tokens": torch.tensor([total, total])},
     )  # fmt: skip
     counts = Counts(tokens=total, sequences=2, groups=1)
@@ -50,7 +50,7 @@ def measure_token_weights() -> Json:
 def _figures(records: list[Json]) -> Json:
     growth = {}
     for arm in list_arms(records):
-        growth[arm] = [_growth(record) for record in by_seed(records, arm).values()]
+        growth[arm] = [_growth(record) for record in index_seeds(records, arm).values()]
     accuracy = plain_difference(pair_difference(records, "grpo", "dr-grpo", final_accuracy))
     return {**summarize(records), "growth_of_wrong_answers": growth, "accuracy": accuracy}
 

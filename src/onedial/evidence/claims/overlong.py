@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import by_seed, list_arms, mean_series
+from onedial.evidence.paired_statistics import index_seeds, list_arms, mean_series
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
 BASE = {
@@ -23,7 +23,7 @@ TRIAL = Trial(
 def _figures(records: list[Json]) -> Json:
     entropy, truncated = {}, {}
     for arm in list_arms(records):
-        own = list(by_seed(records, arm).values())
+        own = list(index_seeds(records, arm).values())
         last = slice(-5, None)
         entropy[arm] = [mean_series(record, "entropy", last) for record in own]
         truncated[arm] = [mean_series(record, "truncated_share", last) for record in own]

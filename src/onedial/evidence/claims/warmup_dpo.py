@@ -25,7 +25,7 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
     from onedial.core.settings_file import make_run, merge
     from onedial.evidence.paired_runs import MOST_ITERATIONS, RECORD, read_curves, train_to_end
     from onedial.training.trainer.live_view import open_view
-    from onedial.training.trainer.past_rollouts import newest_model
+    from onedial.training.trainer.past_rollouts import find_newest_model
 
     seed = int(unit.rpartition("-s")[2])
     base = TRIAL.base(setup) | {"seed": seed}
@@ -38,7 +38,7 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
     warm = make_run(merge(base, ends, {"algorithm": {"row": "naive_grpo"}}))
     train_to_end(warm, open_view(warm, f"warmup-dpo: warm-up, seed {seed}"))
     own = {"algorithm": DPO, "max_generated_tokens": 0, **(QUICK_DPO if setup.quick else FULL_DPO)}
-    places = {"data": str(warm.directory), "model": newest_model(warm.directory), "out": str(path.parent)}
+    places = {"data": str(warm.directory), "model": find_newest_model(warm.directory), "out": str(path.parent)}
     dpo = make_run(merge(base, own, places))
     train_to_end(dpo, open_view(dpo, f"warmup-dpo: DPO, seed {seed}"))
     record = {"arm": WARMED, "seed": seed, **_join(read_curves(warm.directory), read_curves(dpo.directory))}

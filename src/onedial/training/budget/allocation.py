@@ -134,7 +134,7 @@ class Fixed:
 
     def finish(self) -> Allocation:
         groups = self._groups or []
-        statuses: dict[str, Status] = {group.id: status_of(group, self.keep_mixed) for group in groups}
+        statuses: dict[str, Status] = {group.id: decide_status(group, self.keep_mixed) for group in groups}
         return Allocation([group for group in groups if statuses[group.id] == "trained"], statuses)
 
     def state(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Dynamic:
 
     def answer(self, groups: Sequence[Group]) -> None:
         for group in groups:
-            status = status_of(group, keep_mixed=True)
+            status = decide_status(group, keep_mixed=True)
             self._statuses[group.id] = "carried" if status == "trained" else status
             if status == "trained":
                 self.surplus.append(group)
@@ -212,7 +212,7 @@ class Dynamic:
         self.surplus = list(surplus)
 
 
-def status_of(group: Group, keep_mixed: bool) -> Status:
+def decide_status(group: Group, keep_mixed: bool) -> Status:
     """ "unusable" without a usable verdict, "silent" if all rewards agree and keep='mixed', otherwise "trained"."""
     if not group.usable:
         return "unusable"

@@ -20,8 +20,8 @@ from onedial.training.budget.allocation import (
     Expectation,
     RolloutRequest,
     Status,
+    decide_status,
     join_rounds,
-    status_of,
 )
 from onedial.training.budget.belief import Belief, Prediction
 from onedial.training.budget.calibration import Calibration
@@ -172,7 +172,7 @@ class Believing:
     def _status(self, group: Group) -> Status:
         if self._visit_of(group).inclusion == 0:  # an audit that the draw of prompts left out
             return "left"
-        return status_of(group, self.keep_mixed)
+        return decide_status(group, self.keep_mixed)
 
     def _expectations(self, groups: Sequence[Group], trained: int) -> dict[str, Expectation]:
         """The expectation of each group by id, with weights of mean 1 over the `trained` rollouts where they count."""

@@ -13,7 +13,7 @@ from onedial.training.budget.believing import Believing
 from onedial.training.budget.features import Embed, describe_prompt
 from onedial.training.budget.prior import read_prior
 from onedial.training.budget.rules import IN_TURN, RULES
-from onedial.training.budget.scene import Candidates, candidate_count
+from onedial.training.budget.scene import Candidates, count_candidates
 from onedial.training.budget.sequential import Sequential
 
 Look = Callable[[int], Prompt]
@@ -35,7 +35,7 @@ def open_allocator(
     if row.name == "sequential":
         return Sequential(row, prompts, run.seed, keep_mixed)
     if row.believes:
-        size = prompts if row.name in IN_TURN else candidate_count(row, prompts, data_size)
+        size = prompts if row.name in IN_TURN else count_candidates(row, prompts, data_size)
         return Believing(
             row,
             RULES[row.name],

@@ -64,7 +64,7 @@ class PlanSchedule:
         return f"plan: {len(self.tries):,} prompts{audits} an epoch, {rollouts:,} rollouts{rest}"
 
 
-def planned(plan: PlanFile, task: TaskSource, seed: int, *, where: str) -> PlanSchedule:
+def follow_plan(plan: PlanFile, task: TaskSource, seed: int, *, where: str) -> PlanSchedule:
     """The plan on a task: its prompts are found by id, else by their text (rendered, or the bare question).
 
     Raises ConfigError when the task is endless or holds none of the planned prompts; `where` names the file.

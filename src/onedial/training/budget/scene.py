@@ -36,7 +36,7 @@ class Candidates:
         return range((iteration - 1) * self.size, iteration * self.size)
 
 
-def candidate_count(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
+def count_candidates(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
     """Candidates per iteration: as the row says, else a whole dataset, else 128 for each of `prompts`.
 
     Never fewer than `prompts`, and never more than a dataset holds.

@@ -14,8 +14,8 @@ from onedial.training.budget.allocation import (
     Expectation,
     RolloutRequest,
     Status,
+    decide_status,
     join_rounds,
-    status_of,
 )
 from onedial.training.budget.outcomes import count_solved
 
@@ -57,7 +57,7 @@ class Sequential:
         self._groups = join_rounds([*self._groups, *groups])
 
     def finish(self) -> Allocation:
-        statuses: dict[str, Status] = {group.id: status_of(group, self.keep_mixed) for group in self._groups}
+        statuses: dict[str, Status] = {group.id: decide_status(group, self.keep_mixed) for group in self._groups}
         train, expectations = [], {}
         for group in self._groups:
             kept = replace(group, rollouts=self._keep(group))

@@ -165,7 +165,7 @@ Look = Callable[[int], Prompt]
 MakeAllocator = Callable[[Look], Allocator]
 
 
-def from_table(run: Run, world: World) -> MakeAllocator:
+def make_from_table(run: Run, world: World) -> MakeAllocator:
     """Makes the allocator that a run would have, on the prompts of a world: a dataset of that size."""
     resolved = run.resolved()
     schedule = UniformSchedule(resolved.group_size)

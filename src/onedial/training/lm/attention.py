@@ -49,7 +49,7 @@ _layouts: list[Layout] = []  # a stack; not a context variable, because CUDA's b
 
 
 @contextmanager
-def using(layout: Layout) -> Iterator[None]:
+def use_layout(layout: Layout) -> Iterator[None]:
     """Model calls inside this context attend by `layout`, including recomputation in backward."""
     _layouts.append(layout)
     try:
@@ -58,7 +58,7 @@ def using(layout: Layout) -> Iterator[None]:
         _layouts.pop()
 
 
-def layout_in_use() -> Layout:
+def get_layout() -> Layout:
     """The layout of the innermost `with using(layout)`."""
     if not _layouts:
         raise RuntimeError("a model with onedial's attention was called outside `with using(layout)`")
@@ -70,7 +70,7 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The function Hugging Face models call: (1, H, T, D), (1, K, T, D), (1, K, T, D) → (1, T, H, D)."""
-    layout = layout_in_use()
+    layout = get_layout()
     window = options.get("sliding_window")
     unsupported = [name for name in ("softcap", "s_aux") if options.get(name) is not None]
     if window is not None and layout.longest > window:
@@ -118,7 +118,7 @@ def unfold_heads(out: Tensor, length: int) -> Tensor:
 BLOCK = 128  # queries of a sequence taken at a time, so that keys in their future cost nothing
 
 
-def own_past(length: int, device: torch.device) -> Tensor:
+def mask_own_past(length: int, device: torch.device) -> Tensor:
     """(1, L, L) True where a query may see a key of its own sequence. Pads come last and need no mask of their own."""
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
@@ -146,7 +146,7 @@ def causal_attention(
 def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: Prefix | None, allowed: Tensor, scale: float) -> Tensor:
     """(n, K, r·L', D), (n, K, L, D) ×2, (n or 1, L', P+L) → (n, K, r·L', D) for L' of L queries."""
     if query.device.type == "cpu":
-        return product_attention(query, key, value, prefix, additive(allowed, torch.float32), scale)
+        return product_attention(query, key, value, prefix, make_additive(allowed, torch.float32), scale)
     if prefix is not None:
         key = torch.cat([prefix.key.index_select(0, prefix.group), key], dim=2)
         value = torch.cat([prefix.value.index_select(0, prefix.group), value], dim=2)
@@ -154,7 +154,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: Prefix | None, al
     return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
 
-def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+def make_additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """Bool → 0 where allowed, −inf elsewhere."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
 
@@ -248,10 +248,10 @@ class PrefixLayout:
         self.predictors = torch.where(first, (batch.prompt_offsets[1:] - 1)[batch.group][rollout], before)
         key_place = torch.arange(self.prompts.length, device=device)
         sees_prompt = key_place < prompt_lengths[batch.group][:, None]  # (B, P)
-        own = own_past(self.completions.length, device).expand(len(lengths), -1, -1)
+        own = mask_own_past(self.completions.length, device).expand(len(lengths), -1, -1)
         # (B, L, P+L): a completion token sees its whole prompt and its own past
         self.allowed = torch.cat([sees_prompt[:, None].expand(-1, self.completions.length, -1), own], dim=2)
-        self.prompt_past = own_past(self.prompts.length, device)
+        self.prompt_past = mask_own_past(self.prompts.length, device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         # every tensor is split once into prompts and completions, so that backward concatenates it once

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onedial.core.errors import DataError
-from onedial.training.lm.attention import Layout, using
-from onedial.training.lm.packed_linear import Product, packable
+from onedial.training.lm.attention import Layout, use_layout
+from onedial.training.lm.packed_linear import Product, can_pack
 
 
 class Head(Product):
@@ -27,7 +27,7 @@ class Head(Product):
         return logits if self.scale == 1.0 else logits * self.scale
 
 
-def base_model(model: nn.Module) -> nn.Module:
+def get_base_model(model: nn.Module) -> nn.Module:
     """Returns the Hugging Face model inside a LoRA wrapper, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner is not None else model
@@ -43,7 +43,7 @@ def get_head(model: nn.Module) -> Head:
 
     Raises DataError for models that cap their logits (soft-capping).
     """
-    base: Any = base_model(model)
+    base: Any = get_base_model(model)
     config, layer = base.config, base.get_output_embeddings()
     if getattr(config, "final_logit_softcapping", None):
         raise DataError(f"{type(base).__name__} caps its logits (final_logit_softcapping), which is not supported yet")
@@ -51,10 +51,10 @@ def get_head(model: nn.Module) -> Head:
     return Head(layer.weight, getattr(layer, "bias", None), scale)
 
 
-def hidden_states(model: nn.Module, tokens: Tensor, layout: Layout) -> Tensor:
+def compute_hidden_states(model: nn.Module, tokens: Tensor, layout: Layout) -> Tensor:
     """(T,) packed tokens → (T, d) final hidden states of any Hugging Face causal LM, attending as `layout` says."""
-    decoder: Any = base_model(model)
-    with using(layout):
+    decoder: Any = get_base_model(model)
+    with use_layout(layout):
         output = decoder.get_decoder()(
             input_ids=tokens.unsqueeze(0), position_ids=layout.positions.unsqueeze(0), use_cache=False
         )
@@ -94,10 +94,10 @@ class PlainDecoder:
     def load(self, model: nn.Module) -> None:
         self.model = model
         self.head = get_head(model)
-        self.num_layers = int(base_model(model).config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        self.num_layers = int(get_base_model(model).config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
     def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
-        return hidden_states(self.model, tokens, layout)
+        return compute_hidden_states(self.model, tokens, layout)
 
     def prepare(self, steps: int) -> None:
         """Does nothing: the weights are those of the model."""
@@ -134,14 +134,14 @@ class FusedDecoder:
     @staticmethod
     def supports(model: nn.Module) -> bool:
         """Whether this architecture and its options are covered."""
-        config: Any = base_model(model).config
+        config: Any = get_base_model(model).config
         plain_mlp = not getattr(config, "mlp_bias", False) and config.hidden_act == "silu"
         window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
         return config.model_type in FUSED_TYPES and plain_mlp and not window
 
     @torch.no_grad()
     def load(self, model: nn.Module) -> None:
-        base: Any = base_model(model)
+        base: Any = get_base_model(model)
         config, inner = base.config, base.get_decoder()
         self.num_layers = int(config.num_hidden_layers)
         self.kv_heads = int(config.num_key_value_heads)
@@ -187,7 +187,7 @@ class FusedDecoder:
     def prepare(self, steps: int) -> None:
         products = self._products()
         size = sum(product.weight.numel() * product.weight.element_size() for product in products)
-        if steps < PACK_STEPS or size > PACK_BYTES or not packable(self.head.weight):
+        if steps < PACK_STEPS or size > PACK_BYTES or not can_pack(self.head.weight):
             return
         for product in products:
             product.pack()
@@ -263,7 +263,7 @@ def lay_together(model: nn.Module) -> None:
     """
     if not FusedDecoder.supports(model):
         return
-    base: Any = base_model(model)
+    base: Any = get_base_model(model)
     for block in base.get_decoder().layers:
         attention, mlp = block.self_attn, block.mlp
         for parts in ([attention.q_proj, attention.k_proj, attention.v_proj], [mlp.gate_proj, mlp.up_proj]):

@@ -11,7 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onedial.training.lm.attention import Padding, additive, causal_attention, fold_heads, own_past, unfold_heads
+from onedial.training.lm.attention import (
+    Padding,
+    causal_attention,
+    fold_heads,
+    make_additive,
+    mask_own_past,
+    unfold_heads,
+)
 
 SHORT_KEYS = 512  # up to this many keys a CPU uses plain products, beyond that torch's fused kernel
 
@@ -80,7 +87,7 @@ class PrefillLayout:
         prompt_of_token = torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
         self.positions = torch.arange(int(offsets[-1]), device=offsets.device) - offsets[:-1][prompt_of_token]
         self.longest = self.padding.length
-        self.past = own_past(self.longest, offsets.device)
+        self.past = mask_own_past(self.longest, offsets.device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         padded_key, padded_value = self.padding.pad(key), self.padding.pad(value)
@@ -114,7 +121,7 @@ class DecodeLayout:
         self.dtype = dtype
         inside = place < lengths[:, None]  # (S, P)
         # nothing to mask where all prompts in use are equally long
-        self.prompt_mask = None if bool(inside.all()) else additive(inside, dtype)[:, None]  # (S, 1, P)
+        self.prompt_mask = None if bool(inside.all()) else make_additive(inside, dtype)[:, None]  # (S, 1, P)
         # sequences sorted by slot fill a (S, n) block; the rest of the block repeats sequence 0 and is never read
         counts = torch.bincount(slot, minlength=self.num_slots)
         self.per_slot = int(counts.max())
@@ -137,7 +144,7 @@ class DecodeLayout:
         ragged = int(own.min()) + 1 < self.length
         self.own: Tensor | int = own if ragged else self.length - 1
         place = torch.arange(self.length, device=own.device)
-        self.own_mask = additive(place <= own[:, None], self.dtype)[:, None] if ragged else None  # (B, 1, L)
+        self.own_mask = make_additive(place <= own[:, None], self.dtype)[:, None] if ragged else None  # (B, 1, L)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         short = query.device.type == "cpu" and self.longest <= SHORT_KEYS

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onedial.training.lm.attention import layout_in_use
+from onedial.training.lm.attention import get_layout
 from onedial.training.lm.decoder import FusedDecoder, join_weights, rotate
 
 ATTENTIONS = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention")
@@ -103,7 +103,7 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
-def projections(inputs: Tensor, layers: list[nn.Module]) -> Tensor:
+def project_jointly(inputs: Tensor, layers: list[nn.Module]) -> Tensor:
     """(…, d) → (…, Σ outputs): several linear layers of the same input, as one product unless they have adapters."""
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     biases: list[Tensor] = [layer.bias for layer in plain if layer.bias is not None]
@@ -120,7 +120,7 @@ def gated_unit(gate_up: Tensor, down: Tensor | None = None) -> Tensor:
     return out
 
 
-def rotated(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate_heads(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of (T, h, D) by (T, 1, D) angles whose halves are equal; backward rotates the other way."""
     out: Tensor = _Rotation.apply(values, cos, sin)  # type: ignore[no-untyped-call]
     return out
@@ -131,7 +131,7 @@ def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
-    gate_up, down = projections(x, [self.gate_proj, self.up_proj]), self.down_proj
+    gate_up, down = project_jointly(x, [self.gate_proj, self.up_proj]), self.down_proj
     if isinstance(down, nn.Linear) and getattr(down, "bias", None) is None:
         return gated_unit(gate_up, down.weight)
     out: Tensor = down(gated_unit(gate_up))  # a bias or adapters
@@ -143,17 +143,17 @@ def _attention_forward(
 ) -> tuple[Tensor, None]:
     heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
     cos, sin = (part[0].unsqueeze(1) for part in position_embeddings)  # (T, 1, D)
-    projected = projections(hidden_states[0], [self.q_proj, self.k_proj, self.v_proj]).unflatten(
+    projected = project_jointly(hidden_states[0], [self.q_proj, self.k_proj, self.v_proj]).unflatten(
         -1, (-1, self.head_dim)
     )
     if hasattr(self, "q_norm"):
         query, key, value = projected.split([heads, kv_heads, kv_heads], dim=1)
-        turned = rotated(torch.cat([self.q_norm(query), self.k_norm(key)], dim=1), cos, sin)
+        turned = rotate_heads(torch.cat([self.q_norm(query), self.k_norm(key)], dim=1), cos, sin)
     else:
         both, value = projected.split([heads + kv_heads, kv_heads], dim=1)
-        turned = rotated(both, cos, sin)
+        turned = rotate_heads(both, cos, sin)
     query, key = turned.split([heads, kv_heads], dim=1)
-    attended = layout_in_use().attend(self.layer_idx, query, key, value, self.scaling)
+    attended = get_layout().attend(self.layer_idx, query, key, value, self.scaling)
     return self.o_proj(attended.flatten(1)).unsqueeze(0), None
 
 

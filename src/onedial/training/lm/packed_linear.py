@@ -36,7 +36,7 @@ class Product:
         self._packed = None
 
 
-def packable(weight: Tensor) -> bool:
+def can_pack(weight: Tensor) -> bool:
     """Whether blocks help: bfloat16 on a CPU that multiplies it, where torch has the operators for it."""
     return (
         weight.device.type == "cpu"

@@ -11,7 +11,7 @@ from onedial.core.errors import AllocatorError, DataError, OnedialError
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, join_rounds
 from onedial.training.lm.text import Text, locate_prompt
-from onedial.training.rollout.engine import Engine, Request, Sampling, seed_of
+from onedial.training.rollout.engine import Engine, Request, Sampling, derive_seed
 
 
 class Verifiers(Protocol):
@@ -145,7 +145,7 @@ class Collector:
                 continue
             blanks[request.position] = blank
             path = (self.seed, "rollout", iteration, request.position, prompt.id)
-            seeds = tuple(seed_of(*path, index) for index in indices)
+            seeds = tuple(derive_seed(*path, index) for index in indices)
             try:
                 self.engine.submit(Request(request.position, blank.prompt_tokens, seeds, self.sampling))
             except DataError as error:

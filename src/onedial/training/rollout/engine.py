@@ -62,7 +62,7 @@ class Engine(Protocol):
         ...
 
 
-def seed_of(*path: object) -> int:
+def derive_seed(*path: object) -> int:
     """A 64-bit seed from a path such as (run seed, purpose, iteration, prompt id, rollout index)."""
     text = "/".join(str(part) for part in path)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

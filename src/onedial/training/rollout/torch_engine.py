@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onedial.core.batch import offsets_of
+from onedial.core.batch import compute_offsets
 from onedial.core.errors import DataError, DivergenceError
 from onedial.core.types import Completion
 from onedial.training.lm.decoder import Decoder, make_decoder
@@ -169,7 +169,7 @@ class TorchEngine:
         if not new:
             return
         lengths = [len(slot.request.prompt_tokens) for slot in new]
-        offsets = offsets_of(torch.tensor(lengths, device=self.device))
+        offsets = compute_offsets(torch.tensor(lengths, device=self.device))
         flat = torch.tensor([t for slot in new for t in slot.request.prompt_tokens], device=self.device)
         where = torch.tensor([slot.index for slot in new], device=self.device)
         num_slots = max(self._slots) + 1

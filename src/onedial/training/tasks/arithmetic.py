@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 from onedial.core.types import Prompt, Verdict
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
 from onedial.training.verify.verdict import judge, make_verdict
@@ -76,10 +76,10 @@ class Arithmetic:
             raise ConfigError(f"arithmetic levels: none given; allowed: {', '.join(LEVELS)}")
         for level in self.levels:
             if level not in LEVELS:
-                hint = nearest(level, LEVELS)
+                hint = suggest(level, LEVELS)
                 raise ConfigError(f"arithmetic levels: {level!r} is unknown{hint}; allowed: {', '.join(LEVELS)}")
         if self.match not in MATCHES:
-            hint = nearest(self.match, MATCHES)
+            hint = suggest(self.match, MATCHES)
             raise ConfigError(f"arithmetic match={self.match!r}: must be one of {', '.join(MATCHES)}{hint}")
         if "{expression}" not in self.wording:
             raise ConfigError(f"arithmetic wording={self.wording!r}: must contain {{expression}}")

@@ -15,11 +15,11 @@ from typing import Any
 
 from onedial.core.errors import ConfigError, DataError
 from onedial.core.types import Prompt, Verdict
-from onedial.training.tasks.data_files import finite, read_rows, split_files
+from onedial.training.tasks.data_files import make_finite, read_rows, split_files
 from onedial.training.tasks.task import HELD_OUT, EndlessSource, TaskSource
 from onedial.training.verify.answer import boxed, show_number
 from onedial.training.verify.verdict import Fields, PromptLike, judge, make_verdict
-from onedial.training.verify.verifiers import grade, unparseable
+from onedial.training.verify.verifiers import grade, make_unparseable
 
 WORDING = (
     "Using the numbers {numbers}, write an expression that equals {target}. Use + - * / and parentheses, and each "
@@ -83,7 +83,7 @@ class CountdownVerifier:
         try:
             value, numbers = evaluate_expression(expression)
         except ValueError as error:
-            return unparseable(f"{expression[:40]!r}: {error}")
+            return make_unparseable(f"{expression[:40]!r}: {error}")
         used = Counter(numbers)
         allowed = used == given if self.use_all else used <= given
         detail = "" if allowed else f"uses {sorted(numbers)} of {sorted(given.elements())}"
@@ -184,7 +184,7 @@ def countdown(
         return EndlessSource(task, CountdownVerifier(use_all), held_out)
     files = split_files(path, test_path)
     prompts = {split: [_of_row(row, n, file, wording) for n, row in read_rows(file)] for split, file in files.items()}
-    return finite(
+    return make_finite(
         f"countdown/{Path(next(iter(files.values()))).stem}", CountdownVerifier(use_all), prompts, held_out=held_out
     )
 

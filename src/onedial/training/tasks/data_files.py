@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onedial.core.errors import ConfigError, DataError, MissingExtra, nearest
+from onedial.core.errors import ConfigError, DataError, MissingExtra, suggest
 from onedial.core.tables.file_bytes import check_regular
 from onedial.core.tables.file_kinds import KIND_OF_SUFFIX, kind_of_name
 from onedial.core.tables.read_errors import NoErrors
@@ -54,7 +54,7 @@ def read_rows(place: str) -> Iterator[tuple[int, Record]]:
         raise DataError(f"{place}: holds no rows")
 
 
-def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
+def read_hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
     """Rows of a dataset on the Hugging Face hub. Raises MissingExtra without `datasets`, DataError when it fails."""
     try:
         import datasets
@@ -70,25 +70,27 @@ def hub_rows(name: str, split: str, config: str | None = None) -> Iterator[tuple
     yield from enumerate((dict(row) for row in loaded), 1)
 
 
-def rows_of(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
+def load_rows(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
     """Rows of a local file where there is one, else of the hub's dataset of that name."""
-    return read_rows(place) if is_data_file(place) else hub_rows(place, split, config)
+    return read_rows(place) if is_data_file(place) else read_hub_rows(place, split, config)
 
 
-def column(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def find_column(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The row's column whose name is one of `names` (the first that is there), upper and lower case alike."""
     folded = {str(key).casefold(): str(key) for key in row}
     return next((folded[name] for name in names if name in folded), None)
 
 
-def named_column(row: Mapping[str, Any], name: str, place: str) -> str:
+def require_column(row: Mapping[str, Any], name: str, place: str) -> str:
     """`name` if the row has it; DataError with the nearest match and the columns that exist."""
     if name in row:
         return name
-    raise DataError(f"{place}: no column {name!r}{nearest(name, row)}; the columns are: {', '.join(map(str, row))}")
+    raise DataError(f"{place}: no column {name!r}{suggest(name, row)}; the columns are: {', '.join(map(str, row))}")
 
 
-def finite(name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]], *, held_out: float) -> FiniteSource:
+def make_finite(
+    name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]], *, held_out: float
+) -> FiniteSource:
     """A source of prompts with their own test split, or divided by content where "test" is missing.
 
     Train prompts whose content is also in the test split are left out, with a note. Both splits are put in the order
@@ -113,7 +115,7 @@ def finite(name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]
     return FiniteSource(name, verifier, splits, tuple(notes))
 
 
-def answered(source: FiniteSource) -> FiniteSource:
+def keep_answered(source: FiniteSource) -> FiniteSource:
     """The source without prompts that have no answer to judge by, with a note; DataError when that leaves none."""
     splits = {split: [p for p in prompts if has_answer(p)] for split, prompts in source.splits.items()}
     missing = [p for prompts in source.splits.values() for p in prompts if not has_answer(p)]

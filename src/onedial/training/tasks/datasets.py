@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onedial.core.errors import ConfigError, DataError, nearest
+from onedial.core.errors import ConfigError, DataError, suggest
 from onedial.core.types import Message, Prompt
 from onedial.training.tasks.data_files import (
-    column,
-    finite,
+    find_column,
     is_data_file,
-    named_column,
+    load_rows,
+    make_finite,
     read_rows,
-    rows_of,
+    require_column,
     split_files,
 )
 from onedial.training.tasks.task import HELD_OUT, FiniteSource
@@ -63,7 +63,7 @@ def jsonl(
     `VERIFIERS`, or auto: number when every answer is one, math when answers look like LaTeX, else exact.
     """
     if verifier != "auto" and verifier not in VERIFIERS:
-        hint = nearest(verifier, [*VERIFIERS, "auto"])
+        hint = suggest(verifier, [*VERIFIERS, "auto"])
         raise ConfigError(f"verifier {verifier!r} is unknown{hint}; allowed: auto, {', '.join(VERIFIERS)}")
     if "{question}" not in wording:
         raise ConfigError(f"wording={wording!r}: must contain {{question}}")
@@ -75,7 +75,7 @@ def jsonl(
     answers = [prompt.answer for part in prompts.values() for prompt in part]
     chosen = verifier if verifier != "auto" else choose_verifier(answers)
     name = f"jsonl/{Path(path or test_path or '').name.split('.')[0]}"
-    source = finite(name, VERIFIERS[chosen](), prompts, held_out=held_out)
+    source = make_finite(name, VERIFIERS[chosen](), prompts, held_out=held_out)
     note = f"answers judged as {chosen}" + (" (chosen from the answers)" if verifier == "auto" else "")
     return replace(source, notes=(*source.notes, note))
 
@@ -95,21 +95,21 @@ class _Columns:
     ) -> _Columns:
         """Columns asked for by name, or the usual ones; DataError showing what exists."""
         if prompt is not None:
-            prompts = tuple(named_column(row, name.strip(), file) for name in prompt.split(","))
+            prompts = tuple(require_column(row, name.strip(), file) for name in prompt.split(","))
         else:
-            found = column(row, PROMPT_COLUMNS)
+            found = find_column(row, PROMPT_COLUMNS)
             if found is None:
                 raise DataError(
                     f"{file}: no column of prompts; the columns are: {', '.join(row)}; name one with prompt_column="
                 )
             prompts = (found,)
-        answer = named_column(row, answer, file) if answer is not None else column(row, ANSWER_COLUMNS)
-        level = named_column(row, level, file) if level is not None else column(row, LEVEL_COLUMNS)
+        answer = require_column(row, answer, file) if answer is not None else find_column(row, ANSWER_COLUMNS)
+        level = require_column(row, level, file) if level is not None else find_column(row, LEVEL_COLUMNS)
         return cls(prompts, answer, level, prompts != ("prompt",) if chat is None else chat)
 
     def prompt(self, row: Row, place: str, wording: str) -> Prompt:
         """The prompt of one row. Raises DataError naming the row when a column is missing or the prompt is empty."""
-        values = [row[named_column(row, name, place)] for name in self.prompt_names]
+        values = [row[require_column(row, name, place)] for name in self.prompt_names]
         text, question = "", ""
         messages: tuple[Message, ...] = ()
         if len(values) == 1 and not isinstance(values[0], str) and values[0] is not None:
@@ -184,8 +184,8 @@ def _gsm8k_solution(prompt: Prompt) -> str:
 
 
 def _gsm8k_prompt(row: Row, place: str, wording: str) -> Prompt:
-    question = str(row[named_column(row, "question", place)]).strip()
-    solution = str(row[named_column(row, "answer", place)])
+    question = str(row[require_column(row, "question", place)]).strip()
+    solution = str(row[require_column(row, "answer", place)])
     answer = after_hashes(solution) or solution.strip()
     if parse_number(answer) is None:
         raise DataError(f"{place}: the answer {solution[-60:]!r} does not end in '#### number'")
@@ -209,7 +209,7 @@ def math(
 
 
 def _math_prompt(row: Row, place: str, wording: str) -> Prompt:
-    name = column(row, ("problem", "question"))
+    name = find_column(row, ("problem", "question"))
     if name is None:
         raise DataError(f"{place}: no column 'problem'; the columns are: {', '.join(row)}")
     answer = row.get("answer") if row.get("answer") is not None else boxed(str(row.get("solution", "")))
@@ -243,7 +243,7 @@ def _read_dataset(
     if path is not None and test_path is None and not is_data_file(path):
         files["test"] = path  # the hub's dataset brings a test split of its own
     prompts = {
-        split: [of_row(row, f"{file}, row {number}", wording) for number, row in rows_of(file, split, config)]
+        split: [of_row(row, f"{file}, row {number}", wording) for number, row in load_rows(file, split, config)]
         for split, file in files.items()
     }
-    return finite(name, verifier, prompts, held_out=held_out)
+    return make_finite(name, verifier, prompts, held_out=held_out)

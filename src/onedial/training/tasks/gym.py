@@ -14,12 +14,12 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-from onedial.core.errors import ConfigError, MissingExtra, nearest
+from onedial.core.errors import ConfigError, MissingExtra, suggest
 from onedial.core.types import Prompt, Verdict
 from onedial.training.tasks.gym_answers import AnswerRefused, guard_library
 from onedial.training.tasks.task import HELD_OUT, EndlessSource
 from onedial.training.verify.verdict import Fields, PromptLike, judge, make_verdict
-from onedial.training.verify.verifiers import find_tagged, unparseable
+from onedial.training.verify.verifiers import find_tagged, make_unparseable
 
 WORDING = "{question}\nGive the final answer between <answer> and </answer>."
 Generator = tuple[str, str]  # name and options, the latter as JSON: hashable, picklable, printable
@@ -37,13 +37,13 @@ class GymVerifier:
         """The text in `<answer>` counts, or the whole completion without one; `unparseable` when that is empty."""
         answer = find_tagged(completion) if "</answer>" in completion else completion.strip()
         if not answer:
-            return unparseable("no answer")
+            return make_unparseable("no answer")
         name, options = prompt.meta["generator"]
         scorer = _open_scorer(name, options)
         try:
             score = scorer.score_answer(answer=answer, entry=prompt.meta["entry"])
         except AnswerRefused as error:
-            return unparseable(str(error))
+            return make_unparseable(str(error))
         return {"reward": score, "correct": score >= 1.0, "answer": answer}
 
 
@@ -136,7 +136,7 @@ def _check_generator(name: str, options: dict[str, Any]) -> Generator:
     if name == "composite":
         raise ConfigError("reasoning_gym dataset 'composite': name its parts instead, dataset='chain_sum,leg_counting'")
     if name not in DATASETS:
-        hint = nearest(name, DATASETS)
+        hint = suggest(name, DATASETS)
         raise ConfigError(f"reasoning_gym dataset {name!r} is unknown{hint}; it has {len(DATASETS)} of them")
     for reserved in ("seed", "size"):
         if reserved in options:

@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 from onedial.training.tasks.arithmetic import arithmetic
 from onedial.training.tasks.countdown import countdown
-from onedial.training.tasks.data_files import SUFFIXES, answered, has_data_suffix
+from onedial.training.tasks.data_files import SUFFIXES, has_data_suffix, keep_answered
 from onedial.training.tasks.datasets import gsm8k, jsonl, math
 from onedial.training.tasks.gym import reasoning_gym
 from onedial.training.tasks.task import EndlessSource, FiniteSource, Split, TaskSource
-from onedial.training.tasks.user_task import user_task
+from onedial.training.tasks.user_task import open_user_task
 from onedial.training.verify.rewards import Reward, check_reward
 
 TASKS: dict[str, Callable[..., EndlessSource | FiniteSource | TaskSource]] = {
@@ -41,7 +41,7 @@ def open_task(spec: str | object, **options: Any) -> TaskSource:
     reward_options = {name: options.pop(name) for name in _REWARD_OPTIONS if name in options}
     source = _open(spec, options)
     if not reward_options:
-        return answered(source) if isinstance(source, FiniteSource) else source
+        return keep_answered(source) if isinstance(source, FiniteSource) else source
     if "reward" not in reward_options:
         raise ConfigError(f"option {next(iter(reward_options))!r} needs 'reward', the function that judges")
     return _with_reward(source, **reward_options)
@@ -49,15 +49,15 @@ def open_task(spec: str | object, **options: Any) -> TaskSource:
 
 def _open(spec: str | object, options: dict[str, Any]) -> TaskSource:
     if not isinstance(spec, str):
-        return user_task(spec, **options)
+        return open_user_task(spec, **options)
     if spec in TASKS:
         return _call(spec, TASKS[spec], options)
     if has_data_suffix(spec):
         return _call("jsonl", jsonl, {"path": spec, **options})
     if ":" in spec:
-        return user_task(spec, **options)
+        return open_user_task(spec, **options)
     raise ConfigError(
-        f"task {spec!r} is unknown{nearest(spec, TASKS)}; allowed: {', '.join(sorted(TASKS))}, a data file "
+        f"task {spec!r} is unknown{suggest(spec, TASKS)}; allowed: {', '.join(sorted(TASKS))}, a data file "
         f"({', '.join(SUFFIXES)}), or 'file.py:Task'"
     )
 
@@ -67,7 +67,7 @@ def _call(name: str, factory: Callable[..., TaskSource], options: Mapping[str, A
     allowed = inspect.signature(factory).parameters
     for option in options:
         if option not in allowed:
-            hint = nearest(option, allowed)
+            hint = suggest(option, allowed)
             raise ConfigError(f"task {name!r}: unknown option {option!r}{hint}; allowed: {', '.join(allowed)}")
     missing = [key for key, p in allowed.items() if p.default is p.empty and key not in options]
     if missing:

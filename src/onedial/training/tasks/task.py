@@ -179,13 +179,13 @@ class FiniteSource:
         if not prompts:
             raise DataError(f"task {self.name!r} has no {split} prompts; give a file for that split or set held_out")
         epoch, step = divmod(position, len(prompts))
-        return prompts[shuffled(f"{self.name}/{split}/{seed}/epoch{epoch}", len(prompts))[step]]
+        return prompts[shuffle_numbers(f"{self.name}/{split}/{seed}/epoch{epoch}", len(prompts))[step]]
 
     def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
         """Distinct prompts of the test split in the order of `draw`, up to n."""
         prompts = self.splits["test"]
         found: dict[str, Prompt] = {}
-        for index in shuffled(f"{self.name}/test/{seed}/epoch0", len(prompts)):
+        for index in shuffle_numbers(f"{self.name}/test/{seed}/epoch0", len(prompts)):
             if len(found) >= n:
                 break
             found.setdefault(prompts[index].id, prompts[index])
@@ -197,7 +197,7 @@ class FiniteSource:
 
 
 @lru_cache(maxsize=8)
-def shuffled(path: str, length: int) -> tuple[int, ...]:
+def shuffle_numbers(path: str, length: int) -> tuple[int, ...]:
     """Returns the numbers below `length`, shuffled by a seed path."""
     order = list(range(length))
     Random(path).shuffle(order)

@@ -54,10 +54,10 @@ class TaskVerifier:
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> object:
         """Returns what the task's `verify` returns."""
-        return build(self.task, self.options).verify(prompt, completion)
+        return build_task(self.task, self.options).verify(prompt, completion)
 
 
-def build(spec: Any, options: dict[str, Any]) -> Any:
+def build_task(spec: Any, options: dict[str, Any]) -> Any:
     """Returns the task object: an object as it is, or an instance of a class, made with the options.
 
     Raises ConfigError naming the method or option that is missing, before anything is called.
@@ -83,9 +83,9 @@ def build(spec: Any, options: dict[str, Any]) -> Any:
         raise ConfigError(f"task {spec!r} could not be made: {type(error).__name__}: {error}") from error
 
 
-def user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> EndlessSource:
+def open_user_task(spec: Any, *, held_out: float = HELD_OUT, **options: Any) -> EndlessSource:
     """Opens the source of a user's task. Raises ConfigError naming the method that is missing."""
-    task = build(spec, options)
+    task = build_task(spec, options)
     name = str(getattr(task, "name", type(task).__name__.lower()))
     in_process = bool(getattr(task, "in_process", False))
     named = isinstance(spec, str)  # then workers load the file themselves: it may not be importable by name there

@@ -38,13 +38,13 @@ def checkpoint_path(directory: Path, iteration: int) -> Path:
     return directory / "checkpoints" / f"{PREFIX}{iteration:06d}"
 
 
-def latest(directory: Path) -> Path | None:
+def find_latest(directory: Path) -> Path | None:
     """The newest checkpoint of a run; None when there is none."""
-    found = all_checkpoints(directory)
+    found = list_checkpoints(directory)
     return found[-1] if found else None
 
 
-def all_checkpoints(directory: Path) -> list[Path]:
+def list_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted((directory / "checkpoints").glob(f"{PREFIX}[0-9]*[0-9]"))
 
@@ -88,13 +88,13 @@ def save(
         _flush(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        previous = latest(directory)
+        previous = find_latest(directory)
         kept = f"the checkpoint {previous} is untouched" if previous else "no earlier checkpoint exists"
         raise CheckpointError(
             f"{target}: the checkpoint could not be written ({error}); {kept} and all rollouts are saved. "
             f"Free some space and go on with: onedial train --resume {directory}"
         ) from error
-    for old in all_checkpoints(directory)[: -policy.run.keep_checkpoints]:
+    for old in list_checkpoints(directory)[: -policy.run.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 

@@ -22,7 +22,7 @@ def check_checkpoint(path: Path) -> None:
     Raises CheckpointError naming the file.
     """
     content = check_folder(path)
-    if content.get("iteration") != iteration_of(path):
+    if content.get("iteration") != parse_iteration(path):
         raise CheckpointError(f"{path / FOLDER_MANIFEST}: belongs to iteration {content.get('iteration')}")
     for name, wanted in dict(content["logs"]).items():
         check_log(path.parent.parent / name, wanted)
@@ -35,7 +35,7 @@ def has_manifest(path: Path) -> bool:
     return marked or (path / FOLDER_MANIFEST).exists()
 
 
-def iteration_of(path: Path) -> int:
+def parse_iteration(path: Path) -> int:
     """The iteration in a checkpoint's name."""
     return int(path.name.rsplit("_", 1)[1])
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.gae import value_loss
 from onedial.core.settings import Run
-from onedial.training.lm.attention import PrefixLayout, using
-from onedial.training.lm.decoder import base_model, get_head, hidden_states
+from onedial.training.lm.attention import PrefixLayout, use_layout
+from onedial.training.lm.decoder import compute_hidden_states, get_base_model, get_head
 from onedial.training.rollout.collector import Progress
 from onedial.training.trainer.master_weights import Weights
-from onedial.training.trainer.packing import map_micro_batches, micro_batches
+from onedial.training.trainer.packing import make_micro_batches, map_micro_batches
 from onedial.training.trainer.policy import Policy, load_trainable
 from onedial.training.trainer.stopping import check_finite
 
@@ -49,7 +49,7 @@ class Critic:
         self.own_model = run.critic == "model"
         if self.own_model:
             model, exact = load_trainable(run, model_path, policy.device, policy.dtype)
-            base_model(model).set_output_embeddings(nn.Identity())  # type: ignore[operator]
+            get_base_model(model).set_output_embeddings(nn.Identity())  # type: ignore[operator]
             module: nn.Module = nn.ModuleDict({"model": model, "head": self.head})
             self.weights = Weights(module, {f"model.{name}": weight for name, weight in exact.items()}, run)
         else:
@@ -60,7 +60,7 @@ class Critic:
     def _forward(self, piece: Batch) -> tuple[Tensor, PrefixLayout]:
         layout = PrefixLayout(piece)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.own_model):
-            hidden = hidden_states(self.model, layout.tokens, layout).index_select(0, layout.predictors)
+            hidden = compute_hidden_states(self.model, layout.tokens, layout).index_select(0, layout.predictors)
         return self.head(hidden.float()).squeeze(1), layout
 
     def values(self, batch: Batch) -> Tensor:
@@ -81,7 +81,7 @@ class Critic:
             if not len(live):
                 continue
             counts, loss = Counts.of(minibatch), 0.0
-            pieces = micro_batches(minibatch.select(live), self.run.micro_batch_tokens)
+            pieces = make_micro_batches(minibatch.select(live), self.run.micro_batch_tokens)
             for done, piece in enumerate(pieces):
                 progress("critic", number * len(pieces) + done, len(parts) * len(pieces))
                 loss += self._backward(piece.to(self.device), counts)
@@ -94,6 +94,6 @@ class Critic:
         values, layout = self._forward(piece)
         weights = piece.mask.float() / max(counts.tokens, 1)
         loss = value_loss(values, piece["value"], piece["returns"], weights, self.run.algorithm.value_clip)
-        with using(layout):  # checkpointed blocks run forward again
+        with use_layout(layout):  # checkpointed blocks run forward again
             loss.backward()
         return float(loss.detach())

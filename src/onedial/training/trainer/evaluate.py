@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onedial.core.errors import ConfigError, RunDirError, nearest
+from onedial.core.errors import ConfigError, RunDirError, suggest
 from onedial.core.manifest import FOLDER_MANIFEST, check_folder
 from onedial.core.run_log import save_evaluated
 from onedial.core.settings import Run
@@ -18,7 +18,7 @@ from onedial.training.lm.attention import use_packed_attention
 from onedial.training.lm.text import Text
 from onedial.training.models import load_causal_lm, load_errors, load_tokenizer, resolve
 from onedial.training.rollout.collector import Progress
-from onedial.training.rollout.engine import Sampling, seed_of
+from onedial.training.rollout.engine import Sampling, derive_seed
 from onedial.training.tasks import open_task
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.cpu import prepare_process
@@ -82,21 +82,21 @@ def evaluate(
         if value is not None:
             given[name] = value
     trust = Trust(everything=trust_config, named=given)
-    spec = eval_spec(model, given, trust=trust)
+    spec = make_eval_spec(model, given, trust=trust)
     return run_evaluation(spec, save=None if save is None else Path(save), progress=progress)
 
 
-def eval_spec(model: str | Path, given: Mapping[str, Any], *, trust: Trust = NO_TRUST) -> EvalSpec:
+def make_eval_spec(model: str | Path, given: Mapping[str, Any], *, trust: Trust = NO_TRUST) -> EvalSpec:
     """The evaluation that settings ask for, with those of the run as defaults where `model` is a run's directory.
 
     Raises ConfigError for an unknown or impossible setting, RunDirError for a run without a checkpoint.
     """
     for name in given:
         if name not in SETTINGS:
-            raise ConfigError(f"unknown setting {name!r}{nearest(name, SETTINGS)}; allowed: {', '.join(SETTINGS)}")
+            raise ConfigError(f"unknown setting {name!r}{suggest(name, SETTINGS)}; allowed: {', '.join(SETTINGS)}")
     stored, weights = _settings_of_run(Path(model), trust), str(model)
     if stored and (Path(model) / "run.toml").is_file():
-        newest = checkpoint.latest(Path(model))
+        newest = checkpoint.find_latest(Path(model))
         if newest is None:
             raise RunDirError(f"{model}: this run has no checkpoint yet; evaluate the model it started from instead")
         weights = str(newest)
@@ -163,7 +163,7 @@ def run_evaluation(
             prompts,
             samples=run.eval_samples,
             sampling=spec.sampling,
-            seed=seed_of(run.seed, "eval"),
+            seed=derive_seed(run.seed, "eval"),
             progress=progress,
         )
     if save is not None:

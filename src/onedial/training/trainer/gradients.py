@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import policy_loss
-from onedial.training.lm.attention import using
-from onedial.training.trainer.packing import micro_batches
+from onedial.training.lm.attention import use_layout
+from onedial.training.trainer.packing import make_micro_batches
 from onedial.training.trainer.policy import Policy
 
 SKETCH_SIZE = 4093  # a prime: no row length of a weight is a multiple of it
@@ -79,11 +79,11 @@ def take_gradient(
     """
     counts = Counts.of(batch)
     total: Tensor | None = None
-    for piece in micro_batches(batch, policy.run.micro_batch_tokens, whole_groups=row.needs_whole_groups):
+    for piece in make_micro_batches(batch, policy.run.micro_batch_tokens, whole_groups=row.needs_whole_groups):
         piece = piece.to(policy.device)
         logp, layout = policy.logps(piece)
         loss = policy_loss(row, piece.annotate(logp=logp), counts).loss
-        with using(layout):
+        with use_layout(layout):
             part = reduce([-values for values in torch.autograd.grad(loss, list(parameters))])
         total = part if total is None else total + part
     assert total is not None

@@ -171,13 +171,13 @@ class View:
             return text.append("\n         (no iteration has ended yet)", "bright_black")
         low, high = min(self.rewards), max(self.rewards)
         ends = (f"{low:.2f} ", f" {high:.2f}")
-        line = sparkline(self.rewards, max(8, min(width - LABEL_WIDTH - len(ends[0]) - len(ends[1]), 60)))
+        line = draw_sparkline(self.rewards, max(8, min(width - LABEL_WIDTH - len(ends[0]) - len(ends[1]), 60)))
         return text.append(f"\n         {ends[0]}", "bright_black").append(line, "cyan").append(ends[1], "bright_black")
 
     def _groups(self, width: int) -> Text:
         values = [_number(self.metrics.get(key)) or 0.0 for key, *_ in SHARES]
         text = Text().append("groups   ", "bold")
-        for cells, (_, _, glyph, color) in zip(stacked(values, width - LABEL_WIDTH), SHARES, strict=True):
+        for cells, (_, _, glyph, color) in zip(stack_widths(values, width - LABEL_WIDTH), SHARES, strict=True):
             text.append(glyph * cells, color)
         if not any(values):
             text.append("–", "bright_black")
@@ -197,7 +197,7 @@ class View:
 
     def _histogram(self) -> Text:
         text = Text()
-        lines = bars(self.metrics.get("sigma_hist") or [0] * 10, height=4)
+        lines = draw_bars(self.metrics.get("sigma_hist") or [0] * 10, height=4)
         for index, line in enumerate(lines):
             text.append("σ̂        " if index == 0 else " " * 9, "bold").append(line + "\n", "cyan")
         axis = "0" + "0.5".rjust(2 * 10 - 2)
@@ -273,7 +273,7 @@ class View:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-def sparkline(values: Sequence[float], width: int) -> str:
+def draw_sparkline(values: Sequence[float], width: int) -> str:
     """Draws the values in order as blocks, scaled from lowest to highest; averages neighbors beyond `width` values."""
     if len(values) > width:
         edges = [round(index * len(values) / width) for index in range(width + 1)]
@@ -283,7 +283,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BLOCKS[1 + round(7 * (value - low) / span)] if span > 0 else BLOCKS[4] for value in values)
 
 
-def bars(counts: Sequence[float], height: int) -> list[str]:
+def draw_bars(counts: Sequence[float], height: int) -> list[str]:
     """Draws a histogram as `height` lines, two columns per bin; a bin that is not empty shows at least one eighth."""
     top = max(counts, default=0)
     eighths = [max(1, round(8 * height * count / top)) if count else 0 for count in counts]
@@ -294,7 +294,7 @@ def bars(counts: Sequence[float], height: int) -> list[str]:
     return lines
 
 
-def stacked(shares: Sequence[float], width: int) -> list[int]:
+def stack_widths(shares: Sequence[float], width: int) -> list[int]:
     """Returns the columns of each part of a bar; they add up to `width` times the sum of shares (largest remainder)."""
     exact = [share * width for share in shares]
     cells = [math.floor(value) for value in exact]

@@ -25,7 +25,7 @@ from onedial.training.tasks.demonstrations import (
     read_preferences,
     refuse_examples,
 )
-from onedial.training.tasks.task import TaskSource, shuffled
+from onedial.training.tasks.task import TaskSource, shuffle_numbers
 from onedial.training.trainer.past_rollouts import make_past_demonstrations, make_past_pairs, read_past_groups
 
 
@@ -131,7 +131,7 @@ def _walk(items: Sequence[Any], run: Run, digest: str) -> Examples:
 
 def _index(count: int, run: Run, position: int) -> int:
     epoch, step = divmod(position, count)
-    return shuffled(f"data/{run.seed}/epoch{epoch}", count)[step]
+    return shuffle_numbers(f"data/{run.seed}/epoch{epoch}", count)[step]
 
 
 def _get_written(written: Sequence[Written], run: Run, position: int) -> tuple[Prompt, tuple[str | Message, ...]]:

@@ -20,9 +20,9 @@ from onedial.core.settings_file import check_unchanged, read_resolved, to_toml, 
 from onedial.core.types import Prompt
 from onedial.training.budget.allocation import UniformSchedule
 from onedial.training.budget.open_allocator import open_allocator
-from onedial.training.budget.planned import PlanSchedule, planned
+from onedial.training.budget.planned import PlanSchedule, follow_plan
 from onedial.training.lm.text import Text
-from onedial.training.models import load_tokenizer, resolve, stop_ids
+from onedial.training.models import find_stop_ids, load_tokenizer, resolve
 from onedial.training.rollout.collector import AllocatorFailed, Collected, Collector
 from onedial.training.rollout.engine import Sampling
 from onedial.training.rollout.torch_engine import TorchEngine
@@ -168,11 +168,11 @@ def _open_models(run: Run, path: Path | str) -> Models:
 
 def open_engine(run: Run, model: Any, tokenizer: Any) -> TorchEngine:
     """The torch engine on a model's weights."""
-    stops = stop_ids(model.config, model.generation_config, tokenizer)
+    stops = find_stop_ids(model.config, model.generation_config, tokenizer)
     return TorchEngine(model, stops, max_rows=run.max_rows)
 
 
-def sampling_of(run: Run) -> Sampling:
+def make_sampling(run: Run) -> Sampling:
     """How a run draws its completions, in training and in its evaluations."""
     return Sampling(run.temperature, run.top_p, run.top_k, run.max_new_tokens)
 
@@ -183,7 +183,7 @@ def _open_collector(
     """What gathers groups for the row's source: an engine on the policy, on the frozen reference, or a dataset."""
     tokenizer, policy = models.text.tokenizer, models.policy.model
     if not run.algorithm.generates:
-        ends = stop_ids(policy.config, policy.generation_config, tokenizer)
+        ends = find_stop_ids(policy.config, policy.generation_config, tokenizer)
         examples = open_examples(run, task, models.text, ends, models.engine.context)
         return OfflineCollector(examples, run.prompts_per_iteration)
     schedule = _open_schedule(run, task, plan)
@@ -199,7 +199,7 @@ def _open_collector(
         verifiers,
         open_allocator(run, schedule, look, task.size("train")),
         look,
-        sampling_of(run),
+        make_sampling(run),
         run.seed,
         progress=view.progress,
         notes=(schedule.note,) if isinstance(schedule, PlanSchedule) else (),
@@ -208,7 +208,9 @@ def _open_collector(
 
 def _open_schedule(run: Run, task: TaskSource, plan: Path) -> UniformSchedule | PlanSchedule:
     """Every prompt with the run's group size, or what a plan file says of prompts and their tries."""
-    return planned(read_plan(plan), task, run.seed, where=str(plan)) if run.plan else UniformSchedule(run.group_size)
+    return (
+        follow_plan(read_plan(plan), task, run.seed, where=str(plan)) if run.plan else UniformSchedule(run.group_size)
+    )
 
 
 def _known_prompts(run: Run, task: TaskSource) -> Iterator[Prompt]:

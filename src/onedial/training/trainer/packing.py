@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onedial.core.algorithm import Algorithm
-from onedial.core.batch import Batch, offsets_of
+from onedial.core.batch import Batch, compute_offsets
 from onedial.core.types import Group
 from onedial.training.budget.allocation import Allocation
 
@@ -33,9 +33,9 @@ def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
         annotations["engine_logp"] = engine_logp
     return Batch(
         prompt_tokens=torch.tensor([token for group in groups for token in group.prompt_tokens], dtype=torch.long),
-        prompt_offsets=offsets_of(torch.tensor([len(group.prompt_tokens) for group in groups], dtype=torch.long)),
+        prompt_offsets=compute_offsets(torch.tensor([len(group.prompt_tokens) for group in groups], dtype=torch.long)),
         tokens=torch.tensor([token for r in rollouts for token in r.completion.token_ids], dtype=torch.long),
-        offsets=offsets_of(lengths),
+        offsets=compute_offsets(lengths),
         group=torch.tensor([g for g, group in enumerate(groups) for _ in group.usable], dtype=torch.long),
         group_ids=tuple(group.id for group in groups),
         annotations=annotations,
@@ -108,7 +108,7 @@ def split_micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = F
     return parts
 
 
-def micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) -> list[Batch]:
+def make_micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) -> list[Batch]:
     """The micro-batches of `split_micro_batches`."""
     return [batch.select(part) for part in split_micro_batches(batch, max_tokens, whole_groups=whole_groups)]
 

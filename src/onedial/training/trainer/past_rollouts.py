@@ -28,9 +28,9 @@ from onedial.training.trainer import checkpoint
 PAIRS_PER_GROUP = 8
 
 
-def newest_model(directory: Path) -> str:
+def find_newest_model(directory: Path) -> str:
     """Returns the newest checkpoint of a run as a model to start from. Raises ConfigError when none is complete."""
-    found = checkpoint.latest(directory)
+    found = checkpoint.find_latest(directory)
     if found is None:
         raise ConfigError(f"{directory}: no checkpoint yet; let the run finish an iteration, or give --model")
     if (found / FOLDER_MANIFEST).is_file():

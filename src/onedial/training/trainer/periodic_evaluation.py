@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onedial.core.run_log import append_json, read_json_lines
 from onedial.training.evaluation import Evaluation, evaluate_groups, generate_groups
-from onedial.training.rollout.engine import seed_of
-from onedial.training.trainer.open_run import Trainer, sampling_of
+from onedial.training.rollout.engine import derive_seed
+from onedial.training.trainer.open_run import Trainer, make_sampling
 
 
 def evaluate_when_due(trainer: Trainer) -> Evaluation | None:
@@ -20,8 +20,8 @@ def evaluate_when_due(trainer: Trainer) -> Evaluation | None:
         trainer.verifiers,
         trainer.task.heldout(run.eval_prompts, run.seed),
         samples=run.eval_samples,
-        sampling=sampling_of(run),
-        seed=seed_of(run.seed, "eval"),
+        sampling=make_sampling(run),
+        seed=derive_seed(run.seed, "eval"),
         progress=trainer.view.progress,
     )
     evaluation = evaluate_groups(groups, run.temperature)

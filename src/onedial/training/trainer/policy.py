@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from onedial.core.batch import Batch
 from onedial.core.errors import ConfigError
 from onedial.core.settings import Run
-from onedial.training.lm.attention import PrefixLayout, use_packed_attention, using
-from onedial.training.lm.decoder import Head, base_model, get_head, hidden_states, lay_together
+from onedial.training.lm.attention import PrefixLayout, use_layout, use_packed_attention
+from onedial.training.lm.decoder import Head, compute_hidden_states, get_base_model, get_head, lay_together
 from onedial.training.lm.entropy import token_entropies
 from onedial.training.lm.head import token_logps
 from onedial.training.lm.llama_blocks import patch_llama_blocks
@@ -76,20 +76,20 @@ class Policy:
     def _hidden(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Head, PrefixLayout]:
         """(T, d) hidden states that predict the completion tokens."""
         layout = PrefixLayout(batch)
-        hidden = hidden_states(model, layout.tokens, layout)
+        hidden = compute_hidden_states(model, layout.tokens, layout)
         return hidden.index_select(0, layout.predictors), get_head(model), layout
 
     def _share_embedding_gradient(self) -> None:
         """If head and embedding share their weight, the gradient of the few embeddings that were looked up is added to
         the head's in place; otherwise every pass would fill and add a second table of the vocabulary."""
-        base: Any = base_model(self.model)
+        base: Any = get_base_model(self.model)
         table = base.get_input_embeddings()
         if table.weight is base.get_output_embeddings().weight and table.weight.requires_grad:
             table.sparse = True
 
     def backward(self, loss: Tensor, layout: PrefixLayout) -> None:
         """Adds the gradient of a micro-batch's loss."""
-        with using(layout):  # checkpointed blocks run forward again
+        with use_layout(layout):  # checkpointed blocks run forward again
             loss.backward()
 
     def step(self, lr: float) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch
-from onedial.core.maths.half_split import HalfSplit, estimate_signal, half_split_of, noise_factor, split_rewards
+from onedial.core.maths.half_split import HalfSplit, estimate_signal, noise_factor, read_half_split, split_rewards
 from onedial.core.maths.segments import group_std
 from onedial.core.run_log import append_json
 from onedial.training.trainer.advantages import add_advantages
@@ -106,7 +106,7 @@ class Probe:
 def summarize_probe(groups: Sequence[ProbedGroup], directions: Tensor) -> dict[str, Any]:
     """Returns the metrics of probed groups and the (groups, size) sketches of their gradients; None where there is
     nothing to take a mean of."""
-    splits = [split for group in groups if (split := half_split_of(asdict(group))) is not None]
+    splits = [split for group in groups if (split := read_half_split(asdict(group))) is not None]
     estimate = estimate_signal(splits)
     unit = torch.nn.functional.normalize(directions, dim=1)
     count = len(groups)

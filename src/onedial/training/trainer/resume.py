@@ -8,7 +8,7 @@ from typing import Any
 
 from onedial.core.errors import CheckpointError, DataError, RunDirError
 from onedial.core.manifest import RUN_MANIFEST, check_recorded
-from onedial.core.run_log import cut_json_lines, read_groups, read_json_lines, rollout_file
+from onedial.core.run_log import cut_json_lines, read_groups, read_json_lines, rollout_path
 from onedial.core.settings_file import write_run
 from onedial.core.types import Group
 from onedial.training.trainer import checkpoint
@@ -22,7 +22,7 @@ def restore(trainer: Trainer) -> None:
     Raises RunDirError when all iterations are completed, and CheckpointError for a damaged file, with the way to go on.
     """
     directory = trainer.run.directory
-    stored = checkpoint.latest(directory)
+    stored = checkpoint.find_latest(directory)
     check = trainer.run.check_files and _was_recorded(trainer, stored)
     if check:
         _check_settings(directory)
@@ -91,7 +91,7 @@ def _describe_end(trainer: Trainer) -> str:
 
 def _advice(directory: Path, damaged: Path) -> str:
     """How to go on without a damaged checkpoint. Nothing falls back by itself: what is lost should be known."""
-    for other in reversed(checkpoint.all_checkpoints(directory)):
+    for other in reversed(checkpoint.list_checkpoints(directory)):
         if other == damaged:
             continue
         try:
@@ -109,7 +109,7 @@ def _groups_after(trainer: Trainer, *, check: bool) -> dict[str, Group]:
     """The groups on disk of the iterations after the checkpoint, by id."""
     directory, groups = trainer.run.directory, dict[str, Group]()
     iteration = trainer.iteration + 1
-    while (path := rollout_file(directory, iteration)).exists():
+    while (path := rollout_path(directory, iteration)).exists():
         try:
             groups.update(_read_checked(directory, path, check=check))
         except (CheckpointError, DataError) as error:
@@ -137,7 +137,7 @@ def _surplus_groups(trainer: Trainer, names: Sequence[Sequence[Any]], *, check: 
     """Groups that wait for their update, from the rollouts on disk, with their prompts drawn again from the task."""
     groups = []
     for iteration, name in names:
-        path = rollout_file(trainer.run.directory, iteration)
+        path = rollout_path(trainer.run.directory, iteration)
         groups_of_file = _read_checked(trainer.run.directory, path, check=check)
         if name not in groups_of_file:
             raise CheckpointError(f"{path}: does not hold the group {name}, which waits for its update")

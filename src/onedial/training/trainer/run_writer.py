@@ -30,7 +30,7 @@ def save_rollouts(trainer: Trainer, iteration: int, collected: Collected, batch:
     failed = [r.verdict.detail for group in collected.groups for r in group.rollouts if not r.verdict.usable]
     if failed:
         trainer.view.note(f"iteration {iteration}: {len(failed)} completions could not be judged, e.g. {failed[0]}")
-    signals = signals_of(trained, batch)
+    signals = collect_signals(trained, batch)
     ids = {group.id for group in trained}
     others = [group for group in collected.groups if group.id not in ids and group.usable]
     if row.kl_in != "reward":  # the KL of what does not train is not worth a forward pass
@@ -44,7 +44,7 @@ def save_rollouts(trainer: Trainer, iteration: int, collected: Collected, batch:
     write_rollouts(trainer.run.directory, iteration, collected.groups, allocation.statuses, signals, beliefs)
 
 
-def signals_of(groups: Sequence[Group], batch: Batch) -> Signals:
+def collect_signals(groups: Sequence[Group], batch: Batch) -> Signals:
     """Shaped reward, advantage and part in the loss of every usable rollout, by group id and rollout index."""
     keys = [(group.id, rollout.index) for group in groups for rollout in group.usable]
     weight = batch.get("weight")

@@ -14,9 +14,9 @@ from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import contributes, policy_loss
 from onedial.core.settings import Run
 from onedial.training.rollout.collector import Progress
-from onedial.training.rollout.engine import seed_of
+from onedial.training.rollout.engine import derive_seed
 from onedial.training.trainer.critic import Critic, critic_rate
-from onedial.training.trainer.packing import micro_batches, split_minibatches
+from onedial.training.trainer.packing import make_micro_batches, split_minibatches
 from onedial.training.trainer.policy import Policy, evaluate_logps
 from onedial.training.trainer.stopping import check_finite
 
@@ -108,7 +108,7 @@ def _mean(values: list[float]) -> float:
 def _minibatch_seed(run: Run, iteration: int, epoch: int) -> int:
     """The seed that deals groups into mini-batches; its path counts from 0, as in runs of earlier versions."""
     path = ("minibatch", iteration - 1, *([epoch] if epoch else []))
-    return seed_of(run.seed, *path)
+    return derive_seed(run.seed, *path)
 
 
 def _part_of(progress: Progress, number: int, parts: int) -> Callable[[int, int], None]:
@@ -125,7 +125,7 @@ def _accumulate_gradient(
     """
     run, counts, loss = policy.run, Counts.of(minibatch), 0.0
     whole = run.algorithm.needs_whole_groups
-    pieces = micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=whole)
+    pieces = make_micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=whole)
     for done, piece in enumerate(pieces):
         progress(done, len(pieces))
         piece_loss, piece_sums = _backward(policy, piece, counts)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from onedial.core.errors import ConfigError, MissingExtra, nearest
+from onedial.core.errors import ConfigError, MissingExtra, suggest
 
 
 class Tracker(Protocol):
@@ -31,7 +31,7 @@ class TensorBoard:
         self._writer.add_text("config", "\n".join(f"    {key} = {value!r}" for key, value in config.items()), 0)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        for name, value in numeric_metrics(metrics).items():
+        for name, value in select_numeric(metrics).items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class Experiment:
         self._module = module
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        self._module.log(numeric_metrics(metrics), step=step)
+        self._module.log(select_numeric(metrics), step=step)
 
     def close(self) -> None:
         self._module.finish()
@@ -67,7 +67,7 @@ def open_trackers(names: Sequence[str], run_dir: Path, config: Mapping[str, Any]
     """
     for name in names:
         if name not in TRACKERS:
-            raise ConfigError(f"tracker {name!r}: unknown{nearest(name, TRACKERS)}; allowed: {', '.join(TRACKERS)}")
+            raise ConfigError(f"tracker {name!r}: unknown{suggest(name, TRACKERS)}; allowed: {', '.join(TRACKERS)}")
     opened: list[Tracker] = []
     try:
         for name in dict.fromkeys(names):
@@ -79,7 +79,7 @@ def open_trackers(names: Sequence[str], run_dir: Path, config: Mapping[str, Any]
     return opened
 
 
-def numeric_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+def select_numeric(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics that are numbers; a truth value, a list or None is no number."""
     return {
         name: float(value)

@@ -16,7 +16,7 @@ from typing import Any
 
 from onedial.training.verify.answer import after_hashes, boxed, parse_number, show_number
 from onedial.training.verify.verdict import Fields, PromptLike
-from onedial.training.verify.verifiers import grade, unparseable
+from onedial.training.verify.verifiers import grade, make_unparseable
 
 _SPACE = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # not between digits: 3 4 is not 34
 _TAIL = 4000  # characters read when nothing is boxed: the answer is at the end, and extraction is superlinear
@@ -46,9 +46,9 @@ class Math:
         try:
             found = _parse(f"${written}$" if written is not None else completion[-_TAIL:])
         except Exception as error:  # sympy raises of every kind on what a model can write: the policy's fault
-            return unparseable(f"{type(error).__name__} while parsing")
+            return make_unparseable(f"{type(error).__name__} while parsing")
         if not found:
-            return unparseable("no mathematical answer in the completion")
+            return make_unparseable("no mathematical answer in the completion")
         return grade(_equal(gold, found), written if written is not None else str(found[-1]))
 
 

@@ -24,8 +24,8 @@ import cloudpickle
 from onedial.core.errors import ConfigError, DataError, VerifierError
 from onedial.core.types import Prompt, Verdict
 from onedial.training.verify.process import Process
-from onedial.training.verify.sandbox import REMEDY, SUFFICIENT, Sandbox, choose_sandbox, readable_paths
-from onedial.training.verify.verdict import Fields, Verifier, failure, judge, make_verdict
+from onedial.training.verify.sandbox import REMEDY, SUFFICIENT, Sandbox, choose_sandbox, list_readable
+from onedial.training.verify.verdict import Fields, Verifier, judge, make_failure, make_verdict
 
 _MAX_BATCH = 8  # items per message; small, because a hanging item holds up the rest of its message
 _MAX_IDLE_DEATHS = 3
@@ -78,7 +78,7 @@ class VerifierPool:
             if not unsafe:
                 refuse_unsafe(verifier, None)
             return
-        self._readable = readable_paths(verifier, [folder.resolve() for folder in hidden])
+        self._readable = list_readable(verifier, [folder.resolve() for folder in hidden])
         self.sandbox = choose_sandbox(self._readable, unsafe=unsafe)
         refuse_unsafe(verifier, self.sandbox)
         try:
@@ -206,9 +206,9 @@ class VerifierPool:
             try:
                 fields, lives = process.answer(self._timeout_s), True
             except TimeoutError:
-                fields, lives = failure("timeout", f"{self._name} took longer than {self._timeout_s:g} s"), False
+                fields, lives = make_failure("timeout", f"{self._name} took longer than {self._timeout_s:g} s"), False
             except (OSError, EOFError, ValueError):
-                fields, lives = failure("error", f"{self._name} {process.death()}"), False
+                fields, lives = make_failure("error", f"{self._name} {process.death()}"), False
             if self._closed:
                 return False
             self._done.put((backlog.popleft()[0], fields))

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from onedial.core.errors import ConfigError, nearest
+from onedial.core.errors import ConfigError, suggest
 from onedial.core.user_code import load_object
-from onedial.training.verify.verdict import Fields, PromptLike, failure, read_fields, to_finite
+from onedial.training.verify.verdict import Fields, PromptLike, make_failure, read_fields, to_finite
 
 Function = Callable[..., Any]
 STATE = SimpleNamespace(global_step=0)  # TRL's `trainer_state`, as far as a reward may need it
@@ -84,7 +84,7 @@ class Reward:
             total += weight * fields["reward"]
             parts |= fields["parts"] | ({get_name(function): fields["reward"]} if len(weights) > 1 else {})
         if not judged:
-            return failure("error", f"{self.name} gave no reward (None): not judged")
+            return make_failure("error", f"{self.name} gave no reward (None): not judged")
         detail = "; ".join(fields["detail"] for fields in judged if fields["detail"])
         if len(self.functions) == 1 and self.correct_at is None and weights == (1.0,):
             return {**judged[0], "parts": parts}
@@ -229,7 +229,7 @@ def check_reward(reward: Reward, columns: Sequence[str]) -> None:
         for parameter in required:
             if parameter not in _PROVIDED and parameter not in columns:
                 raise ConfigError(
-                    f"reward function {name} needs the column {parameter!r}{nearest(parameter, columns)}; "
+                    f"reward function {name} needs the column {parameter!r}{suggest(parameter, columns)}; "
                     f"the data has: {', '.join(columns) or 'none'}"
                 )
 
@@ -270,7 +270,7 @@ def _resolve_spec(spec: str) -> Any:
     if name not in BUILT_IN and ":" in spec:
         return load_object(spec)
     if name not in BUILT_IN:
-        hint = nearest(name, BUILT_IN)
+        hint = suggest(name, BUILT_IN)
         raise ConfigError(
             f"reward {spec!r} is unknown{hint}; allowed: {', '.join(BUILT_IN)}, 'file.py:name' or 'package.module:name'"
         )

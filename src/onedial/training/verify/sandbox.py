@@ -189,7 +189,7 @@ def probe(sandbox: Sandbox) -> str | None:
         secret.write_text("secret")
         os.chmod(folder, 0o777)  # so that what stops the probe is the sandbox
         secret.chmod(0o666)
-        readable = library_paths()
+        readable = list_libraries()
         launch = prepare_launch(sandbox, readable)
         victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
         arguments = [json.dumps(vars(launch.limits)), str(secret), str(server.getsockname()[1]), str(victim.pid)]
@@ -248,7 +248,7 @@ def attempt(arguments: Sequence[str]) -> None:
 
 
 @lru_cache(maxsize=1)
-def library_paths() -> tuple[str, ...]:
+def list_libraries() -> tuple[str, ...]:
     """What every worker may read: the system, the interpreter, installed packages, and this package."""
     prefixes = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
     prefixes.add(Path(sys.executable).resolve().parents[1])
@@ -263,27 +263,27 @@ def is_library(entry: str) -> bool:
     return Path(entry).name in ("site-packages", "dist-packages", "lib-dynload")
 
 
-def readable_paths(verifier: object, hidden: Sequence[Path] = ()) -> tuple[str, ...]:
-    """What workers with this verifier may read: `library_paths`, and the user's code where the verifier is made of it.
+def list_readable(verifier: object, hidden: Sequence[Path] = ()) -> tuple[str, ...]:
+    """What workers with this verifier may read: `list_libraries`, and the user's code where the verifier is made of it.
 
     A verifier of this package names the objects it loads in `user_code` (specs), or has no such attribute.
     """
     own = type(verifier).__module__.partition(".")[0] == "onedial"
     specs: Sequence[str] | None = getattr(verifier, "user_code", None if own else ())
     if specs is None:
-        return library_paths()
+        return list_libraries()
     places = [spec.rpartition(":")[0] for spec in specs]
     files = [Path(place).expanduser().resolve() for place in places if place.endswith(".py")]
-    return _without_nested([*map(Path, library_paths()), *map(Path, user_paths(files, hidden))])
+    return _without_nested([*map(Path, list_libraries()), *map(Path, list_user_paths(files, hidden))])
 
 
-def user_paths(files: Sequence[Path], hidden: Sequence[Path]) -> tuple[str, ...]:
+def list_user_paths(files: Sequence[Path], hidden: Sequence[Path]) -> tuple[str, ...]:
     """Python files and packages of the user's own, which a worker must import; nothing of `hidden` (the run).
 
     They are looked for beside the files named and along sys.path. Data files, and anything whose name begins with a
     dot, are not among them.
     """
-    libraries = library_paths()
+    libraries = list_libraries()
     roots = [file.parent for file in files]
     roots += [Path(entry or os.getcwd()) for entry in sys.path if not is_library(entry)]
     found = [file for file in files if file.is_file()]

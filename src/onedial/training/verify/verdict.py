@@ -59,7 +59,7 @@ def read_fields(raw: object, name: str) -> Fields:
     finite number, and an outcome that does not exist, become an `error` naming verifier and value.
     """
     if raw is None:
-        return failure("error", f"{name} gave no reward (None): not judged")
+        return make_failure("error", f"{name} gave no reward (None): not judged")
     if isinstance(raw, Mapping):
         return _check_fields(dict(raw), name)
     if "reward" in dir(raw):
@@ -67,7 +67,7 @@ def read_fields(raw: object, name: str) -> Fields:
     return _check_fields({"reward": raw}, name)
 
 
-def failure(outcome: str, detail: str) -> Fields:
+def make_failure(outcome: str, detail: str) -> Fields:
     """Returns the fields of a verdict without a judgement: `timeout` or `error`, with the reason."""
     return {
         "reward": 0.0,
@@ -82,7 +82,7 @@ def failure(outcome: str, detail: str) -> Fields:
 def describe_error(error: BaseException, name: str) -> Fields:
     """Returns the fields of the verdict for a verifier that raised."""
     text = " ".join(str(error).split())
-    return failure("error", f"{name} raised {type(error).__name__}{': ' + text[:300] if text else ''}")
+    return make_failure("error", f"{name} raised {type(error).__name__}{': ' + text[:300] if text else ''}")
 
 
 def make_verdict(fields: Fields) -> Verdict:
@@ -103,17 +103,19 @@ def judge(verifier: Verifier, prompt: PromptLike, completion: str, token_ids: Se
 def _check_fields(raw: Fields, name: str) -> Fields:
     outcome = raw.get("outcome")
     if outcome in ("timeout", "error"):
-        return failure(str(outcome), str(raw.get("detail", "")))
+        return make_failure(str(outcome), str(raw.get("detail", "")))
     if outcome is not None and outcome not in OUTCOMES:
-        return failure("error", f"{name} returned outcome {outcome!r}; allowed: {', '.join(OUTCOMES)}")
+        return make_failure("error", f"{name} returned outcome {outcome!r}; allowed: {', '.join(OUTCOMES)}")
     value = raw.get("reward")
     reward = to_finite(value)
     if reward is None:
-        return failure("error", f"{name} returned reward {_shorten(value)}: not a finite number")
+        return make_failure("error", f"{name} returned reward {_shorten(value)}: not a finite number")
     parts = {str(key): to_finite(part) for key, part in dict(raw.get("parts") or {}).items()}
     bad = [key for key, part in parts.items() if part is None]
     if bad:
-        return failure("error", f"{name} returned part {bad[0]}={_shorten(raw['parts'][bad[0]])}: not a finite number")
+        return make_failure(
+            "error", f"{name} returned part {bad[0]}={_shorten(raw['parts'][bad[0]])}: not a finite number"
+        )
     correct = raw.get("correct")
     # a Verdict built from a reward alone keeps the class's defaults (correct None, outcome wrong): derive both
     if correct is None and outcome in (None, "wrong"):

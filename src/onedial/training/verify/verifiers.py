@@ -24,7 +24,7 @@ def grade(correct: bool, answer: str | None, *, detail: str = "") -> Fields:
     return {"reward": float(correct), "correct": correct, "answer": answer, "outcome": outcome, "detail": detail}
 
 
-def unparseable(detail: str) -> Fields:
+def make_unparseable(detail: str) -> Fields:
     """Returns the fields of a verdict on a completion without an answer: usable, with reward 0."""
     return {"reward": 0.0, "correct": False, "answer": None, "outcome": "unparseable", "detail": detail}
 
@@ -51,7 +51,7 @@ class Number:
             return grade(found == reference, show_number(found))
         loose = last_number(completion)
         if loose is None:
-            return unparseable("no number in the completion")
+            return make_unparseable("no number in the completion")
         return grade(False, show_number(loose), detail=f"no number where match={self.match!r} looks")
 
 
@@ -84,7 +84,7 @@ class Exact:
         if prompt.answer is None:
             raise ValueError("the prompt has no reference answer; give an answer column or a reward function")
         if not completion.strip():
-            return unparseable("the completion is empty")
+            return make_unparseable("the completion is empty")
         marked = boxed(completion) or find_tagged(completion) or after_hashes(completion)
         last_line = completion.strip().splitlines()[-1]
         candidates = [marked] if marked else [completion, last_line]

@@ -14,7 +14,7 @@ from typing import Any
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, make_log
+from onedial.analysis.logs.readers.common import format_count, make_log
 from onedial.analysis.logs.readers.messages import flatten_text
 from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
 from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects
@@ -78,7 +78,7 @@ def _humaneval(
             **({"completion": text, "prompt": flatten_text(record.get("prompt"))} if options.text else {}),
         }
     if slow:
-        notes.append(f"{count_of(slow, 'program')} ran out of time: wrong answers, as the benchmark counts them.")
+        notes.append(f"{format_count(slow, 'program')} ran out of time: wrong answers, as the benchmark counts them.")
 
 
 # EvalPlus, BigCodeBench: {"eval": {task_id: [{…status…}, …]}}
@@ -226,7 +226,7 @@ def _lm_eval(
         notes.append(f"The metric read is {metric}.")
     if seen:
         notes.append(
-            f"Left out, since they judge the same answers by another filter: {count_of(sum(seen.values()), 'row')}."
+            f"Left out, since they judge the same answers by another filter: {format_count(sum(seen.values()), 'row')}."
         )
 
 

@@ -71,7 +71,7 @@ def drop_odd_lengths(frame: pl.LazyFrame) -> tuple[pl.LazyFrame, str]:
     if not any(counts):
         return frame, ""
     kept = [pl.when(~odd[name]).then(pl.col(name)).alias(name) for name in names]
-    shown = listed([f"{name} ({count:,})" for name, count in zip(names, counts, strict=True) if count])
+    shown = join_names([f"{name} ({count:,})" for name, count in zip(names, counts, strict=True) if count])
     return frame.with_columns(
         kept
     ), f"Lengths that cannot be, negative or beyond {MAX_LENGTH:,}, were left out: {shown}."
@@ -84,14 +84,14 @@ def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: s
     absent = [name for name in needed if name not in have or name not in seen]
     if absent:
         raise DataError(
-            f"{samples[0].file}: {title} has {listed(needed)}, and here there is no {listed(absent)}. Columns seen: "
-            f"{listed([repr(name) for name in seen], 30) or 'none'}. Leave --format out to have the format detected, "
-            "or name your columns with --map"
+            f"{samples[0].file}: {title} has {join_names(needed)}, and here there is no {join_names(absent)}. "
+            f"Columns seen: {join_names([repr(name) for name in seen], 30) or 'none'}. "
+            "Leave --format out to have the format detected, or name your columns with --map"
         )
     return have
 
 
-def split_of_path(file: Path | str) -> str | None:
+def find_split(file: Path | str) -> str | None:
     """ "train" or "eval" as the nearest of the file's name and its folders says; None when none does."""
     for part in reversed(Path(file).parts):
         if EVALUATION.match(part):
@@ -101,7 +101,7 @@ def split_of_path(file: Path | str) -> str | None:
     return None
 
 
-def step_of_path(file: Path | str) -> int | None:
+def find_step(file: Path | str) -> int | None:
     """Returns the step in a path such as rollouts/step_12/… or 12.jsonl; None when there is none."""
     for part in reversed(Path(file).parts):
         found = STEP_FOLDER.match(part) or STEP_FILE.match(part)
@@ -110,18 +110,18 @@ def step_of_path(file: Path | str) -> int | None:
     return None
 
 
-def per_file(samples: Sequence[Sample], values: Mapping[str, object], dtype: pl.DataType) -> pl.Expr:
+def column_per_file(samples: Sequence[Sample], values: Mapping[str, object], dtype: pl.DataType) -> pl.Expr:
     """Returns an expression with a constant per file, by the column `__file`."""
     return pl.col("__file").replace_strict(dict(values), default=None, return_dtype=dtype)
 
 
-def outcome_component(names: Sequence[str]) -> str | None:
+def find_outcome_component(names: Sequence[str]) -> str | None:
     """Returns the one component whose name means correctness; None when there is none or more than one."""
     found = [name for name in names if OUTCOME_NAME.match(name)]
     return found[0] if len(found) == 1 else None
 
 
-def listed(items: Sequence[str], limit: int = 6) -> str:
+def join_names(items: Sequence[str], limit: int = 6) -> str:
     """`a, b and c`, cut after `limit` items."""
     shown = list(items[:limit])
     if len(items) > limit:
@@ -129,6 +129,6 @@ def listed(items: Sequence[str], limit: int = 6) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def count_of(number: int, one: str, many: str | None = None) -> str:
+def format_count(number: int, one: str, many: str | None = None) -> str:
     """`1 line`, `2,000 lines`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

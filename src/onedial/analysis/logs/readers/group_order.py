@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from onedial.analysis.logs.columns import FILE
-from onedial.analysis.logs.readers.common import count_of
+from onedial.analysis.logs.readers.common import format_count
 from onedial.analysis.logs.schema import GroupIdentity
 
 BY_ORDER: GroupIdentity = "inferred from the order of the rows"
@@ -37,7 +37,7 @@ class OrderedGroups:
     note: str
 
 
-def group_size_of(blocks: Sequence[int]) -> int | None:
+def infer_group_size(blocks: Sequence[int]) -> int | None:
     """The group size that blocks of neighboring rows with one prompt show, or None where the order does not show it.
 
     It is the most frequent length, at least 2, of at least half of the blocks; every other length must be a multiple
@@ -54,7 +54,7 @@ def group_size_of(blocks: Sequence[int]) -> int | None:
 def number_blocks(prompts: Sequence[str]) -> list[int]:
     """A number per row of one batch: equal for rows of one group of a prompt, 0 everywhere if order shows none."""
     runs = [(prompt, len(list(rows))) for prompt, rows in groupby(prompts)]
-    size = group_size_of([length for _, length in runs])
+    size = infer_group_size([length for _, length in runs])
     if size is None:
         return [0] * len(prompts)
     return [row // size + 1 for row in range(len(prompts))]
@@ -85,11 +85,11 @@ def order_groups(raw: pl.LazyFrame, unit: str) -> OrderedGroups:
         )
         return OrderedGroups(raw.with_columns(__block=pl.lit(0, dtype=pl.Int64)), BY_TEXT, note)
     unordered = blocks.filter(~pl.col(FILE).is_in(list(sizes))).get_column(FILE).n_unique()
-    rest = f" In {count_of(unordered, 'file')} the order does not tell: there, {same}." if unordered else ""
+    rest = f" In {format_count(unordered, 'file')} the order does not tell: there, {same}." if unordered else ""
     shown = " or ".join(str(size) for size in sorted(set(sizes.values())))
     note = (
         f"The log names no groups: each block of {shown} neighboring rows with one prompt is taken as a group, as the "
-        f"trainer writes them. {count_of(by_order - by_text, 'group')} would be merged with another by the prompt "
+        f"trainer writes them. {format_count(by_order - by_text, 'group')} would be merged with another by the prompt "
         f"text alone, because the prompt was drawn more than once.{rest}"
     )
     return OrderedGroups(_with_blocks(raw, sizes), BY_ORDER, note)
@@ -105,7 +105,7 @@ def _sizes_of_files(blocks: pl.DataFrame) -> dict[str, int]:
         folders.setdefault(Path(file).parent, []).extend(found)
     sizes: dict[str, int] = {}
     for file, found in lengths.items():
-        size = group_size_of(folders[Path(file).parent]) or group_size_of(found)
+        size = infer_group_size(folders[Path(file).parent]) or infer_group_size(found)
         if size is not None and all(length % size == 0 for length in found):
             sizes[file] = size
     return sizes

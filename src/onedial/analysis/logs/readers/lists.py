@@ -8,10 +8,10 @@ from typing import Any
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, make_log
-from onedial.analysis.logs.readers.messages import content_key, flatten_text
-from onedial.analysis.logs.readers.names import LENGTH_LISTS, MARK_LISTS, TEXT_LISTS, find, mapping, norm
-from onedial.analysis.logs.readers.plain_table import identity
+from onedial.analysis.logs.readers.common import format_count, make_log
+from onedial.analysis.logs.readers.messages import flatten_text, hash_content
+from onedial.analysis.logs.readers.names import LENGTH_LISTS, MARK_LISTS, TEXT_LISTS, find, map_names, normalize
+from onedial.analysis.logs.readers.plain_table import find_identity
 from onedial.analysis.logs.readers.rows import iterate_objects
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.analysis.logs.store import store_records
@@ -25,10 +25,10 @@ ORDER = ("graded_list", "correct", "is_correct", "passed", "acc", "success", "re
 
 
 def detect(sample: Sample) -> bool:
-    return by_task(sample) is not None or mark_column(sample) is not None
+    return find_task_columns(sample) is not None or find_marks(sample) is not None
 
 
-def marks_of(value: Any) -> list[float | None] | None:
+def parse_marks(value: Any) -> list[float | None] | None:
     """A list of verdicts as 1, 0 or a graded reward (None where an entry is null); None when it is no such list.
 
     An entry may be the list of a program's tests (APPS: true, false, -1 and -2 for errors): right when all are true.
@@ -45,23 +45,23 @@ def _all_passed(tests: list[Any]) -> float | None:
     return float(all(test is True for test in tests))
 
 
-def mark_column(sample: Sample) -> str | None:
+def find_marks(sample: Sample) -> str | None:
     """The column that holds lists of verdicts: the most specific name, and of several the one with the fewest nulls."""
     found: dict[str, int] = {}
     for name in sorted(name for name in sample.columns if "." not in name):
         lists = [value for value in sample.values(name) if value != []]
-        if lists and MARK_LISTS.search(norm(name)) and all(marks_of(value) is not None for value in lists):
+        if lists and MARK_LISTS.search(normalize(name)) and all(parse_marks(value) is not None for value in lists):
             found[name] = len(lists)
-    rank = {name: next((i for i, word in enumerate(ORDER) if word in norm(name)), len(ORDER)) for name in found}
+    rank = {name: next((i for i, word in enumerate(ORDER) if word in normalize(name)), len(ORDER)) for name in found}
     return min(found, key=lambda name: (rank[name], -found[name], name)) if found else None
 
 
-def by_task(sample: Sample) -> tuple[str | None, str | None] | None:
+def find_task_columns(sample: Sample) -> tuple[str | None, str | None] | None:
     """In a JSON object: the key of {task: [verdict, …]} (None = the object itself) and of {task: [text, …]}."""
     document = sample.document
     if not isinstance(document, dict) or not document:
         return None
-    if _all_lists(document, marks=True) and not any(MARK_LISTS.search(norm(str(name))) for name in document):
+    if _all_lists(document, marks=True) and not any(MARK_LISTS.search(normalize(str(name))) for name in document):
         return None, None
     inner = {name: value for name, value in document.items() if isinstance(value, dict) and value}
     marks = [name for name, value in inner.items() if _all_lists(value, marks=True)]
@@ -71,7 +71,7 @@ def by_task(sample: Sample) -> tuple[str | None, str | None] | None:
 
 def _all_lists(value: dict[Any, Any], *, marks: bool) -> bool:
     if marks:
-        return all(marks_of(item) is not None for item in value.values())
+        return all(parse_marks(item) is not None for item in value.values())
     return all(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in value.values())
 
 
@@ -80,7 +80,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     given = [name for name in ("correct", "outcome_reward") if name in options.columns]
     if len(given) == 2:
         raise DataError("--map correct= and --map outcome_reward= both name the list of verdicts; give one of them")
-    columns = sorted({options.columns[given[0]]} if given else {name for name in map(mark_column, samples) if name})
+    columns = sorted({options.columns[given[0]]} if given else {name for name in map(find_marks, samples) if name})
     frame = store_records(_rows(samples, options, errors, notes))
     return make_log(
         "sample-lists",
@@ -95,9 +95,9 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 def _unread(samples: Sequence[Sample], options: Options) -> set[str]:
     """Columns that no record's value is taken from, the lists of verdicts aside."""
     columns = set().union(*(sample.columns for sample in samples))
-    found = mapping(columns, options.columns)
+    found = map_names(columns, options.columns)
     used = {found[ours] for ours in ("prompt", "source", "level", "answer") if ours in found}
-    own = options.columns.get("prompt_id") or identity(columns)
+    own = options.columns.get("prompt_id") or find_identity(columns)
     more = (find(columns, TEXT_LISTS), find(columns, LENGTH_LISTS), own)
     return columns - used - set(options.columns.values()) - {name for name in more if name}
 
@@ -106,17 +106,17 @@ def _rows(
     samples: Sequence[Sample], options: Options, errors: ReadErrors, notes: list[str]
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
-        names = by_task(sample)
+        names = find_task_columns(sample)
         if names is not None:
             yield from _of_tasks(sample, names, options)
             continue
-        column = options.columns.get("correct") or options.columns.get("outcome_reward") or mark_column(sample)
+        column = options.columns.get("correct") or options.columns.get("outcome_reward") or find_marks(sample)
         if column is None:
             errors.add(sample.file, 0, "no column with a list of verdicts")
             continue
         short = 0
         for _, line, record in iterate_objects([sample], errors):
-            marks = marks_of(record.get(column))
+            marks = parse_marks(record.get(column))
             if marks is None:
                 if record.get(column) in (None, []):
                     short += 1
@@ -125,7 +125,7 @@ def _rows(
                 continue
             yield from _explode(sample, line, record, marks, options)
         if short:
-            notes.append(f"Left out, since the list is empty or missing: {count_of(short, 'prompt')}.")
+            notes.append(f"Left out, since the list is empty or missing: {format_count(short, 'prompt')}.")
 
 
 def _of_tasks(sample: Sample, names: tuple[str | None, str | None], options: Options) -> Iterator[dict[str, Any]]:
@@ -133,7 +133,7 @@ def _of_tasks(sample: Sample, names: tuple[str | None, str | None], options: Opt
     texts = sample.document[names[1]] if names[1] else {}
     for number, (task, values) in enumerate(marks.items(), start=1):
         record = {"task_id": task, "completions": texts.get(task)}
-        yield from _explode(sample, number, record, marks_of(values) or [], options)
+        yield from _explode(sample, number, record, parse_marks(values) or [], options)
 
 
 def _explode(
@@ -141,10 +141,10 @@ def _explode(
 ) -> Iterator[dict[str, Any]]:
     columns = set(record)
     given = {ours: theirs for ours, theirs in options.columns.items() if theirs in columns}
-    found = mapping(columns, given)
-    own = options.columns.get("prompt_id") or identity(columns)
+    found = map_names(columns, given)
+    own = options.columns.get("prompt_id") or find_identity(columns)
     prompt = flatten_text(record.get(found["prompt"])) if "prompt" in found else None
-    name = str(line) if prompt is None else content_key(prompt)
+    name = str(line) if prompt is None else hash_content(prompt)
     if own and record.get(own) is not None:
         name = str(record[own])
     text_column = given.get("completion", find(columns, TEXT_LISTS))

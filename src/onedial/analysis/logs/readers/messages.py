@@ -11,13 +11,13 @@ def flatten_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return message_text(value)
+        return get_message_text(value)
     if isinstance(value, list):
-        return "\n".join(message_text(item) if isinstance(item, dict) else str(item) for item in value)
+        return "\n".join(get_message_text(item) if isinstance(item, dict) else str(item) for item in value)
     return str(value)
 
 
-def message_text(message: dict[str, Any]) -> str:
+def get_message_text(message: dict[str, Any]) -> str:
     """Returns the text of one message: parts of a multi-part content joined, a call of a tool as JSON."""
     content = message.get("content", message.get("value"))
     if isinstance(content, list):
@@ -29,7 +29,7 @@ def message_text(message: dict[str, Any]) -> str:
     return "" if content is None else str(content)
 
 
-def assistant_text(completion: Any) -> str | None:
+def get_assistant_text(completion: Any) -> str | None:
     """Returns the text that the policy wrote: of messages, those of the assistant."""
     if isinstance(completion, list) and any(
         isinstance(item, dict) and item.get("role") == "assistant" for item in completion
@@ -38,6 +38,6 @@ def assistant_text(completion: Any) -> str | None:
     return flatten_text(completion)
 
 
-def content_key(value: Any) -> str:
+def hash_content(value: Any) -> str:
     """Returns a text to compare prompts by: equal for equal content in any order of keys."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -88,18 +88,18 @@ LENGTH_LISTS = ("completion_tokens", "response_lengths", "completion_lengths", "
                 "token_counts", "gen_lens", "response_length")  # fmt: skip
 
 
-def norm(name: str) -> str:
+def normalize(name: str) -> str:
     """Normalizes a column name for comparison."""
     return name.strip().lower().replace(" ", "_").replace("-", "_").replace(".", "_")
 
 
 def find(columns: Iterable[str], names: Iterable[str]) -> str | None:
     """Returns the column of the file for the first of `names` that it has."""
-    have = {norm(column): column for column in columns}
+    have = {normalize(column): column for column in columns}
     return next((have[name] for name in names if name in have), None)
 
 
-def mapping(columns: set[str], given: Mapping[str, str]) -> dict[str, str]:
+def map_names(columns: set[str], given: Mapping[str, str]) -> dict[str, str]:
     """Maps our columns to the file's, first by `--map` and then by synonyms."""
     taken = set(given.values())
     found = dict(given)

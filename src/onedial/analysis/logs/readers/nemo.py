@@ -15,8 +15,8 @@ from typing import Any
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import make_log
-from onedial.analysis.logs.readers.messages import content_key, flatten_text
-from onedial.analysis.logs.readers.rows import as_float, iterate_objects, numbers
+from onedial.analysis.logs.readers.messages import flatten_text, hash_content
+from onedial.analysis.logs.readers.rows import as_float, iterate_objects, read_numbers
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
@@ -97,7 +97,7 @@ def _tokens(record: dict[str, Any], row: dict[str, Any]) -> str | None:
     first = next(i for i, bit in enumerate(mask) if bit)
     row["completion_tokens"], row["prompt_tokens"] = sum(bool(bit) for bit in mask), first
     logps, credit = _one(record.get("generation_logprobs")), _one(record.get("advantages"))
-    values = numbers(logps)
+    values = read_numbers(logps)
     if isinstance(logps, list) and len(logps) == len(values) == len(mask):
         row["mean_logp"] = sum(p for p, bit in zip(values, mask, strict=True) if bit) / row["completion_tokens"]
     row["advantage"] = as_float(credit[first] if isinstance(credit, list) and len(credit) > first else credit)
@@ -117,7 +117,7 @@ def _messages(content: Any, row: dict[str, Any], options: Options) -> str | None
     if options.text:
         row |= {"prompt": flatten_text(prompt), "completion": flatten_text(said)}
     row["completion_chars"] = len(flatten_text(said) or "")
-    return hashlib.sha256(content_key(prompt).encode()).hexdigest()[:16]
+    return hashlib.sha256(hash_content(prompt).encode()).hexdigest()[:16]
 
 
 FORMAT = Format(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from onedial.analysis.logs.columns import raw_table
+from onedial.analysis.logs.columns import read_raw
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import make_log, require
@@ -55,7 +55,7 @@ def detect(sample: Sample) -> bool:
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     wanted = dict.fromkeys((*SAME, *STATUS, "reward", "reward_parts", "logps"), pl.String())
-    raw = raw_table(samples, wanted, ("reward", "outcome"), errors)
+    raw = read_raw(samples, wanted, ("reward", "outcome"), errors)
     have = require(raw, "a run of onedial", samples, "reward")
     exprs = [pl.col(name) for name in SAME if name in have and (options.text or name not in TEXT)]
     exprs.append(pl.col("reward").cast(pl.Float64, strict=False).alias("outcome_reward"))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from onedial.analysis.logs.columns import cast_number, hash_columns, raw_table
+from onedial.analysis.logs.columns import cast_number, hash_columns, read_raw
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import make_log, per_file, require
+from onedial.analysis.logs.readers.common import column_per_file, make_log, require
 from onedial.analysis.logs.schema import Coverage, Log
 from onedial.core.tables.read_errors import ReadErrors
 
@@ -38,12 +38,12 @@ def detect(sample: Sample) -> bool:
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     present = set().union(*(sample.columns for sample in samples))
-    raw = raw_table(samples, {n: t for n, t in WANTED.items() if n in present}, ("reward", "response_tokens"), errors)
+    raw = read_raw(samples, {n: t for n, t in WANTED.items() if n in present}, ("reward", "response_tokens"), errors)
     have = require(raw, "open-instruct's log", samples, "reward", "prompt_tokens", "response_tokens")
     runs = {s.name: str(s.file.parent / re.sub(r"_rollouts_\d+\..*$", "", s.file.name)) for s in samples}
     given = "prompt_idx" in have
     raw = raw.with_columns(
-        __run=per_file(samples, runs, pl.String()),
+        __run=column_per_file(samples, runs, pl.String()),
         prompt_id=hash_columns("prompt_tokens"),
     )
     within = ["__run", *(["step"] if "step" in have else []), "prompt_idx" if given else "prompt_id"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, cast_boolean, cast_integer, cast_number, cast_text, raw_table
+from onedial.analysis.logs.columns import FILE, cast_boolean, cast_integer, cast_number, cast_text, read_raw
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import make_log, per_file, split_of_path, step_of_path
-from onedial.analysis.logs.readers.names import STRONG_IDS, WEAK_IDS, find, mapping
+from onedial.analysis.logs.readers.common import column_per_file, find_split, find_step, make_log
+from onedial.analysis.logs.readers.names import STRONG_IDS, WEAK_IDS, find, map_names
 from onedial.analysis.logs.readers.reward_choice import find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
 from onedial.core.errors import DataError
@@ -24,9 +24,9 @@ MARKS = ("correct", "outcome_reward", "outcome")
 
 
 def detect(sample: Sample) -> bool:
-    found = mapping(sample.columns, {})
+    found = map_names(sample.columns, {})
     marked = any(name in found and _is_mark(sample, found[name]) for name in MARKS)
-    return marked and ("prompt" in found or "group_id" in found or identity(sample.columns) is not None)
+    return marked and ("prompt" in found or "group_id" in found or find_identity(sample.columns) is not None)
 
 
 def _is_mark(sample: Sample, column: str) -> bool:
@@ -46,26 +46,26 @@ def _outcomes(values: Sequence[object]) -> bool:
 OUTCOMES = ("correct", "wrong", "unparseable", "timeout", "error")
 
 
-def identity(columns: set[str]) -> str | None:
+def find_identity(columns: set[str]) -> str | None:
     """The column that numbers prompts, if one says so by its name."""
     return find(columns, STRONG_IDS) or find(columns, WEAK_IDS)
 
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
     columns = set().union(*(sample.columns for sample in samples))
-    found = mapping(columns, options.columns)
+    found = map_names(columns, options.columns)
     if options.outcome:
         found["outcome_reward"] = _chosen_outcome(samples, columns, options)
         found.pop("correct", None)
     _choose_identity(found, columns, options)
     if not any(name in found for name in MARKS):
-        raise DataError(f"{samples[0].file}: {needs(columns)}")
+        raise DataError(f"{samples[0].file}: {list_needed(columns)}")
     if not options.text:
         found.pop("completion", None)
     wanted = _types(samples, found)
     essential = tuple(found[name] for name in (*MARKS, "prompt_id", "prompt", "group_id") if name in found)
     keep_text = options.text or "prompt" not in found
-    raw = raw_table(samples, wanted, essential, errors, hashed=() if keep_text else (found["prompt"],))
+    raw = read_raw(samples, wanted, essential, errors, hashed=() if keep_text else (found["prompt"],))
     found = {ours: theirs for ours, theirs in found.items() if theirs in raw.collect_schema()}
     _note_unreadable(raw, found, errors)
     notes: list[str] = []
@@ -92,7 +92,7 @@ def _chosen_outcome(samples: Sequence[Sample], columns: set[str], options: Optio
     return find_component(str(options.outcome), numeric)
 
 
-def needs(columns: set[str]) -> str:
+def list_needed(columns: set[str]) -> str:
     """Says which columns a table must have, and which this one has."""
     return (
         f"no column says whether an answer is right. Columns seen: {', '.join(sorted(columns)[:40]) or 'none'}. "
@@ -168,17 +168,17 @@ def _frame(
             out[ours] = cast_text(theirs, dtype)
         elif ours == "truncated":
             out[ours] = cast_boolean(theirs, dtype)
-    if "iteration" not in out and any(step_of_path(s.file.name) is not None for s in samples) and len(samples) > 1:
-        by_file = {s.name: step_of_path(s.file.name) for s in samples}
-        out["iteration"] = per_file(samples, by_file, pl.Int64())
+    if "iteration" not in out and any(find_step(s.file.name) is not None for s in samples) and len(samples) > 1:
+        by_file = {s.name: find_step(s.file.name) for s in samples}
+        out["iteration"] = column_per_file(samples, by_file, pl.Int64())
         notes.append("The iteration of a row is the number in its file's name.")
     if "split" in found:
         word = cast_text(found["split"], have[found["split"]]).str.to_lowercase()
         out["split"] = (
             pl.when(word.str.starts_with("train")).then(pl.lit("train")).when(word.is_not_null()).then(pl.lit("eval"))
         )
-    elif any(split_of_path(s.place) for s in samples):
-        out["split"] = per_file(samples, {s.name: split_of_path(s.place) for s in samples}, pl.String())
+    elif any(find_split(s.place) for s in samples):
+        out["split"] = column_per_file(samples, {s.name: find_split(s.place) for s in samples}, pl.String())
     _rewards(out, found, have)
     if "finish_reason" in out and "truncated" not in out:
         out["truncated"] = pl.col(found["finish_reason"]).cast(pl.String).is_in(["length", "max_tokens", "max_length"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, cast_integer, cast_number, cast_text, raw_table
+from onedial.analysis.logs.columns import FILE, cast_integer, cast_number, cast_text, read_raw
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.analysis.logs.reader_options import Options
@@ -29,7 +29,7 @@ from onedial.analysis.logs.readers.names import (
     WEAK_IDS,
     WEAK_RATES,
     find,
-    norm,
+    normalize,
 )  # fmt: skip
 from onedial.analysis.logs.schema import RATE_COLUMNS, Coverage, Log, cast_to_schema
 from onedial.core.errors import DataError
@@ -63,12 +63,12 @@ def find_columns(sample: Sample, taken: Collection[str] = ()) -> Found | None:
     right = _numeric(sample, find(columns, RIGHT_COUNTS))
     tries = _numeric(sample, find(columns, TRY_COUNTS))
     for name in sorted(columns):
-        if not RATE_NAME.search(norm(name)) and not re.search(r"(acc|rate|solve)", norm(name)):
+        if not RATE_NAME.search(normalize(name)) and not re.search(r"(acc|rate|solve)", normalize(name)):
             continue
         values = sample.values(name)
         if values and all(_is_series(value) for value in values) and _fractions([v for s in values for v in s]):
             return Found(rate=name, series=True)
-    strong = [name for name in sorted(columns) if RATE_NAME.search(norm(name)) and _rates(sample, name)]
+    strong = [name for name in sorted(columns) if RATE_NAME.search(normalize(name)) and _rates(sample, name)]
     if strong:
         return Found(rate=strong[0], right=right, tries=tries)
     if right and tries:
@@ -185,7 +185,7 @@ def _raw(
     wanted: dict[str, pl.DataType] = dict.fromkeys((*names.values(), *(used - {found.rate})), pl.String())
     if found.rate:
         wanted[found.rate] = numeric
-    raw = raw_table(samples, wanted, tuple(sorted(used)), errors)
+    raw = read_raw(samples, wanted, tuple(sorted(used)), errors)
     have = raw.collect_schema()
     names = {ours: theirs for ours, theirs in names.items() if theirs in have}
     if names.get("prompt_id") == weak and weak and "prompt" in names:
@@ -287,11 +287,11 @@ def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[in
         if sizes.height == 1:
             many = int(sizes["n"][0])
             return many, f"{found.right} divided by {found.rate} is {many} in every row: rollouts behind a rate."
-    named = re.search(r"(?:@|_of_)(\d+)$", norm(found.rate or ""))
+    named = re.search(r"(?:@|_of_)(\d+)$", normalize(found.rate or ""))
     if named and int(named.group(1)) > 1:
         return int(named.group(1)), f"The name {found.rate} says that {named.group(1)} rollouts stand behind a rate."
     rates = frame.select(pl.col("rate").drop_nulls().unique()).collect(engine="streaming").to_series().to_numpy()
-    size = smallest_grid(rates)
+    size = find_grid(rates)
     if size is None:
         return None, (
             "The table does not say how many rollouts stand behind a rate, and the rates do not fall on a grid that "
@@ -303,7 +303,7 @@ def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[in
     )
 
 
-def smallest_grid(rates: np.ndarray) -> int | None:
+def find_grid(rates: np.ndarray) -> int | None:
     """Returns the smallest n ≤ 1024 with every rate a multiple of 1/n, allowing for rates rounded to a few decimals.
 
     None when there is none, or when all rates are 0 or 1 (which any n explains).

@@ -8,9 +8,9 @@ from dataclasses import replace
 import polars as pl
 
 from onedial.analysis.logs.reader_options import Options, list_names
-from onedial.analysis.logs.readers.common import listed, outcome_component
+from onedial.analysis.logs.readers.common import find_outcome_component, join_names
 from onedial.analysis.logs.schema import REWARD_PART, Log
-from onedial.core.errors import DataError, nearest
+from onedial.core.errors import DataError, suggest
 
 TOTAL = "total"
 
@@ -26,10 +26,10 @@ def choose_component(parts: Sequence[str], options: Options) -> tuple[str | None
         return chosen, f"the reward function {chosen} (chosen)"
     if len(parts) == 1:
         return parts[0], f"the reward function {parts[0]}"
-    named = outcome_component(parts) if chosen is None else None
+    named = find_outcome_component(parts) if chosen is None else None
     if named:
         return named, f"the reward function {named}, by its name the one that judges correctness"
-    return None, f"the plain sum of {listed(parts)} (the log does not hold the weights)"
+    return None, f"the plain sum of {join_names(parts)} (the log does not hold the weights)"
 
 
 def find_component(chosen: str, parts: Sequence[str], *, also: Sequence[str] = ()) -> str:
@@ -39,7 +39,7 @@ def find_component(chosen: str, parts: Sequence[str], *, also: Sequence[str] = (
         return bare
     if not parts:
         raise DataError(f"--outcome {chosen}: this log holds one reward per rollout and no components to choose from")
-    near = nearest(chosen, [*parts, *also])
+    near = suggest(chosen, [*parts, *also])
     names = list_names(parts) + "".join(f", or {name} for their sum" for name in also)
     raise DataError(f"--outcome {chosen}: the log has no such reward{near}; it has: {names}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, raw_table
+from onedial.analysis.logs.columns import FILE, read_raw
 from onedial.analysis.logs.formats import Sample
 from onedial.analysis.logs.lines import to_float
 from onedial.core.tables.json_records import read_json_values
@@ -42,7 +42,7 @@ def _of_lines(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int,
 
 
 def _of_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
-    lazy = raw_table([sample], dict.fromkeys(sample.schema, pl.String()), (), errors).drop(FILE)
+    lazy = read_raw([sample], dict.fromkeys(sample.schema, pl.String()), (), errors).drop(FILE)
     number = 0
     for batch in lazy.collect_batches(chunk_size=BATCH, maintain_order=True):
         for row in batch.iter_rows(named=True):
@@ -50,12 +50,12 @@ def _of_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int,
             yield sample, number, row
 
 
-def number(value: Any) -> float | None:
+def read_number(value: Any) -> float | None:
     """Returns a number (not a boolean) as float, or None."""
     return None if isinstance(value, bool | str) else to_float(value)
 
 
-def whole_number(value: Any) -> int | None:
+def read_whole(value: Any) -> int | None:
     """Returns a whole number from a number or its decimal digits, or None; at most 18 digits."""
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
@@ -66,9 +66,9 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def numbers(value: Any) -> list[float]:
+def read_numbers(value: Any) -> list[float]:
     """Returns the numbers of a list."""
-    return [item for item in map(number, as_list(value)) if item is not None]
+    return [item for item in map(read_number, as_list(value)) if item is not None]
 
 
 def as_float(value: Any) -> float | None:

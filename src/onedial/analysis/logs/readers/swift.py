@@ -12,12 +12,12 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, make_log, split_of_path
+from onedial.analysis.logs.readers.common import find_split, format_count, make_log
 from onedial.analysis.logs.readers.group_order import BY_ORDER, BY_TEXT, number_blocks
-from onedial.analysis.logs.readers.messages import content_key, flatten_text
+from onedial.analysis.logs.readers.messages import flatten_text, hash_content
 from onedial.analysis.logs.readers.reward_choice import choose_component
-from onedial.analysis.logs.readers.rows import as_float, whole_number
-from onedial.analysis.logs.readers.trl import overlap_of
+from onedial.analysis.logs.readers.rows import as_float, read_whole
+from onedial.analysis.logs.readers.trl import measure_overlap
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_records
 from onedial.core.tables.file_kinds import kind_of_name
@@ -51,17 +51,17 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     if counts["split"]:
         notes.append(
             "The log names no groups: equal blocks of neighboring rows with one prompt are taken as groups. "
-            f"{count_of(counts['split'], 'group')} would be merged with another by the prompt text alone, because the "
-            "prompt was drawn more than once."
+            f"{format_count(counts['split'], 'group')} would be merged with another by the prompt text alone, because "
+            "the prompt was drawn more than once."
         )
     else:
         notes.append("The log names no groups: rows of one flush with the same prompt are taken as one group.")
     if len(parts) > 1:
         notes.append(f"Several reward columns: outcome is {reward_is}. Choose another with --outcome NAME or total.")
     if counts["repeated"]:
-        notes.append(f"Counted once, since they repeat the flush before: {count_of(counts['repeated'], 'row')}.")
+        notes.append(f"Counted once, since they repeat the flush before: {format_count(counts['repeated'], 'row')}.")
     if counts["cut"]:
-        notes.append(f"Left out, since they are cut off in some column: {count_of(counts['cut'], 'row')}.")
+        notes.append(f"Left out, since they are cut off in some column: {format_count(counts['cut'], 'row')}.")
     return make_log(
         "ms-swift",
         "ms-swift",
@@ -122,10 +122,10 @@ def _rows(
             used = [name for name in ("prompt", "completion", *parts) if name in table]
             size = min(len(table[name]) for name in used)
             counts["cut"] += max(len(table[name]) for name in used) - size
-            hashes = [hash(content_key([table[name][i] for name in used])) for i in range(size)]
-            prompts = [content_key(prompt) for prompt in table["prompt"][:size]]
+            hashes = [hash(hash_content([table[name][i] for name in used])) for i in range(size)]
+            prompts = [hash_content(prompt) for prompt in table["prompt"][:size]]
             blocks = number_blocks(prompts)
-            repeated = overlap_of(before, hashes, prompts)
+            repeated = measure_overlap(before, hashes, prompts)
             named = set(zip(prompts[repeated:], blocks[repeated:], strict=True))
             counts["split"] += len(named) - len(set(prompts[repeated:]))
             counts["repeated"] += repeated
@@ -154,8 +154,8 @@ def _row(
     step = at("step") if at("step") is not None else at("gen_step")
     credit = at("advantages") if at("advantages") is not None else at("advantage")
     row: dict[str, Any] = {
-        "split": split_of_path(sample.place.name),
-        "iteration": whole_number(step),
+        "split": find_split(sample.place.name),
+        "iteration": read_whole(step),
         "prompt_id": hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:16],
         "group_id": "",
         "outcome_reward": rewards.get(outcome) if outcome else (sum(known) if known else None),

@@ -9,7 +9,7 @@ from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
 from onedial.analysis.logs.readers.common import make_log
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
-from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects, number
+from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects, read_number
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
@@ -59,9 +59,9 @@ def _rows(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[dict[str, A
             "policy_version": record.get("sampling_client_step"),
             "source": str(tags[0]) if isinstance(tags, list) and tags else None,
         }
-        if steps and all(number(step.get("ac_len")) is not None for step in steps):
+        if steps and all(read_number(step.get("ac_len")) is not None for step in steps):
             row["completion_tokens"] = sum(step["ac_len"] for step in steps)
-            row["prompt_tokens"] = number(steps[0].get("ob_len"))
+            row["prompt_tokens"] = read_number(steps[0].get("ob_len"))
         for name, value in (metrics or {}).items():
             if as_float(value) is not None:
                 row[REWARD_PART + str(name)] = as_float(value)

@@ -12,10 +12,10 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, make_log, split_of_path, step_of_path
-from onedial.analysis.logs.readers.messages import content_key, flatten_text, message_text
+from onedial.analysis.logs.readers.common import find_split, find_step, format_count, make_log
+from onedial.analysis.logs.readers.messages import flatten_text, get_message_text, hash_content
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
-from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects, number, numbers
+from onedial.analysis.logs.readers.rows import as_float, as_list, iterate_objects, read_number, read_numbers
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
@@ -32,11 +32,11 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     counts = {"helpers": 0, "errors": 0}
     frame = store_records(_rows(chosen, options, errors, counts))
     if counts["helpers"]:
-        notes.append(f"{count_of(counts['helpers'], 'trace')} of agents that do not train were left out.")
+        notes.append(f"{format_count(counts['helpers'], 'trace')} of agents that do not train were left out.")
     if counts["errors"]:
         notes.append(
-            f"{count_of(counts['errors'], 'rollout')} ended in an error or a timeout: counted, and kept out of every "
-            "share and mean, since its reward judges nothing."
+            f"{format_count(counts['errors'], 'rollout')} ended in an error or a timeout: counted, and kept out of "
+            "every share and mean, since its reward judges nothing."
         )
     prime = any("rollouts" in sample.place.parts for sample in chosen)
     log = make_log(
@@ -57,12 +57,12 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 def choose_samples(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
     """prime-rl's `all` files where there are any for that split, else `effective`; notes; whether only survivors."""
-    has_all = {split_of_path(s.place.parent.parent) for s in samples if s.place.parent.name == "all"}
+    has_all = {find_split(s.place.parent.parent) for s in samples if s.place.parent.name == "all"}
     dropped = [
-        s for s in samples if s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) in has_all
+        s for s in samples if s.place.parent.name == "effective" and find_split(s.place.parent.parent) in has_all
     ]
     kept = [s for s in samples if s not in dropped]
-    only = any(s.place.parent.name == "effective" and split_of_path(s.place.parent.parent) == "train" for s in kept)
+    only = any(s.place.parent.name == "effective" and find_split(s.place.parent.parent) == "train" for s in kept)
     notes = []
     if dropped:
         notes.append("`all` was read, which holds every rollout; `effective` repeats a part of it and was left out.")
@@ -89,7 +89,7 @@ def _rows(
         if not traces:  # the episode failed before an agent began
             counts["errors"] += 1
             yield {**place, "group_id": place["group_id"], "outcome": _failure(record)}
-        names = {content_key(_agent(trace).get("name")) for trace in mine}
+        names = {hash_content(_agent(trace).get("name")) for trace in mine}
         for trace in mine:
             row = _row(trace, options)
             if row.get("outcome") in ("error", "timeout"):
@@ -112,9 +112,9 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
     name = (env or {}).get("name") or (env or {}).get("id") or record.get("env_name")
     identity = task.get("key") or task.get("hash") or data.get("idx")
     prompt = data.get("prompt", data.get("question"))
-    identity = content_key(prompt if identity is None else identity)
-    split = (work or {}).get("type") or record.get("kind") or (run or {}).get("type") or split_of_path(sample.place)
-    step = (work or {}).get("step", record.get("eval_step", step_of_path(sample.place)))
+    identity = hash_content(prompt if identity is None else identity)
+    split = (work or {}).get("type") or record.get("kind") or (run or {}).get("type") or find_split(sample.place)
+    step = (work or {}).get("step", record.get("eval_step", find_step(sample.place)))
     group = record.get("group")
     group_id = group.get("id") if isinstance(group, dict) else record.get("group_id", group)
     policy = (work or {}).get("policy")
@@ -122,7 +122,7 @@ def _place(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
         "split": {"train": "train", "eval": "eval"}.get(
             str(split), "eval" if "rollouts" not in sample.place.parts else None
         ),
-        "iteration": step if isinstance(step, int) else step_of_path(sample.place),
+        "iteration": step if isinstance(step, int) else find_step(sample.place),
         "prompt_id": f"{name}/{identity}" if name else identity,
         "group_id": str(group_id) if group_id else f"{Path(sample.name).parent}/{name}/{identity}",
         "source": name,
@@ -146,7 +146,7 @@ def _row(trace: dict[str, Any], options: Options) -> dict[str, Any]:
     """Reads one trace: reward and its parts, lengths, how it ended."""
     rewards = trace.get("rewards") if isinstance(trace.get("rewards"), dict) else {}
     parts = {name: value for name, value in (rewards or {}).items() if value is not None}
-    values = {name: reward_value(value) for name, value in parts.items()}
+    values = {name: read_reward(value) for name, value in parts.items()}
     known = [value for value in values.values() if value is not None]
     failed = trace.get("ok") is False or ("ok" not in trace and bool(trace.get("errors") or trace.get("error")))
     row: dict[str, Any] = {REWARD_PART + name: value for name, value in values.items()} if len(values) > 1 else {}
@@ -162,7 +162,7 @@ def _row(trace: dict[str, Any], options: Options) -> dict[str, Any]:
     return row
 
 
-def reward_value(reward: Any) -> float | None:
+def read_reward(reward: Any) -> float | None:
     """score · weight of one named reward (a bare number has weight 1)."""
     if isinstance(reward, dict):
         score, weight = as_float(reward.get("score")), as_float(reward.get("weight", 1.0))
@@ -189,10 +189,10 @@ def _lengths(trace: dict[str, Any]) -> dict[str, Any]:
         if first < len(nodes):
             row["prompt_tokens"] += next(i for i, bit in enumerate(nodes[first]["mask"]) if bit)
     elif used:
-        row["completion_tokens"] = sum(number(usage.get("completion_tokens")) or 0 for usage in used)
-        row["prompt_tokens"] = number(used[0].get("prompt_tokens", used[0].get("input_tokens")))
-    logps = [value for node in nodes for value in numbers(node.get("logprobs"))]
-    credit = [value for node in nodes for value in numbers(node.get("advantages"))]
+        row["completion_tokens"] = sum(read_number(usage.get("completion_tokens")) or 0 for usage in used)
+        row["prompt_tokens"] = read_number(used[0].get("prompt_tokens", used[0].get("input_tokens")))
+    logps = [value for node in nodes for value in read_numbers(node.get("logprobs"))]
+    credit = [value for node in nodes for value in read_numbers(node.get("advantages"))]
     if logps:
         row["mean_logp"] = sum(logps) / len(logps)
     if credit:
@@ -206,8 +206,8 @@ def _lengths(trace: dict[str, Any]) -> dict[str, Any]:
 def _texts(trace: dict[str, Any]) -> dict[str, Any]:
     nodes = _nodes(trace)
     first = next((i for i, node in enumerate(nodes) if node.get("sampled")), len(nodes))
-    prompt = [message_text(node["message"]) for node in nodes[:first] if isinstance(node.get("message"), dict)]
-    said = [message_text(n["message"]) for n in nodes if n.get("sampled") and isinstance(n.get("message"), dict)]
+    prompt = [get_message_text(node["message"]) for node in nodes[:first] if isinstance(node.get("message"), dict)]
+    said = [get_message_text(n["message"]) for n in nodes if n.get("sampled") and isinstance(n.get("message"), dict)]
     completion = "\n".join(said)
     return {"prompt": "\n".join(prompt), "completion": completion, "completion_chars": len(completion)}
 

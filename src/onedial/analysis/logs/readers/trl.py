@@ -12,10 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, cast_number, cast_text, hash_columns, raw_table
+from onedial.analysis.logs.columns import FILE, cast_number, cast_text, hash_columns, read_raw
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, listed, make_log, require, split_of_path
+from onedial.analysis.logs.readers.common import find_split, format_count, join_names, make_log, require
 from onedial.analysis.logs.readers.group_order import OrderedGroups, order_groups
 from onedial.analysis.logs.readers.reward_choice import choose_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
@@ -29,10 +29,10 @@ MIN_OVERLAP = 2
 def detect(sample: Sample) -> bool:
     if not sample.has("prompt", "completion") or not (sample.columns & {"advantage", "advantages"}):
         return False
-    return sample.kind in ("parquet", "arrow", "csv") and bool(components(sample)) and sample.has("step")
+    return sample.kind in ("parquet", "arrow", "csv") and bool(find_components(sample)) and sample.has("step")
 
 
-def components(sample: Sample) -> list[str]:
+def find_components(sample: Sample) -> list[str]:
     """Columns of numbers that are not TRL's own: its reward functions (and numeric extras, which look the same)."""
     return [
         name
@@ -42,9 +42,9 @@ def components(sample: Sample) -> list[str]:
 
 
 def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log:
-    parts = list(dict.fromkeys(name for sample in samples for name in components(sample)))
+    parts = list(dict.fromkeys(name for sample in samples for name in find_components(sample)))
     columns = dict.fromkeys(("step", "prompt", "completion", "advantage", "advantages", *parts), pl.String())
-    raw = raw_table(samples, columns, ("prompt",), errors)
+    raw = read_raw(samples, columns, ("prompt",), errors)
     have = require(raw, "TRL's log", samples, "prompt", "completion", "step")
     if not parts:
         raise DataError(f"{samples[0].file}: TRL's log has a number column per reward function, and here there is none")
@@ -92,16 +92,16 @@ def _coverage(
     ]
     if len(parts) > 1:
         notes.append(
-            f"Several number columns were found ({listed(parts)}). Outcome: {reward_is}. "
+            f"Several number columns were found ({join_names(parts)}). Outcome: {reward_is}. "
             "Choose another with --outcome NAME, or --outcome total for the sum."
         )
     if repeated:
         notes.append(
-            f"{count_of(repeated, 'row')} stood in an earlier file already (the same batch logged again) and "
+            f"{format_count(repeated, 'row')} stood in an earlier file already (the same batch logged again) and "
             f"{'is' if repeated == 1 else 'are'} counted once."
         )
     evaluation: bool | None = None
-    if any(split_of_path(sample.place.name) == "eval" for sample in samples):
+    if any(find_split(sample.place.name) == "eval" for sample in samples):
         evaluation = True
     return Coverage(
         last_batch_only=True,
@@ -123,12 +123,12 @@ def drop_repeats(
     cut: dict[str, int] = {}
     before: dict[Path, list[int]] = {}
     for sample in samples:
-        own = raw_table([sample], columns, (), ReadErrors())
+        own = read_raw([sample], columns, (), ReadErrors())
         rows = own.select(pl.exclude(FILE, "step")).collect()
         hashes = rows.hash_rows(seed=1).to_list() if rows.height else []
         prompts = rows.select(cast_text("prompt", rows.schema["prompt"])).to_series().to_list() if rows.height else []
         folder = sample.file.parent
-        overlap = overlap_of(before.get(folder, []), hashes, prompts)
+        overlap = measure_overlap(before.get(folder, []), hashes, prompts)
         if overlap:
             cut[sample.name] = overlap
         before[folder] = hashes
@@ -139,7 +139,7 @@ def drop_repeats(
     return kept, sum(cut.values())
 
 
-def overlap_of(before: list[int], now: list[int], prompts: list[str]) -> int:
+def measure_overlap(before: list[int], now: list[int], prompts: list[str]) -> int:
     """How many first rows of `now` are the last rows of `before`, cut at whole groups (0 when it proves nothing)."""
     for size in range(min(len(before), len(now)), MIN_OVERLAP - 1, -1):
         if before[len(before) - size :] == now[:size] and (size == len(now) or prompts[size] != prompts[size - 1]):

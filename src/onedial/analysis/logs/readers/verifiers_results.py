@@ -13,10 +13,10 @@ from typing import Any
 
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import count_of, make_log, split_of_path, step_of_path
-from onedial.analysis.logs.readers.messages import assistant_text, content_key, flatten_text
+from onedial.analysis.logs.readers.common import find_split, find_step, format_count, make_log
+from onedial.analysis.logs.readers.messages import flatten_text, get_assistant_text, hash_content
 from onedial.analysis.logs.readers.reward_choice import apply_outcome
-from onedial.analysis.logs.readers.rows import as_float, iterate_objects, number
+from onedial.analysis.logs.readers.rows import as_float, iterate_objects, read_number
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, Log
 from onedial.analysis.logs.store import store_records
 from onedial.core.tables.read_errors import ReadErrors
@@ -43,7 +43,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     notes = _promises(samples, counts["rows"])
     if counts["errors"]:
         notes.append(
-            f"{count_of(counts['errors'], 'rollout')} ended in an error: counted, and kept out of every share and "
+            f"{format_count(counts['errors'], 'rollout')} ended in an error: counted, and kept out of every share and "
             "mean. The log gives them a reward of 0, which judges nothing."
         )
     if len(samples) > 1:
@@ -78,21 +78,21 @@ def _rows(
             example = record.get("id")
         if example is None:
             counts["inferred"] += 1
-            example = content_key([prompt, record.get("answer")])
+            example = hash_content([prompt, record.get("answer")])
         env = record.get("env_name") or record.get("task") or ""
         reward = as_float(record.get("reward"))
         if reward is None and record.get("reward") is not None:
             errors.add(sample.file, line, f"reward is {str(record['reward'])[:40]!r}, not a number; left empty")
         row: dict[str, Any] = {
-            "split": split_of_path(sample.place) or "eval",
-            "iteration": step_of_path(sample.place.parent),
+            "split": find_split(sample.place) or "eval",
+            "iteration": find_step(sample.place.parent),
             "prompt_id": f"{env}/{example}",
             "group_id": f"{sample.name}/{env}/{example}",
             "answer": flatten_text(record.get("answer")) if record.get("answer") not in (None, "") else None,
             "source": env or None,
             "outcome_reward": reward,
             "finish_reason": record.get("stop_condition"),
-            "advantage": number(record.get("advantage")),
+            "advantage": read_number(record.get("advantage")),
             **_lengths(record),
             **_parts(record),
         }
@@ -102,7 +102,7 @@ def _rows(
             counts["errors"] += 1
             text = json.dumps(record["error"], default=str).lower()
             row |= {"outcome": "timeout" if "timeout" in text else "error", "outcome_reward": None}
-        completion = assistant_text(record.get("completion"))
+        completion = get_assistant_text(record.get("completion"))
         row["completion_chars"] = None if completion is None else len(completion)
         if options.text:
             row |= {"prompt": flatten_text(prompt), "completion": completion}
@@ -115,7 +115,7 @@ def _ids_repeat(sample: Sample) -> bool:
         return False
     seen: set[str] = set()
     for _, _, record in iterate_objects([sample], ReadErrors()):
-        own = content_key(record.get("id"))
+        own = hash_content(record.get("id"))
         if own in seen:
             return True
         seen.add(own)
@@ -126,14 +126,14 @@ def _lengths(record: dict[str, Any]) -> dict[str, Any]:
     usage = record.get("token_usage")
     if isinstance(usage, dict):
         return {
-            "completion_tokens": number(usage.get("output_tokens")),
-            "prompt_tokens": number(usage.get("input_tokens")),
+            "completion_tokens": read_number(usage.get("output_tokens")),
+            "prompt_tokens": read_number(usage.get("input_tokens")),
         }
     flat = {**_dict(record.get("metrics")), **record}
     return {
-        name: number(flat[name])
+        name: read_number(flat[name])
         for name in ("completion_tokens", "prompt_tokens")
-        if number(flat.get(name)) is not None
+        if read_number(flat.get(name)) is not None
     }
 
 
@@ -141,9 +141,9 @@ def _parts(record: dict[str, Any]) -> dict[str, float | None]:
     """Metrics as reward components: the `metrics` object, or the top-level numbers of older files."""
     metrics = _dict(record.get("metrics")) or {name: value for name, value in record.items() if name not in KNOWN}
     return {
-        REWARD_PART + name: number(value)
+        REWARD_PART + name: read_number(value)
         for name, value in metrics.items()
-        if number(value) is not None and name not in LENGTHS
+        if read_number(value) is not None and name not in LENGTHS
     }
 
 

@@ -11,10 +11,16 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from onedial.analysis.logs.columns import FILE, cast_boolean, cast_number, cast_text, hash_columns, raw_table
+from onedial.analysis.logs.columns import FILE, cast_boolean, cast_number, cast_text, hash_columns, read_raw
 from onedial.analysis.logs.formats import Format, Sample
 from onedial.analysis.logs.reader_options import Options
-from onedial.analysis.logs.readers.common import make_log, per_file, require, split_of_path, step_of_path
+from onedial.analysis.logs.readers.common import (
+    column_per_file,
+    find_split,
+    find_step,
+    make_log,
+    require,
+)
 from onedial.analysis.logs.readers.group_order import order_groups
 from onedial.analysis.logs.readers.reward_choice import apply_outcome, find_component
 from onedial.analysis.logs.schema import REWARD_PART, Coverage, GroupIdentity, Log
@@ -35,15 +41,15 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
     texts = TEXTS if options.text else [name for name in TEXTS if name not in ("output", "gts", "pred", "request_id")]
     wanted: dict[str, pl.DataType] = {name: pl.String() for name in texts if name in present}
     wanted |= {name: pl.Float64() for name in ("score", "step", *extras) if name in present}
-    raw = raw_table(samples, wanted, ("score", "input"), errors, hashed=() if options.text else ("input",))
+    raw = read_raw(samples, wanted, ("score", "input"), errors, hashed=() if options.text else ("input",))
     have = require(raw, "verl's log", samples, "input", "score")
     v1 = "uid" in have
-    by_file = {sample.name: step_of_path(sample.file.name) for sample in samples}
+    by_file = {sample.name: find_step(sample.file.name) for sample in samples}
     steps = [pl.col("step").cast(pl.Int64, strict=False)] if "step" in have else []
     raw = raw.with_columns(
         cast_text("input", have["input"]) if options.text else pl.col("input"),
-        __step=pl.coalesce(*steps, per_file(samples, by_file, pl.Int64())),
-        __split=per_file(samples, {s.name: split_of_path(s.place.parent) for s in samples}, pl.String()),
+        __step=pl.coalesce(*steps, column_per_file(samples, by_file, pl.Int64())),
+        __split=column_per_file(samples, {s.name: find_split(s.place.parent) for s in samples}, pl.String()),
     )
     raw = raw.with_columns(prompt_id=hash_columns("input") if options.text else pl.col("input"))
     notes: list[str] = []
@@ -77,7 +83,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
         samples=samples,
         coverage=Coverage(
             survivors_only=None,
-            evaluation_mixed_in=None if not any(split_of_path(s.place.parent) for s in samples) else False,
+            evaluation_mixed_in=None if not any(find_split(s.place.parent) for s in samples) else False,
             group_identity=identity,
             reward_is=reward_is,
             notes=tuple(notes),
