@@ -247,7 +247,6 @@ def _prompts(groups: pl.DataFrame) -> pl.DataFrame:
     return (
         groups.lazy()
         .filter(pl.col("n") > 0)
-        .with_columns(kind.cast(pl.Enum(KINDS)))  # compared as numbers
         .group_by("prompt_id")
         .agg(
             pl.when(pl.col("c").null_count() == 0).then(pl.col("c").sum()).cast(pl.Int64).alias("k"),
@@ -291,7 +290,7 @@ def _of_rates(log: Log) -> LogTables:
     )
     rates = table.select("prompt_id", "iteration", "rate", pl.col("k", "n").cast(pl.Int64))
     visits = rates.filter(pl.col("k").is_not_null() & (pl.col("n") > 0)).drop("rate")
-    schema = {"group_id": pl.String(), "prompt_id": pl.String(), "kind": pl.String(), "size": pl.Int64()}
+    schema = {"group_id": pl.String(), "prompt_id": pl.String(), "kind": pl.Enum(KINDS), "size": pl.Int64()}
     counts = {name: pl.Int64() for name in ("n", "c", "tokens", "unusable")}
     sums = {name: pl.Float64() for name in ("low", "high", "total")}
     groups = pl.DataFrame(schema={**schema, **counts, **sums, **DETAILS})

@@ -158,13 +158,26 @@ def group_with_scale(log: Log, extra: Callable[[Scale], Mapping[str, pl.Expr]]) 
         return marks, group_rollouts(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
     seen = collect_rewards(log.frame.head(SAMPLE_ROWS), "outcome_reward")
     guess = infer_scale(seen)
-    between = usable_reward(log).is_in(pl.Series(seen, dtype=pl.Float64).implode()).not_().sum()  # nulls do not count
-    groups = group_rollouts(log, marks=guess, extra={**extra(guess), "__between": between}).collect(engine="streaming")
-    ends = [groups.get_column("low").min(), groups.get_column("high").max()]
-    if seen and ends == [seen[0], seen[-1]] and (len(seen) == 3 or not groups.get_column("__between").sum()):
-        return guess, groups.drop("__between")
+    # by the scale, where `c` counts by the log's own verdicts
+    highest = {"__highest": (usable_reward(log) == seen[-1]).sum()} if seen and log.has("correct") else {}
+    groups = group_rollouts(log, marks=guess, extra={**extra(guess), **highest}).collect(engine="streaming")
+    if _explains(seen, groups, "__highest" if highest else "c"):
+        return guess, groups.drop(highest)
     marks = find_scale(log)
     return marks, group_rollouts(log, marks=marks, extra=extra(marks)).collect(engine="streaming")
+
+
+def _explains(seen: Sequence[float], groups: pl.DataFrame, highest: str) -> bool:
+    """Whether `collect_rewards` gives the values `seen` for all rewards of these groups too.
+
+    A reward between two values makes a group's sum larger than its rewards of the highest value (counted in the
+    column `highest`) make it.
+    """
+    if not seen or [groups.get_column("low").min(), groups.get_column("high").max()] != [seen[0], seen[-1]]:
+        return False
+    low, high = seen[0], seen[-1]
+    excess = groups.select(pl.col("total") - low * pl.col("n") - (high - low) * pl.col(highest)).to_series().max()
+    return len(seen) != 2 or float(excess or 0.0) < 1e-9 * (high - low)  # type: ignore[arg-type]
 
 
 def usable_reward(log: Log, on: Reward = "outcome_reward") -> pl.Expr:
@@ -190,16 +203,17 @@ def _kind(log: Log, marks: Scale) -> pl.Expr:
     if log.has("correct"):
         # a verdict that is null (a graded answer) does not make an answer wrong
         all_right, all_wrong = c == n, (c == 0) & ((pl.col("__judged") >= n) | all_wrong)
+    named = {kind: pl.lit(kind, dtype=pl.Enum(KINDS)) for kind in KINDS}
     return (
         pl.when(n == 0)
-        .then(pl.lit("empty"))
+        .then(named["empty"])
         .when(n == 1)
-        .then(pl.lit("one"))
+        .then(named["one"])
         .when(high != low)
-        .then(pl.lit("mixed"))
+        .then(named["mixed"])
         .when(all_right)
-        .then(pl.lit("right"))
+        .then(named["right"])
         .when(all_wrong)
-        .then(pl.lit("wrong"))
-        .otherwise(pl.lit("other"))
+        .then(named["wrong"])
+        .otherwise(named["other"])
     )
