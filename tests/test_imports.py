@@ -34,7 +34,7 @@ ORDER = (
 WINGS = {"analysis", "training"}
 # Packages that come with an extra, or that are slow to load and serve one purpose.
 OPTIONAL = (
-    "datasets", "gguf", "jiwer", "matplotlib", "rapidfuzz", "ray", "reasoning_gym", "tensorboard",
+    "datasets", "gguf", "jiwer", "rapidfuzz", "ray", "reasoning_gym", "tensorboard",
     "torch.utils.tensorboard", "trackio", "trl", "verl", "verifiers", "vllm", "wandb",
 )  # fmt: skip
 

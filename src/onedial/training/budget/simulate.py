@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from onedial.core.algorithm import Algorithm
 from onedial.core.maths.advantage import advantages
 from onedial.core.maths.estimators import t_quantile
-from onedial.core.settings import Run
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, UniformSchedule, join_rounds
-from onedial.training.budget.open_allocator import open_allocator
+from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, join_rounds
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -163,13 +161,6 @@ class Learner:
 
 Look = Callable[[int], Prompt]
 MakeAllocator = Callable[[Look], Allocator]
-
-
-def make_from_table(run: Run, world: World) -> MakeAllocator:
-    """Makes the allocator that a run would have, on the prompts of a world: a dataset of that size."""
-    resolved = run.resolved()
-    schedule = UniformSchedule(resolved.group_size)
-    return lambda look: open_allocator(resolved, schedule, look, world.prompts)
 
 
 def simulate(
