@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from onedial.analysis.logs.detect import read
+from onedial.cli.main import main
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import CheckpointError, UserError
 from onedial.core.manifest import check_folder
@@ -79,6 +81,12 @@ def changed(function: Callable[[torch.Tensor], torch.Tensor]) -> Damage:
     return lambda path: save_file({k: function(v).contiguous() for k, v in load_file(path).items()}, path)
 
 
+def become_pipe(path: Path) -> None:
+    """Whoever waits for its content waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 ANY_FILE: dict[str, Damage] = {
     **{f"flip at {share:g}": lambda path, share=share: flip(path, share) for share in (0.02, 0.5, 0.98)},  # type: ignore[misc]
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -86,6 +94,7 @@ ANY_FILE: dict[str, Damage] = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"0"),
     "gone": Path.unlink,
+    "a pipe": become_pipe,
 }
 TENSORS: dict[str, Damage] = {
     "float16": retyped(torch.float16),
@@ -108,7 +117,7 @@ FILES = [
 CASES = [(name, kind) for name in FILES for kind in ANY_FILE] + [(name, kind) for name in WEIGHTS for kind in TENSORS]
 # after the newest checkpoint nothing is read of metrics, and without a file of rollouts they are generated again
 HARMLESS = {("rollouts/000003.parquet", "gone"), ("metrics.jsonl", "longer"), ("metrics.jsonl", "flip at 0.98")}
-HARMLESS |= {("run.toml", "gone")}  # refused before, by the lock of the run directory
+HARMLESS |= {("run.toml", "gone"), ("run.toml", "a pipe")}  # refused before, by the lock of the run directory
 
 
 def test_there_are_cases_enough() -> None:
@@ -174,6 +183,14 @@ def test_the_remedy_works(finished: Run, copy: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / FOLDER)
     train(damaged, resume=True)
     assert same(weights(copy), weights(sound))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "eval.jsonl", "probe.jsonl", "run.toml", "rollouts/000001.parquet"])
+def test_no_command_waits_for_a_pipe(copy: Path, tmp_path: Path, name: str) -> None:
+    """Oracle: every command that reads a run ends, with a page or with one error for people."""
+    become_pipe(copy / name) if (copy / name).exists() else os.mkfifo(copy / name)
+    for words in (["inspect", str(copy)], ["report", str(copy), "-o", str(tmp_path / "page.html")]):
+        assert main(words) in (0, 2)
 
 
 def test_a_run_without_manifests_resumes_with_a_note(

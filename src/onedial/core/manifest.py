@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onedial.core.errors import CheckpointError
+from onedial.core.paths import open_regular, read_regular
 
 RUN_MANIFEST, FOLDER_MANIFEST = "manifest.jsonl", "manifest.json"
 
@@ -29,7 +30,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 def _hash_of(path: Path, size: int | None) -> str:
     """Hash of a file's first `size` bytes, or of all of it."""
     state, left = hashlib.blake2b(digest_size=16), size
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20 if left is None else min(1 << 20, left)):
             state.update(chunk)
             left = None if left is None else left - len(chunk)
@@ -62,7 +63,7 @@ def check_recorded(directory: Path, name: str) -> None:
 
 def _read_entries(directory: Path) -> list[dict[str, Any]]:
     try:
-        lines = (directory / RUN_MANIFEST).read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_regular(directory / RUN_MANIFEST).split("\n")
     except OSError as error:
         raise CheckpointError(f"{directory / RUN_MANIFEST}: cannot be read: {error.strerror}") from error
     entries = []
@@ -102,7 +103,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     """
     path = folder / FOLDER_MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
         own = content.pop("own")
         files = dict(content["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from onedial.core.errors import ConfigError
 from onedial.core.field_rules import show_value
@@ -26,16 +30,34 @@ def expand_path(text: str | Path, setting: str) -> Path:
     return path
 
 
+def open_at_once(path: str, flags: int) -> int:
+    """The `opener` of `open` that does not wait for whoever writes into a pipe or reads from it."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A file opened to read its bytes. Raises OSError for a pipe or a device, which might never end, too."""
+    with open(path, "rb", opener=open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
+        yield file
+
+
+def read_regular(path: Path) -> str:
+    """The text of a file, with bytes that are not UTF-8 replaced. Raises OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read().decode("utf-8", errors="replace")
+
+
 def read_small_text(path: Path, *, largest: int = LARGEST_TEXT) -> str:
-    """The text of a file that a person wrote. A pipe or a device, which might never end, is not read.
+    """The text of a file that a person wrote.
 
     Raises ConfigError when it is missing, unreadable, larger than `largest` bytes, or not UTF-8.
     """
     path = expand_path(path, "file")
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{path}: is not a file; name a text file")
+        with open_regular(path) as file:
             content = file.read(largest + 1)
         if len(content) > largest:
             raise ConfigError(f"{path}: is larger than {largest >> 20} MB; is it the file you meant?")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from onedial.core.errors import CheckpointError, DataError
 from onedial.core.manifest import record_file
+from onedial.core.paths import open_at_once, read_regular
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 
 SCHEMA_VERSION = 1
@@ -239,7 +240,7 @@ def append_json(path: Path, record: Mapping[str, Any]) -> None:
     """
     line = json.dumps(record, allow_nan=False) + "\n"
     try:
-        with open(path, "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=open_at_once) as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -264,7 +265,7 @@ def scan_json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     records: list[dict[str, Any]] = []
     broken = 0
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+        lines = read_regular(path).split("\n") if path.exists() else []
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     for line in filter(str.strip, lines):
