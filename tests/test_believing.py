@@ -182,13 +182,22 @@ def expected_gradient(allocator: Believing, iteration: int, starts: int) -> dict
     """
     total = dict.fromkeys(RATES, 0.0)
     draws = list(itertools.product(np.arange(starts) / starts + 0.5 / starts, itertools.permutations(range(3))))
+    saved = allocator.state()
+    parts: dict[tuple[Any, ...], dict[str, float]] = {}  # many draws choose the same prompts and tries
     for start, order in draws:
-        saved = allocator.state()
         allocator.rule = lambda scene, s=start, o=order: choose_noise_aware(replace(scene, rng=Scripted(s, o)))
-        for outcome in outcomes_of(allocator, iteration, saved):
-            for name, part in outcome.items():
-                total[name] += part / len(draws)
+        allocator.start(iteration)
+        chosen = tuple((request.position, request.first, request.count) for request in allocator.ask())
         allocator.restore(saved, [])
+        if chosen not in parts:
+            parts[chosen] = dict.fromkeys(RATES, 0.0)
+            for outcome in outcomes_of(allocator, iteration, saved):
+                for name, part in outcome.items():
+                    parts[chosen][name] += part
+            allocator.restore(saved, [])
+        for name, part in parts[chosen].items():
+            total[name] += part / len(draws)
+    assert 1 < len(parts) < len(draws)
     return total
 
 
