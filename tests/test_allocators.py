@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onedial.core.allocator_table import ALLOCATORS, change_allocator
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
 from onedial.training.budget.allocation import Allocation, Dynamic, Fixed, UniformSchedule, decide_status
-from onedial.training.rollout.collector import Collector
+from onedial.training.budget.sequential import Sequential
+from onedial.training.rollout.collector import AllocatorFailed, Collector
 from onedial.training.rollout.engine import Finished, Request, Sampling
 
 KINDS = {"right": [1.0, 1.0], "wrong": [0.0, 0.0], "mixed": [1.0, 0.0], "failed": []}
@@ -255,20 +257,139 @@ def test_a_finished_group_of_another_size_is_not_used() -> None:
     assert [g.rollouts for g in again.groups] == [g.rollouts for g in whole.groups]
 
 
-class SlowPolls(LateJudge):
-    """Takes its time to answer."""
+class Clock:
+    """Stands still unless told to move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_waiting_for_verdicts_is_booked_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B13. Oracle: hand values. 12 polls while the engine writes give 4 verdicts, 24 polls of waiting the other 8."""
+    clock = Clock()
+    monkeypatch.setattr("onedial.training.rollout.collector.time", clock)
+
+    class SlowPolls(LateJudge):
+        def poll(self) -> list[Any]:
+            clock.sleep(0.01)
+            return super().poll()
+
+    collected = replace(collector(Fixed(4, UniformSchedule(3))), verifiers=SlowPolls()).collect(iteration=1)
+    assert collected.generate_s == pytest.approx(12 * 0.01)
+    assert collected.verify_wait_s == pytest.approx(24 * (0.01 + 0.001))
+
+
+# --- in flight -----------------------------------------------------------------------------------------------------
+
+
+class JudgeOf(LateJudge):
+    """Right by chance, the same for the same rollout; each verdict comes after some polls, drawn from `delays`."""
+
+    def __init__(self, delays: int) -> None:
+        super().__init__()
+        self.rng, self.delays = random.Random(1), delays
+
+    def submit(self, key: Any, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None:
+        correct = random.Random(f"{key}").random() < 0.15 + 0.1 * (key[0] % 3)
+        self.waiting.append([self.rng.randint(0, self.delays), key, Verdict(float(correct), correct=correct)])
+
+    @property
+    def pending(self) -> int:
+        return len(self.waiting)
 
     def poll(self) -> list[Any]:
-        time.sleep(0.01)
-        return super().poll()
+        for entry in self.waiting:
+            entry[0] -= 1
+        ready = [entry for entry in self.waiting if entry[0] < 0]
+        self.waiting = [entry for entry in self.waiting if entry[0] >= 0]
+        return [(key, verdict) for _, key, verdict in ready]
 
 
-def test_waiting_for_verdicts_is_booked_as_waiting() -> None:
-    """B13. Oracle: the clock: an engine that writes at once and verdicts that come one in three polls of 10 ms."""
-    slow = replace(collector(Fixed(4, UniformSchedule(3))), verifiers=SlowPolls())
-    started = time.perf_counter()
-    collected = slow.collect(iteration=1)
-    took = time.perf_counter() - started
-    assert collected.generate_s + collected.verify_wait_s == pytest.approx(took, abs=0.05)
-    # 12 polls while the engine writes give 4 verdicts, the other 8 take 24 polls of waiting
-    assert collected.verify_wait_s >= 0.24 and collected.verify_wait_s > 1.5 * collected.generate_s
+class RaggedEngine(ScriptedEngine):
+    """Four completions at a time, each of 1 to 40 tokens by its seed; notes at which poll each request came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polls, self.log = 0, []
+        self.running: list[list[Any]] = []
+
+    def submit(self, request: Request) -> None:
+        self.log.append((self.polls, request.key, request.seeds))
+        self.rows.extend((request, index) for index in range(len(request.seeds)))
+
+    @property
+    def pending(self) -> int:
+        return len(self.rows) + len(self.running)
+
+    def poll(self) -> list[Finished]:
+        self.polls += 1
+        while self.rows and len(self.running) < 4:
+            request, index = self.rows.pop(0)
+            self.running.append([1 + request.seeds[index] % 40, request, index])
+        for row in self.running:
+            row[0] -= 1
+        ended = [row for row in self.running if not row[0]]
+        self.running = [row for row in self.running if row[0]]
+        return [Finished(q.key, i, Completion((q.key, i), (0.0, 0.0), "stop")) for _, q, i in ended]
+
+
+def collect_in_flight(delays: int, *, in_flight: bool = True) -> tuple[Any, RaggedEngine]:
+    row = change_allocator(ALLOCATORS["sequential"], {"rounds": 5, "round_size": 2, "kept": 2})
+    allocator = Sequential(row, prompts=12)
+    allocator.in_flight = in_flight  # type: ignore[misc]
+    gatherer = replace(collector(allocator), engine=(engine := RaggedEngine()), verifiers=JudgeOf(delays))
+    return gatherer.collect(iteration=1), engine
+
+
+def test_decisions_in_flight_never_depend_on_when_verdicts_come() -> None:
+    """Invariance: the engine gets the same requests at the same polls, however late verifiers are; groups are equal."""
+    runs = [collect_in_flight(delays) for delays in (0, 1, 7, 60)]
+    first, engine = runs[0]
+    assert len({position for _, position, _ in engine.log}) == 12 and len(engine.log) > 20
+    for other, log in runs[1:]:
+        assert log.log == engine.log and other.groups == first.groups
+        assert other.allocation == first.allocation
+
+
+def test_a_request_in_flight_does_not_wait_for_the_round() -> None:
+    """Oracle: the same allocator between rounds draws the same rollouts, in more polls of the engine."""
+    together, engine = collect_in_flight(3)
+    by_rounds, waits = collect_in_flight(3, in_flight=False)
+    assert {g.id: g.rollouts for g in together.groups} == {g.id: g.rollouts for g in by_rounds.groups}
+    assert together.allocation == by_rounds.allocation
+    assert engine.polls < 0.95 * waits.polls
+    busy = [poll for poll, _, _ in engine.log if 0 < poll < engine.polls]
+    assert len(set(busy)) > 4, "requests come while others decode"
+
+
+def test_an_allocator_that_fails_in_flight_loses_no_rollout() -> None:
+    """Named risk: completions under way when it raises. All that was requested is generated, judged and handed over."""
+
+    class Breaks(Sequential):
+        def answer(self, groups: Sequence[Group]) -> None:
+            super().answer(groups)
+            if len(self._groups) == 5:
+                raise KeyError("no such prompt")
+
+    row = change_allocator(ALLOCATORS["sequential"], {"rounds": 5, "round_size": 2, "kept": 2})
+    gatherer = replace(collector(Breaks(row, prompts=12)), engine=(engine := RaggedEngine()), verifiers=JudgeOf(2))
+    with pytest.raises(AllocatorFailed, match="iteration 1: allocator Breaks raised KeyError") as caught:
+        gatherer.collect(iteration=1)
+    paid = {g.position: len(g.rollouts) for g in caught.value.groups}
+    requested = Counter(key for _, key, seeds in engine.log for _ in seeds)
+    assert paid == requested and engine.pending == 0
+
+
+def test_a_failing_engine_is_not_blamed_on_the_allocator() -> None:
+    class Fails(ScriptedEngine):
+        def poll(self) -> list[Finished]:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        replace(collector(Fixed(2, UniformSchedule(2))), engine=Fails()).collect(iteration=1)

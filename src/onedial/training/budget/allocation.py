@@ -3,6 +3,9 @@
 The table of allocators is `onedial.core.allocator_table`; the two that need no belief are here. An allocator requests
 rollouts in rounds. The collector answers a round only when every group of it is judged, so the next round depends on
 results and never on timing, and a run can be repeated and resumed exactly.
+
+An allocator with `in_flight = True` is answered request by request while others decode, and asked again at once. What
+it requests of a prompt must depend on that prompt's rollouts alone, so that a resumed run decides the same.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from onedial.core.allocator_table import AllocatorRow
 from onedial.core.types import Group, Rollout
@@ -33,33 +33,37 @@ class Sequential:
     seed: int = 0
     keep_mixed: bool = False
     position: int = 0
+    in_flight: ClassVar[bool] = True  # a prompt's next round depends on its own rollouts alone
     _iteration: int = 0
-    _round: int = 0
-    _groups: list[Group] = field(default_factory=list, repr=False)
+    _groups: dict[int, Group] = field(default_factory=dict, repr=False)  # by position
+    _answered: list[int] | None = field(default=None, repr=False)  # positions since the last request; None at first
 
     def start(self, iteration: int) -> None:
-        self._iteration, self._round, self._groups = iteration, 0, []
+        self._iteration, self._groups, self._answered = iteration, {}, None
 
     def ask(self) -> list[RolloutRequest]:
-        if self._round == self.row.rounds:
-            return []
-        self._round += 1
-        if self._round == 1:
-            first, self.position = self.position, self.position + self.prompts
+        if self._answered is None:
+            first, self.position, self._answered = self.position, self.position + self.prompts, []
             return [RolloutRequest(first + i, self.row.round_size) for i in range(self.prompts)]
+        answered, self._answered = [self._groups[position] for position in self._answered], []
         return [
             RolloutRequest(group.position, self.row.round_size, len(group.rollouts))
-            for group in self._groups
-            if not self._done(group)
+            for group in answered
+            if len(group.rollouts) < self.row.rounds * self.row.round_size and not self._done(group)
         ]
 
     def answer(self, groups: Sequence[Group]) -> None:
-        self._groups = join_rounds([*self._groups, *groups])
+        assert self._answered is not None
+        for group in groups:
+            known = self._groups.get(group.position)
+            self._groups[group.position] = group if known is None else join_rounds([known, group])[0]
+            self._answered.append(group.position)
 
     def finish(self) -> Allocation:
-        statuses: dict[str, Status] = {group.id: decide_status(group, self.keep_mixed) for group in self._groups}
+        groups = [group for _, group in sorted(self._groups.items())]
+        statuses: dict[str, Status] = {group.id: decide_status(group, self.keep_mixed) for group in groups}
         train, expectations = [], {}
-        for group in self._groups:
+        for group in groups:
             kept = replace(group, rollouts=self._keep(group))
             mean = sum(group.rewards) / len(group.rewards) if group.usable else 0.0
             expectations[group.id] = Expectation(baselines=(mean,) * len(kept.usable))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -41,6 +42,32 @@ class Collected:
 Progress = Callable[[str, int, int], None]
 MOST_ROUNDS = 1000
 MOST_IDLE = 10  # iterations in a row in which an allocator may ask for nothing and train nothing
+VERDICT_TOKENS = 8  # in flight: tokens of decoding after which the verdicts of a finished request are waited for
+
+
+@dataclass
+class _Open:
+    """A request under way: its group without rollouts, and the judged rollouts so far.
+
+    `due`: the engine's poll at which an allocator in flight gets the answer; None while completions are unfinished.
+    """
+
+    request: RolloutRequest
+    blank: Group
+    rollouts: list[Rollout] = field(default_factory=list)
+    finished: int = 0
+    due: int | None = None
+    known: bool = False
+
+    @property
+    def judged(self) -> bool:
+        return len(self.rollouts) == self.request.count
+
+    @property
+    def group(self) -> Group:
+        if self.known:
+            return self.blank
+        return replace(self.blank, rollouts=tuple(sorted(self.rollouts, key=lambda rollout: rollout.index)))
 
 
 class AllocatorFailed(AllocatorError):
@@ -72,32 +99,34 @@ class Collector:
     _idle: int = 0
 
     def collect(self, iteration: int) -> Collected:
-        """Samples in rounds until the allocator requests no more.
+        """Samples until the allocator requests no more.
 
         Raises AllocatorFailed, with the groups generated so far, when the allocator raises, requests what cannot be, or
         has requested and trained nothing for `MOST_IDLE` iterations.
         """
         groups: list[Group] = []
-        started, self._waited, reused = time.perf_counter(), 0.0, 0
+        started, self._waited, self._polls, reused = time.perf_counter(), 0.0, 0, 0
+        self._open: dict[int, _Open] = {}
+        self._written: dict[Hashable, tuple[int, int, Completion]] = {}
         try:
-            self.allocator.start(iteration)
-            for requests in self._rounds():
-                answers, known = self._round(iteration, requests)
-                reused += known
+            self._call(self.allocator.start, iteration)
+            for requests in self._requests():
+                for request in requests:
+                    self._submit(iteration, request)
+                answered = self._answered()
+                reused += sum(request.known for request in answered)
+                answers = [request.group for request in answered]
                 groups.extend(answers)
-                self.allocator.answer(answers)
+                self._call(self.allocator.answer, answers)
             took = time.perf_counter() - started
-            allocation = self.allocator.finish()
+            allocation: Allocation = self._call(self.allocator.finish)
             self._idle = 0 if groups or allocation.train else self._idle + 1
             if self._idle >= MOST_IDLE:
                 raise AllocatorError(f"requested no rollouts and trained nothing for {MOST_IDLE} iterations")
-        except OnedialError as error:
-            if isinstance(error, AllocatorError):
-                raise self._failure(iteration, str(error), groups) from error
-            raise
-        except Exception as error:
-            reason = f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            raise self._failure(iteration, reason, groups) from error
+        except AllocatorError as error:
+            paid = join_rounds([*groups, *self._finish_open()])
+            name = type(self.allocator).__name__
+            raise AllocatorFailed(f"iteration {iteration}: allocator {name} {error}", paid) from error
         return Collected(allocation, join_rounds(groups), took - self._waited, self._waited, reused)
 
     def state(self) -> dict[str, Any]:
@@ -108,75 +137,116 @@ class Collector:
         """Takes a saved state and the surplus groups that it names."""
         self.allocator.restore(dict(state), surplus)
 
-    def _rounds(self) -> Iterator[list[RolloutRequest]]:
-        """The allocator's rounds of requests. Raises AllocatorError for one that cannot be answered."""
-        rollouts: dict[int, int] = {}
-        for _ in range(MOST_ROUNDS):
-            requests = self.allocator.ask()
-            if not requests:
-                return
+    def _requests(self) -> Iterator[list[RolloutRequest]]:
+        """The allocator's requests, round by round, or in flight as it has any; [] while others are under way.
+
+        Raises AllocatorError for a request that cannot be answered, and for rounds without end.
+        """
+        rollouts: Counter[int] = Counter()
+        rounds, most = 0, MOST_ROUNDS
+        while (requests := self._call(self.allocator.ask)) or self._open:
+            rounds += bool(requests)
+            if rounds == 1 and self._in_flight:
+                most *= max(1, len(requests))  # each of them may be asked for more on its own
+            if rounds > most:
+                raise AllocatorError(f"requested rollouts in {most} rounds of one iteration, and still more")
             for request in requests:
-                wanted = rollouts.get(request.position, 0)
+                wanted = rollouts[request.position]
                 if request.count < 1 or request.position < 0 or request.first != wanted:
                     raise AllocatorError(
                         f"requested {request}; position must be at least 0, count at least 1, and first the number of "
                         f"rollouts that the position has in this iteration ({wanted})"
                     )
-                rollouts[request.position] = wanted + request.count
+                if request.position in self._open:
+                    raise AllocatorError(f"requested {request} before its last request of that position was answered")
+                rollouts[request.position] += request.count
             yield requests
-        raise AllocatorError(f"requested rollouts in {MOST_ROUNDS} rounds of one iteration, and still more")
 
-    def _failure(self, iteration: int, reason: str, groups: Sequence[Group]) -> AllocatorFailed:
-        name = type(self.allocator).__name__
-        return AllocatorFailed(f"iteration {iteration}: allocator {name} {reason}", join_rounds(groups))
+    @property
+    def _in_flight(self) -> bool:
+        return bool(getattr(self.allocator, "in_flight", False))
 
-    def _round(self, iteration: int, requests: list[RolloutRequest]) -> tuple[list[Group], int]:
-        """The groups requested, in that order, and how many of them had been generated before."""
-        blanks: dict[int, Group] = {}
-        done: dict[int, Group] = {}
-        for request in requests:
-            prompt = self.draw(request.position)
-            blank = Group(prompt, (), iteration, request.position, self.text.encode(prompt))
-            indices = range(request.first, request.first + request.count)
-            known = self.finished_groups.get(blank.id)
-            parts = () if known is None else tuple(r for r in known.rollouts if r.index in indices)
-            if known is not None and len(parts) == request.count:
-                done[request.position] = replace(blank, rollouts=parts, iteration=known.iteration)
-                continue
-            blanks[request.position] = blank
-            path = (self.seed, "rollout", iteration, request.position, prompt.id)
-            seeds = tuple(derive_seed(*path, index) for index in indices)
-            try:
-                self.engine.submit(Request(request.position, blank.prompt_tokens, seeds, self.sampling))
-            except DataError as error:
-                raise DataError(f"{locate_prompt(prompt)}: {error}") from error
-        rollouts = self._run(blanks, {request.position: request.first for request in requests})
-        for position, blank in blanks.items():
-            in_order = sorted(rollouts[position], key=lambda rollout: rollout.index)
-            done[position] = replace(blank, rollouts=tuple(in_order))
-        return [done[request.position] for request in requests], len(requests) - len(blanks)
+    def _call(self, method: Callable[..., Any], *values: Any) -> Any:
+        """What a method of the allocator returns. Raises AllocatorError for an exception that is none of ours."""
+        try:
+            return method(*values)
+        except OnedialError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise AllocatorError(f"raised {type(error).__name__}: {reason}") from error
 
-    def _run(self, blanks: Mapping[int, Group], firsts: Mapping[int, int]) -> dict[int, list[Rollout]]:
-        """The judged rollouts of each position, whose indices count on from `firsts`."""
-        total, finished = self.engine.pending, 0
-        written: dict[Hashable, tuple[int, int, Completion]] = {}
-        rollouts: dict[int, list[Rollout]] = {position: [] for position in blanks}
-        while self.engine.pending or self.verifiers.pending:
-            started, generating = time.perf_counter(), bool(self.engine.pending)
-            if generating:
-                for row in self.engine.poll():
-                    finished += 1
-                    text = self.text.decode(row.completion.token_ids)
-                    key = (row.key, firsts[row.key] + row.index)
-                    written[key] = (*key, replace(row.completion, text=text))
-                    self.verifiers.submit(key, blanks[row.key].prompt, text, row.completion.token_ids)
-                self.progress("generate", finished, total)
-            else:
-                time.sleep(0.001)
-                self.progress("verify", total - self.verifiers.pending, total)
-            for judged, verdict in self.verifiers.poll():
-                position, index, completion = written[judged]
-                rollouts[position].append(Rollout(index, completion, verdict))
-            if not generating:
-                self._waited += time.perf_counter() - started
-        return rollouts
+    def _submit(self, iteration: int, request: RolloutRequest) -> None:
+        """Opens a request: of the engine, or answered at once by what an interrupted run generated."""
+        prompt = self.draw(request.position)
+        blank = Group(prompt, (), iteration, request.position, self.text.encode(prompt))
+        indices = range(request.first, request.first + request.count)
+        known = self.finished_groups.get(blank.id)
+        parts = () if known is None else tuple(r for r in known.rollouts if r.index in indices)
+        if known is not None and len(parts) == request.count:
+            group = replace(blank, rollouts=parts, iteration=known.iteration)
+            self._open[request.position] = _Open(request, group, list(parts), request.count, self._polls, known=True)
+            return
+        path = (self.seed, "rollout", iteration, request.position, prompt.id)
+        seeds = tuple(derive_seed(*path, index) for index in indices)
+        try:
+            self.engine.submit(Request(request.position, blank.prompt_tokens, seeds, self.sampling))
+        except DataError as error:
+            raise DataError(f"{locate_prompt(prompt)}: {error}") from error
+        self._open[request.position] = _Open(request, blank)
+
+    def _answered(self) -> list[_Open]:
+        """Generates and judges until requests can be answered, and takes these from the open ones, in their order.
+
+        Between rounds all are answered together. In flight a request is answered `VERDICT_TOKENS` polls of the engine
+        after its last completion ended, whenever its verdicts came, so that what is decided never depends on timing.
+        """
+        while not (due := self._due()):
+            self._generate()
+        while not all(request.judged for request in due):
+            self._judge(wait=True)
+        for request in due:
+            del self._open[request.request.position]
+        return due
+
+    def _finish_open(self) -> list[Group]:
+        """The groups of all open requests, once these are generated and judged."""
+        while self.engine.pending:
+            self._generate()
+        return [request.group for request in self._answered()] if self._open else []
+
+    def _due(self) -> list[_Open]:
+        """The open requests to answer now: all once nothing is left to generate, before that only in flight."""
+        if not self.engine.pending:
+            return list(self._open.values())
+        if not self._in_flight:
+            return []
+        return [request for request in self._open.values() if request.due is not None and request.due <= self._polls]
+
+    def _generate(self) -> None:
+        """One poll of the engine; what finished goes to the verifiers."""
+        for row in self.engine.poll():
+            open_request = self._open[row.key]
+            text = self.text.decode(row.completion.token_ids)
+            key = (row.key, open_request.request.first + row.index)
+            self._written[key] = (*key, replace(row.completion, text=text))
+            self.verifiers.submit(key, open_request.blank.prompt, text, row.completion.token_ids)
+            open_request.finished += 1
+            if open_request.finished == open_request.request.count:
+                open_request.due = self._polls + VERDICT_TOKENS
+        self._polls += 1
+        self.progress("generate", len(self._written), len(self._written) + self.engine.pending)
+        self._judge(wait=False)
+
+    def _judge(self, *, wait: bool) -> None:
+        """Takes the verdicts that have come; with `wait`, after a moment that is booked as waiting."""
+        started = time.perf_counter()
+        if wait:
+            time.sleep(0.001)
+            written = len(self._written)
+            self.progress("verify", written - self.verifiers.pending, written + self.engine.pending)
+        for judged, verdict in self.verifiers.poll():
+            position, index, completion = self._written[judged]
+            self._open[position].rollouts.append(Rollout(index, completion, verdict))
+        if wait:
+            self._waited += time.perf_counter() - started
