@@ -22,6 +22,7 @@ from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import policy_loss
+from test_conformance import assert_verdicts_committed
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -272,3 +273,8 @@ def test_presets_are_these_settings() -> None:
     assert (defaults["loss_type"], defaults["scale_rewards"], defaults["beta"]) == ("dapo", "group", 0.0)
     assert (row.clip_low, row.clip_high) == (defaults["epsilon"], defaults["epsilon_high"] or defaults["epsilon"])
     assert (row.aggregate, row.ddof, row.eps, row.ratio_level) == ("token_mean", 1, 1e-4, "token")
+
+
+def test_the_conformance_verdicts_on_the_page_are_todays() -> None:
+    """Oracle: the suite run on the TRL that is installed, against the committed verdicts."""
+    assert_verdicts_committed("trl")

@@ -16,6 +16,7 @@ from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.advantage import advantages
 from onedial.core.maths.kl import kl
+from test_conformance import assert_verdicts_committed
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -148,3 +149,8 @@ def test_kl_values(name: str) -> None:
     batch = make_batch(ALGORITHMS["grpo"])
     theirs = core.kl_penalty(batch["logp"], batch["ref_logp"], name)
     torch.testing.assert_close(kl(name, batch["logp"], batch["ref_logp"]), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_conformance_verdicts_on_the_page_are_todays() -> None:
+    """Oracle: the suite run on the verl that is installed, against the committed verdicts."""
+    assert_verdicts_committed("verl")

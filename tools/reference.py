@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+VERDICTS = FOLDER.parents[1] / "benchmarks" / "conformance"
 COMMAND = "make docs"
 
 
@@ -282,6 +284,45 @@ def _reproduction(known: dict[str, Any], result: dict[str, Any] | None) -> str:
     return f"{said}\n\nVerdict: **{known['verdict']}**.\n\n{shown}\n\n{where}{seeds}.{missing}"
 
 
+def conformance_page() -> str:
+    """The verdicts of the conformance suite, from the committed outputs of `onedial conformance --json`."""
+    from onedial.cli.conformance import count_verdicts
+
+    known = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(VERDICTS.glob("*.json"))}
+    columns = [f"{name} {one['version']}" for name, one in known.items()]
+    overview = [
+        (title, count_verdicts([check["verdict"] for check in one["checks"]]))
+        for title, one in zip(columns, known.values(), strict=True)
+    ]
+    lines = []
+    for checks in zip(*(one["checks"] for one in known.values()), strict=True):
+        first = checks[0]
+        assert {check["check"] for check in checks} == {first["check"]}
+        lines.append((code(first["check"]), first["says"], *map(_verdict, checks)))
+    seen = [(code(check["check"]), check["seen"]) for check in next(iter(known.values()))["checks"] if check["seen"]]
+    return page(
+        "Verdicts on TRL and verl",
+        "What `onedial conformance` said of these versions, as committed in `benchmarks/conformance`; tests run it "
+        "again wherever the packages are installed. [What the verdicts mean, and how to judge functions of your "
+        "own](../conformance.md).",
+        table(("trainer", "verdicts"), overview),
+        "A convention is a choice that differs from the formula in the second column and is in wide use; it is no "
+        "mistake. TRL and verl are judged at their defaults but for the setting that a check is about, by their "
+        "functions alone: what the trainer around them makes impossible is said beside the verdict.",
+        table(("check", "what it says", *columns), lines),
+        "## Where such bugs were reported",
+        "Not necessarily in a version above, nor still open.",
+        table(("check", "reports"), seen),
+    )
+
+
+def _verdict(check: dict[str, Any]) -> str:
+    """The verdict of one trainer, and what was found."""
+    found = f": {check['note']}" if check["note"] else ""
+    off = f" ({check['measured']:.0e})" if check["verdict"] == "failed" and check["measured"] is not None else ""
+    return ("passed" if check["verdict"] == "passed" else f"**{check['verdict']}**") + off + found
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings": settings_page,
     "cells": cells_page,
@@ -293,6 +334,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "tasks": tasks_page,
     "commands": commands_page,
     "reproductions": reproductions_page,
+    "conformance": conformance_page,
 }
 
 

@@ -4,8 +4,8 @@ A command is a module `onedial.cli.NAME` with `HELP` (what follows its summary i
 `run(args) -> exit code`. Only the chosen one is imported, so that help comes at once.
 
 Flags are written with hyphens (`--group-size`); underscores are accepted everywhere.
-Exit codes: 0 done, 2 a mistake that the person can fix (one message on stderr), 3 no signal (inspect --follow),
-130 interrupted, 141 reader gone.
+Exit codes: 0 done, 1 a check failed (conformance), 2 a mistake that the person can fix (one message on stderr),
+3 no signal (inspect --follow), 130 interrupted, 141 reader gone.
 Set ONEDIAL_TRACEBACK=1 to see where a message came from.
 """
 
@@ -38,6 +38,7 @@ COMMANDS = {
     "allocators": "Show the table of allocators: which prompts are sampled, and how often",
     "explain": "Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do",
     "reproduce": "Measure a claim of the field again, with a verdict; --list shows all",
+    "conformance": "Check a trainer's advantage and loss functions for known bugs and identities",
     "bench": "Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling",
 }
 """Every command with its summary, in the order a newcomer meets them."""

@@ -7,7 +7,7 @@ of a log or a model, so its control characters are escaped here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -83,13 +83,25 @@ class Terminal:
         if not fits:
             self.write(why, indent=6)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, gap: int = 3) -> None:
-        """A table without lines, its columns `gap` apart; the first `left` are aligned left, numbers to the right."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        left: int = 1,
+        gap: int = 3,
+        styles: Mapping[str, str] | None = None,
+    ) -> None:
+        """A table without lines, its columns `gap` apart; the first `left` are aligned left, numbers to the right.
+
+        `styles` gives cells of these texts a style.
+        """
+        known = styles or {}
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim", show_header=any(columns))
         for number, name in enumerate(columns):
             table.add_column(self.clean(name), justify="left" if number < left else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(self.clean(cell)) for cell in row))
+            table.add_row(*(Text(self.clean(cell), style=known.get(cell, "")) for cell in row))
         self._show(Padding(table, (0, 0, 0, 2)))
 
     def bars(self, bars: Sequence[Bar]) -> None:

@@ -29,11 +29,14 @@ from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.rewards import Reward
 
 try:
-    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import Dataset, GRPOTrainer  # type: ignore[attr-defined, unused-ignore]
 except ImportError as error:
     raise MissingExtra("trl", "trl", "onedial.integrations.trl_host runs inside TRL's trainer") from error
 
 Trainer: Any = GRPOTrainer
+Config: Any = GRPOConfig
+Table: Any = Dataset
 
 LOSS_TYPES = {
     "sequence_mean": "grpo",
