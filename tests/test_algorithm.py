@@ -12,9 +12,9 @@ from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_rules import find_contradictions
 from onedial.core.algorithm_table import ALGORITHMS, get_algorithm
 from onedial.core.errors import ConfigError
-from onedial.core.field_rules import get_choices
+from onedial.core.field_rules import get_rules
 
-CHOICES = get_choices(Algorithm)
+CHOICES = {name: rule.choices for name, rule in get_rules(Algorithm).items() if rule.choices}
 CRITIC: dict[str, Any] = {"baseline": "critic", "dial": 0.0}
 DEMONSTRATIONS = ALGORITHMS["sft"].cells() | {"name": "mine"}
 PAIRS = ALGORITHMS["dpo"].cells() | {"name": "mine"}

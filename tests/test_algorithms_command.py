@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from onedial.cli import main as cli
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.field_rules import get_choices
+from onedial.core.field_rules import get_rules
 from onedial.core.maths.coefficient import BASELINES, KLS, RATIOS, REWARDS, SOURCES, WEIGHTS, describe_coefficient
 
 
@@ -102,7 +102,7 @@ def test_coefficients_follow_the_cells() -> None:
     """Oracle: by hand, each optional term of a row; every value of a cell that they depend on has its words."""
     words = {"source": SOURCES, "reward": REWARDS, "baseline": BASELINES, "ratio_level": RATIOS, "aggregate": WEIGHTS}
     for cell, known in {**words, "kl_estimator": KLS}.items():
-        assert set(known) == set(get_choices(Algorithm)[cell]), f"give {cell} its words in maths/coefficient.py"
+        assert set(known) == set(get_rules(Algorithm)[cell].choices), f"give {cell} its words in maths/coefficient.py"
     base = replace(ALGORITHMS["naive_grpo"], name="mine", clip_low=None, clip_high=None)
     for cells, expected in (
         ({"dial": 2.0, "scale_over": "batch"}, "ρ·(r − r̄)/σ̂_batch^2"),

@@ -1,6 +1,7 @@
-"""What is new in a log that still grows: iterations that have come to their end, and findings that have become clear.
+"""What is new in a log that is still being written: iterations that are complete, and findings that have become clear.
 
-A finding is told when its interval first shows that it matters, and again when its figure leaves the interval told.
+A finding is reported when its interval first shows that it matters, and again when its figure leaves the interval that
+was reported.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class IterationSummary:
 
 @dataclass(frozen=True)
 class News:
-    """What one reading of the log adds to the readings before.
+    """What the latest reading of the log adds to the earlier ones.
 
-    without_signal  how many of the latest complete iterations in a row have no mixed group
+    without_signal  number of latest complete iterations in a row that have no mixed group
     """
 
     iterations: tuple[IterationSummary, ...]
@@ -60,7 +61,7 @@ class News:
 
 @dataclass
 class Follower:
-    """Remembers what has been told of a log."""
+    """Remembers what has been reported of a log."""
 
     last: int | None = None
     _told: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Follower:
 
 
 def is_clear(finding: Finding) -> bool:
-    """Whether a finding asks for something, has much at stake, and is known well enough to act on."""
+    """Whether a finding recommends an action, concerns a large part of the run, and is known well enough to act on."""
     if finding.withheld or finding.interval is None or not finding.what_to_do or finding.importance < LEAST_STAKE:
         return False
     low, high = finding.interval
@@ -97,7 +98,7 @@ def is_clear(finding: Finding) -> bool:
 
 
 def summarize_iterations(analysis: Analysis) -> list[IterationSummary]:
-    """One summary per iteration, in order; [] where the log names no iterations or has no group in shares."""
+    """One summary per iteration, in order; [] if the log names no iterations or has no group that counts in shares."""
     if analysis.is_empty:
         return []
     shared = analysis.tables.shared.filter(pl.col("iteration").is_not_null())

@@ -1,4 +1,4 @@
-"""`onedial bench`: our speed and memory beside the peers' and the machine's own ceiling."""
+"""`onedial bench`: our speed and memory compared with other libraries and with the limit of the machine."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print: every figure as soon as it is there, so that an interruption loses none."""
+    """Measures and prints each figure as soon as it is known, so that an interruption loses none."""
     check_arguments(args)
     from onedial.evidence.bench.figure import Figure, Point
     from onedial.evidence.bench.machine import describe_conditions
@@ -94,7 +94,7 @@ def _kept(items: Iterable[T], into: list[T]) -> Iterator[T]:
 
 
 def _settings(args: argparse.Namespace) -> Conditions:
-    """The checked conditions; the model is fetched if need be, so that no download is ever timed."""
+    """The checked conditions; the model is downloaded first if necessary, so that no download is timed."""
     import torch
 
     from onedial.core.system import available_cores
@@ -121,7 +121,7 @@ def _settings(args: argparse.Namespace) -> Conditions:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raises a UserError for what is wrong in the arguments alone, before anything slow is imported."""
+    """Raises a UserError for mistakes in the arguments alone, before anything slow is imported."""
     from onedial.training.models import check_hub_name
 
     for name, least in (("repeats", 1), ("threads", 0), ("peer_rows", 1)):

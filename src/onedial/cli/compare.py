@@ -126,7 +126,8 @@ def _check_runs(runs: list[tuple[Arm, Run]]) -> None:
 
 
 def show_outcome(terminal: Terminal, outcome: dict[str, Any]) -> None:
-    """Prints the arms with their means over seeds, then the differences and what cannot be told apart."""
+    """Prints the means of each arm over seeds, then the differences, and which of them the data cannot distinguish from
+    0."""
     from onedial.evidence.comparison import describe_difference
 
     rows = [_arm_line(name, arm) for name, arm in outcome["arms"].items()]

@@ -58,7 +58,8 @@ def check_follow_options(args: argparse.Namespace) -> None:
 
 
 def follow(args: argparse.Namespace) -> int:
-    """Prints what is new until the log rests for --idle seconds (0), or gave no signal for --stop-after iterations."""
+    """Prints what is new until the log has not changed for --idle seconds (0), or gave no signal for --stop-after
+    iterations."""
     from onedial.analysis.follower import Follower
 
     show = _print_json if args.json else _Screen(Terminal.on_stdout()).show
@@ -83,7 +84,7 @@ def follow(args: argparse.Namespace) -> int:
 
 
 def read_stamp(path: Path) -> tuple[int, int, int]:
-    """(files, bytes, newest change in nanoseconds) at a path; zeros where there is nothing yet."""
+    """(files, bytes, latest change in nanoseconds) at a path; zeros if nothing exists yet."""
     files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else []
     found = []
     for file in files:
@@ -96,7 +97,7 @@ def read_stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _read(args: argparse.Namespace, follower: Follower, ended: bool, waiting: str) -> tuple[News | None, str]:
-    """(what is new, ""), or (None, why there is nothing to read yet), which is said once."""
+    """(what is new, ""), or (None, why nothing can be read yet); the reason is printed once."""
     try:
         news = with_analysis(args, args.log, lambda analysis: follower.compare(analysis, ended=ended), text=False)
     except (DataError, FileNotFoundError) as error:

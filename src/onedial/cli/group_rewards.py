@@ -1,4 +1,6 @@
-"""`onedial algorithms --rewards`: what rows of the algorithm table make of groups that the reader types."""
+"""`onedial algorithms --rewards`: the advantages and token weights that each algorithm row gives to groups typed by the
+user.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ MOST_ANSWERS = 9  # that fit a line
 
 @dataclass(frozen=True)
 class RowOnGroups:
-    """One row on all answers typed, in their order: advantage, advantage × weight of one token, the same over the whole
+    """One row on all answers typed, in order: the advantage, advantage × weight of one token, the same over the whole
     answer, and how many answers have a gradient."""
 
     row: str
@@ -96,7 +98,7 @@ def _compares_groups(row: Algorithm) -> bool:
 
 
 def weigh_groups(row: Algorithm, rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[float]]) -> RowOnGroups:
-    """Advantages and token weights of the groups in one step, by the functions that training calls."""
+    """Advantages and token weights of the groups in one step, computed by the functions that training uses."""
     from dataclasses import replace
 
     from onedial.core.batch import Counts

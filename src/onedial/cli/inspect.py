@@ -1,4 +1,4 @@
-"""`onedial inspect`: what any rollout log, or table of solve rates, says about the compute that made it."""
+"""`onedial inspect`: what a rollout log, or a table of solve rates, says about the compute that produced it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> None:
-    """Read, measure, print, and write the page if one is asked for."""
+    """Reads, measures and prints, and writes the page if one is asked for."""
     needs_text = bool(args.output or args.findings or not args.json)
     analysis, written = with_analysis(args, args.log, lambda analysis: _measure(analysis, args), text=needs_text)
     figures = {"log": str(args.log), **analysis.figures}
@@ -104,7 +104,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def _measure(analysis: Analysis, args: argparse.Namespace) -> tuple[Analysis, Path | None]:
-    """The analysis with everything computed that will be shown, and the page."""
+    """The analysis, with everything computed that will be shown, and the page."""
     check_inspect_options(analysis, args)
     if args.findings or not args.json:
         _ = analysis.findings

@@ -46,7 +46,7 @@ def add_group_size(parser: argparse.ArgumentParser) -> None:
 
 
 def check_group_size(size: int | None, analysis: Analysis | None = None) -> None:
-    """Raises ConfigError for a group size below 2, or beyond the tries that an analyzed log holds."""
+    """Raises ConfigError for a group size below 2, or beyond the tries in an analyzed log."""
     if size is None:
         return
     if size < 2:
@@ -102,7 +102,7 @@ def check_positive(args: argparse.Namespace, *names: str) -> None:
 
 
 def check_costs(args: argparse.Namespace, analysis: Analysis) -> None:
-    """Raises ConfigError for --price or --seconds where the log does not tell what silent groups cost."""
+    """Raises ConfigError for --price or --seconds if the log does not show what silent groups cost."""
     for name in ("price", "seconds"):
         value = getattr(args, name, None)
         if value is not None and (reason := analysis.figures["withheld"].get("tokens_silent")):
@@ -110,10 +110,10 @@ def check_costs(args: argparse.Namespace, analysis: Analysis) -> None:
 
 
 def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis], T], *, text: bool = True) -> T:
-    """Reads the log at `path` as `args` say, analyzes it and returns `then` of the analysis.
+    """Reads the log at `path` as `args` say, analyzes it, and returns the result of `then` on the analysis.
 
-    `then` must take from the analysis what it needs: a damaged file is found when its columns are read, and all is done
-    again without its damaged parts. `text=False` leaves prompts and completions unread.
+    `then` must take everything it needs from the analysis: a damaged file is noticed only when its columns are read,
+    and then everything is repeated without its damaged parts. `text=False` does not read prompts and completions.
     """
     from onedial.analysis.logs import with_log
     from onedial.analysis.page.curves import generation_seconds

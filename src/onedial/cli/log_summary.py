@@ -29,7 +29,8 @@ Figures = Mapping[str, Any]
 
 
 def print_summary(terminal: Terminal, path: Path, analysis: Analysis) -> None:
-    """What the log is and can tell, shares, figures, findings, what is withheld, broken places, what to do next."""
+    """Prints what the log is and can show, shares, figures, findings, what is withheld, broken places, and what to do
+    next."""
     figures = analysis.figures
     terminal.write(str(path), style="bold", indent=0)
     terminal.write(describe_log(figures), indent=0)

@@ -1,12 +1,11 @@
 """The command line: `onedial COMMAND …`.
 
 A command is a module `onedial.cli.NAME` with `HELP` (what follows its summary in `--help`), `configure(parser)` and
-`run(args) -> exit code`. Only the chosen one is imported, so that help comes at once.
+`run(args) -> exit code`. Only the chosen module is imported, so that help is shown at once.
 
-Flags are written with hyphens (`--group-size`); underscores are accepted everywhere.
-Exit codes: 0 done, 1 a check failed (conformance), 2 a mistake that the person can fix (one message on stderr),
-3 no signal (inspect --follow), 130 interrupted, 141 reader gone.
-Set ONEDIAL_TRACEBACK=1 to see where a message came from.
+Flags are written with hyphens (`--group-size`); underscores are accepted everywhere. Exit codes: 0 done, 1 a check
+failed (conformance), 2 a mistake that the user can fix (one message on stderr), 3 no signal (inspect --follow), 130
+interrupted, 141 the reader of a pipe has closed it. Set ONEDIAL_TRACEBACK=1 to see where a message came from.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_PIPE = 2, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are one message, like every other mistake."""
+    """An argument parser whose errors are one message, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError instead of printing the usage and leaving."""
@@ -105,7 +104,7 @@ def _tell_interrupted() -> int:
 
 
 def explain_error(error: Exception) -> str | None:
-    """What a person is told of an error that they can fix; None for one that is a fault of the program."""
+    """The message for an error that the user can fix; None for a fault of the program."""
     if isinstance(error, OnedialError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):

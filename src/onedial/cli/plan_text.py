@@ -1,4 +1,4 @@
-"""A plan for a terminal of 80 columns: the decision first, then what it rests on."""
+"""A plan as text for a terminal of 80 columns: the decision first, then its reasons."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def describe_decision(plan: BudgetPlan) -> str:
 
 
 def _cost(plan: BudgetPlan) -> str:
-    """What is assumed of ρ, and the range of what the plan would cost against uniform groups under that assumption."""
+    """The assumption about ρ, and the range of what the plan would cost compared with uniform groups under it."""
     low, high = plan.saving_range
     if low > 0:
         span = f"{_range((low, high))} fewer {plan.unit}"

@@ -1,4 +1,6 @@
-"""What `onedial inspect` prints of a table of solve rates beyond the summary of any log: tables of `rate_figures`."""
+"""The tables of `rate_figures` that `onedial inspect` prints for a table of solve rates, after the summary that any log
+gets.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ EXTREME = "Share of the weight of prompts solved ≤ 10 % or ≥ 90 % of the tim
 
 
 def print_rate_figures(terminal: Terminal, figures: Figures) -> None:
-    """Weights and σ̂ by solve rate, moments of σ̂, extreme prompts, and the series, as far as they are known."""
+    """Weights and σ̂ by solve rate, moments of σ̂, extreme prompts, and the series, as far as each is known."""
     if figures.get("by_solve_rate"):
         _print_bands(terminal, figures["by_solve_rate"])
     if figures.get("sigma_moments"):
@@ -57,7 +59,7 @@ def _print_bands(terminal: Terminal, found: Figures) -> None:
 
 
 def _rule(weights: Figures, size: int) -> str:
-    """α, with the group size where it is another than that of the table."""
+    """α, with the group size if it differs from that of the table."""
     own = weights["group_size"]
     return f"α {weights['alpha']:g}" + ("" if own == size else f", G {own}")
 
@@ -132,5 +134,5 @@ def _whole(share: float | None) -> str:
 
 
 def _short(value: float | None) -> str:
-    """A number below 1 without its 0: .38."""
+    """A number below 1 without its leading 0: .38."""
     return "" if value is None else f"{value:.2f}".removeprefix("0")

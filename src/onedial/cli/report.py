@@ -65,6 +65,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_output(source: Path) -> Path:
-    """Inside a run directory; beside nothing else: a single file's page goes to the current folder."""
+    """The path of the page: inside a run directory; otherwise in the current folder."""
     own = source.is_dir() and (source / "metrics.jsonl").is_file()
     return source / "report.html" if own else Path(f"{source.resolve().name}.report.html")

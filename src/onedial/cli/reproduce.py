@@ -1,4 +1,4 @@
-"""`onedial reproduce`: measures a claim of the field again, or lists the claims with their verdicts."""
+"""`onedial reproduce`: measures a published claim again, or lists the claims with their verdicts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_together(args: argparse.Namespace) -> None:
-    """Raises ConfigError for options of one use given with the other."""
+    """Raises ConfigError for options that exclude each other."""
     if args.list == (args.name is not None):
         raise ConfigError("reproduce: give the NAME of a claim, or --list")
     given = [name for name in ("quick", "model", "data", "threads", "work", "output") if getattr(args, name)]
@@ -106,7 +106,7 @@ def _list_line(known: Json) -> tuple[str, ...]:
 
 
 def show_claim(terminal: Terminal, known: Json, *, quick: bool, missing: dict[str, str]) -> None:
-    """Prints what is claimed, each check with what was got, and the verdict."""
+    """Prints the claim, each check with its result, and the verdict."""
     terminal.write(f"{known['name']}: {known['claim']}", style="bold", indent=0)
     terminal.write(f"Source: {known['source']}", style="dim", indent=0)
     terminal.write()

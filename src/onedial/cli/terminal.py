@@ -1,7 +1,7 @@
-"""What the analysis commands print: paragraphs, tables and bars of at most 100 columns, drawn by rich.
+"""The output of the analysis commands: paragraphs, tables and bars of at most 100 columns, drawn by rich.
 
-Colored on a terminal, plain in a pipe, ASCII where the stream knows no more. Everything that is printed may hold text
-of a log or a model, so its control characters are escaped here.
+It is colored on a terminal, plain in a pipe, and ASCII if the stream allows no more. Everything printed may contain
+text of a log or a model, so control characters are escaped here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Terminal:
         return cls(console, utf8)
 
     def clean(self, text: str) -> str:
-        """`text` on one line, without control characters, in what the stream can hold."""
+        """`text` on one line, without control characters, in characters that the stream can hold."""
         text = escape_control(text.replace("\n", " "))
         if self.unicode:
             return text

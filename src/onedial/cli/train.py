@@ -70,7 +70,7 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
 def add_setting(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, flag: str, help: str = ""
 ) -> None:
-    """Adds the flag of a setting of `Run`, with the help and the default that stand there."""
+    """Adds the flag of a setting of `Run`, with its help and its default."""
     rule, default = RUN_RULES[name], get_default(Run, name)
     text = (help or rule.help).replace("%", "%%")
     shown = "" if default is False or default in ("", None) else f" [{default}]"
@@ -131,7 +131,7 @@ def start(
 
 
 def _configured(row: str | None, config: Path | None, past: Path | None, given: dict[str, Any], trust: Trust) -> Run:
-    """The run that an earlier run, a file, a row and the command line ask for, in this order."""
+    """The run that results from an earlier run, a file, a row and the command line, in this order."""
     layers = [inherit_settings(past, trust=trust)] if past else []
     if config is not None:
         layers.append(read_settings(config, trust=trust))
@@ -150,7 +150,8 @@ def _configured(row: str | None, config: Path | None, past: Path | None, given: 
 
 
 def inherit_settings(past: Path, *, trust: Trust) -> dict[str, Any]:
-    """What a run takes over from an earlier one: its rollouts, its newest model, and how it was measured."""
+    """The settings that a run takes over from an earlier one: its rollouts, its newest model, and how it was
+    evaluated."""
     past = expand_path(past, "--from")
     if not (past / "run.toml").is_file():
         raise ConfigError(f"{past}: no run here (run.toml is missing); name the directory of a onedial run")

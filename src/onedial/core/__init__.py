@@ -1,1 +1,1 @@
-"""What both wings share: types, the algorithm table, settings, formulas, and the files of a run."""
+"""What the other parts share: types, the algorithm table, settings, formulas, and the files of a run."""

@@ -1,7 +1,8 @@
 """An algorithm is one frozen row of independent choices; `onedial.core.algorithm_table` is the table of named rows.
 
-A new algorithm is `dataclasses.replace(row, cell=value)`. A cell that names a function also takes one.
-Rows that contradict themselves are refused when they are made, with the reason (`onedial.core.algorithm_rules`).
+A new algorithm is `dataclasses.replace(row, cell=value)`. A cell that accepts the name of a function also accepts a
+function. A row whose cells contradict each other is refused when it is made, with the reason
+(`onedial.core.algorithm_rules`).
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ else:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One row: how rewards become advantages, advantages a loss, and which groups are kept.
+    """One row: how rewards become advantages, how advantages become a loss, and which groups are kept.
 
-    Advantage A = (r − b) / (σ̂ + eps)^dial, or with a critic one of every token (`core.maths.gae`);
-    loss = Σ_t w_t·surrogate_t + kl_coef·Σ_t w_t·KL_t, where the weights w_t come from `aggregate` and the counts
-    of the whole optimizer step.
+    Advantage A = (r − b) / (σ̂ + eps)^dial, or with a critic one for every token (`core.maths.gae`); loss = Σ_t
+    w_t·surrogate_t + kl_coef·Σ_t w_t·KL_t, where the weights w_t come from `aggregate` and the counts of the whole
+    optimizer step.
     """
 
     name: str = setting(help="label of runs and plots")
@@ -206,12 +207,12 @@ class Algorithm:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a frozen reference model takes part."""
+        """Whether a frozen reference model is used."""
         return self.kl_coef > 0 or self.preference_beta > 0 or self.source == "reference"
 
     @property
     def generates(self) -> bool:
-        """Whether an engine writes completions in training; else they come from a dataset."""
+        """Whether an engine generates completions in training; otherwise they come from a dataset."""
         return self.source in ("policy", "reference")
 
     @property
@@ -226,22 +227,22 @@ class Algorithm:
 
     @property
     def needs_critic(self) -> bool:
-        """Whether a learned value takes the place of a group's statistic."""
+        """Whether a learned value replaces the statistic of the group."""
         return self.baseline == "critic"
 
     @property
     def needs_belief(self) -> bool:
-        """Whether the baseline is what an allocator expected of the prompt."""
+        """Whether the baseline is what an allocator expected from the prompt."""
         return self.baseline == "posterior"
 
     @property
     def kl_in_loss(self) -> bool:
-        """Whether every token has a KL gradient, silent groups included."""
+        """Whether every token has a KL gradient, also in silent groups."""
         return self.kl_coef > 0 and self.kl_in == "loss"
 
     @property
     def idle_clip(self) -> str:
-        """Why the clip cannot stop the gradient of a fresh rollout; empty where it can, or where there is no clip."""
+        """Why the clip can never stop the gradient of a fresh rollout; empty if it can, or if there is no clip."""
         clipped = self.clip_low is not None or self.clip_dual is not None
         if not clipped or self.updates_per_iteration * self.epochs_per_iteration > 1:
             return ""
@@ -255,13 +256,13 @@ class Algorithm:
 
     @property
     def penalizes_length(self) -> bool:
-        """Whether the reward falls over the last tokens before the length limit."""
+        """Whether the reward decreases over the last tokens before the length limit."""
         return self.overlong in ("penalty", "mask_and_penalty")
 
     def penalty_buffer(self, max_new_tokens: int) -> int:
-        """Tokens before the limit over which the length penalty grows; 0 without one.
+        """The number of tokens before the limit over which the length penalty grows; 0 without a penalty.
 
-        A row that names none has a fifth of the limit, as DAPO's 4,096 of 20,480 (arXiv:2503.14476, §4.1).
+        A row that does not set it uses a fifth of the limit, as DAPO's 4,096 of 20,480 (arXiv:2503.14476, §4.1).
         """
         if not self.penalizes_length:
             return 0

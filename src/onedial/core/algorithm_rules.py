@@ -1,4 +1,4 @@
-"""Which cells of an algorithm's row cannot stand together, each rule with its reason and remedy."""
+"""Which cells of an algorithm row exclude each other: each rule with its reason and remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rules = list[tuple[bool, str]]
 
 
 def find_contradictions(row: Algorithm) -> list[str]:
-    """Reasons why the cells of a row cannot stand together; empty for a sound row."""
+    """Reasons why the cells of a row cannot be combined; empty for a valid row."""
     rules = [*_ratio_rules(row), *_group_rules(row), *_length_rules(row), *_critic_rules(row)]
     rules += [*_offline_rules(row), *_list_rules(row)]
     return [reason for broken, reason in rules if broken]
@@ -170,7 +170,7 @@ def _critic_rules(row: Algorithm) -> Rules:
 
 
 def _offline_rules(row: Algorithm) -> Rules:
-    """Rules of rows that train on what another wrote: a dataset has no sampler and no verdicts."""
+    """Rules for rows that train on a dataset, which has no sampler and no verdicts."""
     pairs = row.source == "pairs"
     changed = [name for name, neutral in NEUTRAL_FOR_PAIRS.items() if getattr(row, name) != neutral]
     return [

@@ -1,7 +1,7 @@
-"""THE TABLE: one row per algorithm, with its paper and equation. The only place that knows names.
+"""THE TABLE: one row per algorithm, with its paper and equation. This is the only place that knows algorithm names.
 
-Where a paper and its released code differ, the comment says which one the row follows. Learning rates and
-batch sizes belong to the run, not to the row. Add a row here and every generic test walks it.
+Where a paper and its released code differ, the comment says which one the row follows. Learning rates and batch sizes
+belong to the run, not to the row. Add a row here, and every generic test checks it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an allocator and a row of the algorithm table ask of each other, each rule with its reason and remedy."""
+"""What an allocator and an algorithm row require from each other, each rule with its reason and remedy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Rules = list[tuple[bool, str]]
 
 
 def choose_allocator(row: Algorithm, allocator: AllocatorRow) -> AllocatorRow:
-    """The allocator of a run: its own, or for "row" what the algorithm's row asks for.
+    """The allocator of a run: the one that the run names, or for "row" the one that the algorithm row needs.
 
-    dynamic where it refills, adaptive with baseline='posterior', else fixed.
+    That is dynamic if the row refills, adaptive with baseline='posterior', else fixed.
     """
     if allocator.name != "row" or not row.generates:
         return allocator
@@ -26,15 +26,16 @@ def choose_allocator(row: Algorithm, allocator: AllocatorRow) -> AllocatorRow:
 
 
 def apply_allocator(row: Algorithm, allocator: AllocatorRow) -> Algorithm:
-    """The row as the allocator runs it: an allocator of the run's own takes the place of `refill`.
+    """The algorithm row as it runs under the run's allocator: an allocator named by the run replaces the row's
+    `refill`.
 
-    Raises ConfigError where the row cannot refill (`algorithm_rules`).
+    Raises ConfigError if the row cannot refill (`algorithm_rules`).
     """
     return row if allocator.name == "row" else replace(row, refill=allocator.name == "dynamic")
 
 
 def find_allocator_contradictions(row: Algorithm, allocator: AllocatorRow, *, plan: str, group_size: int) -> Rules:
-    """Whether each rule is broken, and the message."""
+    """For each rule, whether it is broken, and its message."""
     own = allocator.name != "row"
     allocator = choose_allocator(row, allocator)
     name = allocator.name

@@ -1,7 +1,7 @@
-"""The table of allocators: who is sampled in an iteration, and how often. One row each, with its paper.
+"""The table of allocators: which prompts are sampled in an iteration, and how often. One row each, with its paper.
 
-A row's options are its cells: `replace(ALLOCATORS["adaptive"], rho=0.2)`, `--allocator.rho 0.2`, or `rho = 0.2` in the
-table `[allocator]` of a TOML file. An option that the row does not use is refused.
+The options of a row are its cells: `replace(ALLOCATORS["adaptive"], rho=0.2)`, `--allocator.rho 0.2`, or `rho = 0.2` in
+the table `[allocator]` of a TOML file. An option that the row does not use is refused.
 `onedial.training.budget.open_allocator` makes the object that a run uses.
 """
 
@@ -20,10 +20,10 @@ BELIEF = ("drift", "prior", "prior_tries")
 
 @dataclass(frozen=True)
 class AllocatorRow:
-    """How an iteration's rollouts are spread over prompts. `uses` names the options that apply to the row.
+    """How the rollouts of an iteration are distributed over prompts. `uses` names the options that apply to the row.
 
-    A row with a belief predicts every prompt's solve rate and gives rows of the algorithm table with
-    baseline='posterior' what they need.
+    A row with a belief predicts the solve rate of every prompt and provides what algorithm rows with
+    baseline='posterior' need.
     """
 
     name: str
@@ -182,7 +182,8 @@ def get_allocator(name: str) -> AllocatorRow:
 
 
 def change_allocator(row: AllocatorRow, options: Mapping[str, Any]) -> AllocatorRow:
-    """The row with some options changed. Raises ConfigError for one that is unknown, not the row's, or wrong."""
+    """The row with some options changed. Raises ConfigError for an option that is unknown, that the row does not use,
+    or whose value is wrong."""
     for name in options:
         if name not in row.uses:
             has = f"it has {', '.join(row.uses)}" if row.uses else "it has none"

@@ -1,11 +1,11 @@
-"""Packed rollouts for the loss, the counts of an optimizer step, and the letters that shapes are written in.
+"""Packed rollouts for the loss, the counts of an optimizer step, and the letters used for shapes.
 
 Shape legend, used in every signature and docstring:
     N   groups (one per sampled prompt)      G   rollouts in one group; differs from group to group
     B   rollouts in a batch                  T   completion tokens, flat over all rollouts, no padding
     P   prompt tokens, flat over groups      V   vocabulary
 
-Nothing reshapes to (N, G): statistics are segment reductions over `Batch.group`, the group number of each rollout.
+Nothing is reshaped to (N, G): statistics are segment reductions over `Batch.group`, the group number of each rollout.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PER_TOKEN: dict[str, str] = {
 class Counts:
     """Sizes of one whole optimizer step, known before its first backward pass.
 
-    A loss never counts its own tokens: it divides by these, so that splitting a step into micro-batches changes
+    A loss never counts its own tokens: it divides by these counts, so splitting a step into micro-batches changes
     nothing.
     """
 
@@ -97,7 +97,8 @@ class Batch:
                 raise ValueError(f"batch[{name!r}] has shape {tuple(values.shape)}; this batch needs ({wanted},)")
 
     def __getitem__(self, name: str) -> Tensor:
-        """The annotation of that name. Raises ValueError, which says what it is, when the batch does not have it."""
+        """The annotation of that name. If the batch does not have it, raises ValueError with the meaning of the
+        annotation."""
         if name not in self.annotations:
             meaning = (PER_ROLLOUT | PER_TOKEN).get(name, "no such annotation")
             raise ValueError(f"batch[{name!r}] is missing: {meaning}")
@@ -145,7 +146,7 @@ class Batch:
         return [self.group_ids[int(g)] for g in self.group[self.rollout_mask].unique()]
 
     def token_index(self, rollouts: Sequence[int] | Tensor) -> Tensor:
-        """Where the tokens of some rollouts lie in this batch, in the order in which `select` puts them."""
+        """The positions of the tokens of some rollouts in this batch, in the order in which `select` puts them."""
         return _segments(self.offsets, torch.as_tensor(rollouts, dtype=torch.long))
 
     def select(self, rollouts: Sequence[int] | Tensor) -> Batch:
@@ -179,7 +180,7 @@ class Batch:
         )
 
     def split(self, parts: int) -> list[Batch]:
-        """About equal micro-batches of neighboring rollouts; with `Counts` of the whole, their losses add up."""
+        """About equal micro-batches of neighboring rollouts; with the `Counts` of the whole, their losses add up."""
         return [self.select(rollouts) for rollouts in torch.arange(self.num_rollouts).chunk(max(1, parts))]
 
 

@@ -87,18 +87,13 @@ class Rule:
 
 
 def setting(default: Any = MISSING, help: str = "", **rule: Any) -> Any:
-    """A dataclass field with a `Rule`; without a default, a field that must be given."""
+    """A dataclass field with a `Rule`; without a default, the field must be given."""
     return field(default=default, metadata={"rule": Rule(help, **rule)})
 
 
 def get_rules(owner: type) -> dict[str, Rule]:
     """The rules of a dataclass by field name, in the order of its fields."""
     return {part.name: part.metadata["rule"] for part in fields(owner) if "rule" in part.metadata}
-
-
-def get_choices(owner: type) -> dict[str, tuple[str, ...]]:
-    """The allowed words of each field that has some."""
-    return {name: rule.choices for name, rule in get_rules(owner).items() if rule.choices}
 
 
 def get_default(owner: type, name: str) -> Any:
@@ -110,7 +105,7 @@ def get_default(owner: type, name: str) -> Any:
 def check_fields(owner: Any, prefix: str = "") -> None:
     """Checks type and rule of every field made by `setting`.
 
-    Raises ConfigError for the first that is wrong, naming it with `prefix` before its name.
+    Raises ConfigError for the first wrong field, with `prefix` before its name.
     """
     for name, rule in get_rules(type(owner)).items():
         value = getattr(owner, name)
@@ -156,7 +151,7 @@ def _is_kind(value: Any, kind: Any) -> bool:
 
 
 def convert(owner: type, name: str, value: Any, *, where: str = "") -> Any:
-    """The value in the field's type; values of TOML files and text of a command line both arrive here.
+    """The value in the type of the field, from a TOML value or from the text of a command line.
 
     Raises ConfigError naming `where`, the field and the types that it takes.
     """
@@ -173,7 +168,7 @@ def convert(owner: type, name: str, value: Any, *, where: str = "") -> Any:
 
 
 def _converted(kind: type, value: Any) -> Any:
-    """The value as `kind`, or None where it is not one."""
+    """The value as `kind`, or None if it is not one."""
     if kind is bool:
         return value if isinstance(value, bool) else BOOLEANS.get(str(value).lower())
     if isinstance(value, bool):

@@ -1,10 +1,11 @@
-"""Size and hash of the files that a resumed run reads, so that a damaged one is an error and never another result.
+"""Size and hash of the files that a resumed run reads, so that a damaged file gives an error and never a different
+result.
 
     RUN/manifest.jsonl                            one line per file written: run.toml, plan.json, rollouts/*.parquet
     RUN/checkpoints/iteration_N/manifest.json     every file of the checkpoint, and the logs up to its iteration
 
-The hash is BLAKE2b. A line of `manifest.jsonl` is on disk before its file takes its name; a file that was written
-several times has several lines, and any of them will do.
+The hash is BLAKE2b. A line of `manifest.jsonl` is written to disk before its file gets its final name. A file that was
+written several times has several lines, and may match any of them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _hash_of(path: Path, size: int | None) -> str:
 
 
 def record_file(directory: Path, name: str, content: Path | bytes) -> None:
-    """Adds a line to the run's manifest: the file `name` has these bytes, or those that another file holds now."""
+    """Adds a line to the run's manifest: the file `name` has these bytes, or the present bytes of another file."""
     if isinstance(content, bytes):
         entry = {"size": len(content), "blake2b": hashlib.blake2b(content, digest_size=16).hexdigest()}
     else:
@@ -51,7 +52,7 @@ def record_file(directory: Path, name: str, content: Path | bytes) -> None:
 
 
 def check_recorded(directory: Path, name: str) -> None:
-    """Raises CheckpointError for a file of the run that is not as it was recorded, or was never recorded."""
+    """Raises CheckpointError for a file of the run that differs from its record or has none."""
     path = directory / name
     known = [entry for entry in _read_entries(directory) if entry.get("file") == name]
     if not known:
@@ -85,7 +86,7 @@ def _describe_or_raise(path: Path) -> dict[str, Any]:
 
 
 def write_folder_manifest(folder: Path, logs: Mapping[str, Path], **facts: Any) -> None:
-    """Writes size and hash of every file under a folder, and of log files as they stand now, with some facts."""
+    """Writes size and hash of every file under a folder, and of log files in their present state, with some facts."""
     files = {
         str(path.relative_to(folder)): describe_file(path)
         for path in sorted(folder.rglob("*"))
@@ -97,7 +98,7 @@ def write_folder_manifest(folder: Path, logs: Mapping[str, Path], **facts: Any) 
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """The content of a folder's manifest, after every file in it was compared with its size and hash.
+    """The content of a folder's manifest, after comparing every file in it with its size and hash.
 
     Raises CheckpointError naming the first file that differs, or the manifest itself.
     """

@@ -1,4 +1,4 @@
-"""Kinds of groups as every screen shows them: one label, one glyph and one color each, for terminal and page."""
+"""Kinds of groups, shown the same way everywhere: one label, one glyph and one color each, for terminal and page."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KindStyle:
-    """How one kind of group is shown. `glyph` tells kinds apart without color.
+    """How one kind of group is shown. `glyph` distinguishes kinds without color.
 
     terminal     a color name of rich
-    light, dark  CSS colors of the page, on a light and on a dark ground
+    light, dark  CSS colors of the page, on a light and on a dark background
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Paths that a person types, and small files that a person names."""
+"""Paths that a user types, and small files that a user names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_TEXT = 4 << 20
 
 
 def expand_path(text: str | Path, setting: str) -> Path:
-    """The path with `~` and `~user` expanded. Raises ConfigError naming the setting for one that no system can have."""
+    """The path with `~` and `~user` expanded. Raises ConfigError naming the setting for a path that is not possible."""
     try:
         path = Path(text).expanduser()
         path.stat()
@@ -51,9 +51,9 @@ def read_regular(path: Path) -> str:
 
 
 def read_small_text(path: Path, *, largest: int = LARGEST_TEXT) -> str:
-    """The text of a file that a person wrote.
+    """The text of a file that a user wrote.
 
-    Raises ConfigError when it is missing, unreadable, larger than `largest` bytes, or not UTF-8.
+    Raises ConfigError if it is missing, unreadable, larger than `largest` bytes, or not UTF-8.
     """
     path = expand_path(path, "file")
     try:
@@ -71,7 +71,7 @@ def read_small_text(path: Path, *, largest: int = LARGEST_TEXT) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by one rename after the new text is on disk: a reader sees the old text or the new one."""
+    """Replaces a file by one rename after the new text is on disk: a reader sees either the old text or the new one."""
     aside = path.with_name(f".{path.name}.part")
     with open(aside, "w", encoding="utf-8") as file:
         file.write(text)

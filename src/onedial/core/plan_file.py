@@ -21,12 +21,12 @@ REMEDY = "write one with: onedial plan LOG --budget N --export onedial:plan.json
 
 @dataclass(frozen=True)
 class PlanFile:
-    """What a plan file says.
+    """The content of a plan file.
 
-    tries         rollouts per visit of each funded prompt, by prompt id; what is not named is dropped
-    texts         prompt id → prompt text, where the log had it; finds prompts whose log numbered them otherwise
-    revisit       ids of prompts too uncertain to drop: `audit_prompts` of them, drawn anew each epoch, get one group of
-                  `group_size`
+    tries         rollouts per visit of each funded prompt, by prompt id; a prompt that is not named is dropped
+    texts         prompt id → prompt text, if the log had it; identifies prompts that the log numbered differently
+    revisit       ids of prompts too uncertain to drop: `audit_prompts` of them, drawn anew in each epoch, get one group
+                  of `group_size`
     """
 
     tries: Mapping[str, int]

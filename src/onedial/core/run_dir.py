@@ -1,4 +1,4 @@
-"""The run directory: one run each, one process at a time."""
+"""The run directory: it belongs to one run, and to one process at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEFORE_A_RUN = (".lock", "manifest.jsonl", "plan.json", ".run.toml.part")
 def lock_run_dir(directory: Path, *, resume: bool) -> Iterator[Path]:
     """Creates a run directory, or reopens one to resume, and locks it for this process.
 
-    Raises RunDirError when it holds another run (new), no run (resume), cannot be written, or is in use.
+    Raises RunDirError if it holds another run (for a new run), no run (to resume), cannot be written, or is in use.
     """
     _check_content(directory, resume=resume)
     try:

@@ -1,7 +1,7 @@
 """The files of a run: one parquet file of rollouts per iteration, and one JSON line of metrics.
 
-Every group is in them, silent ones included. The rollouts of an iteration are on disk before its update begins, so
-that a killed run does not have to generate them again.
+They contain every group, including silent ones. The rollouts of an iteration are on disk before its update begins, so a
+killed run does not have to generate them again.
 """
 
 from __future__ import annotations
@@ -75,14 +75,15 @@ class TrainingSignal:
 
 @dataclass(frozen=True)
 class Believed:
-    """The solve rate that an allocator believed before a group's first rollout, and whether its draw was uniform."""
+    """The solve rate that an allocator believed before the first rollout of a group, and whether the prompt was drawn
+    uniformly."""
 
     solve_rate: float
     audit: bool
 
 
 def rollout_path(directory: Path, iteration: int) -> Path:
-    """Where an iteration's rollouts lie."""
+    """The path of the rollouts of an iteration."""
     return directory / "rollouts" / f"{iteration:06d}.parquet"
 
 
@@ -94,8 +95,11 @@ def write_rollouts(
     signals: Mapping[tuple[str, int], TrainingSignal],
     beliefs: Mapping[str, Believed] | None = None,
 ) -> None:
-    """Writes all groups generated in an iteration; atomic, so a reader never sees half a file, and with its hash in the
-    run's manifest. Raises CheckpointError when the disk is full or cannot be written."""
+    """Writes all groups generated in an iteration, atomically: a reader never sees half a file. The hash goes into the
+    run's manifest.
+
+    Raises CheckpointError if the disk is full or cannot be written.
+    """
     rows = [
         _record(group, rollout, statuses, signals, (beliefs or {}).get(group.id))
         for group in groups
@@ -193,9 +197,9 @@ def _record(
 
 
 def read_groups(path: Path) -> dict[str, Group]:
-    """Groups of a rollouts file by id, without prompt tokens and with the prompt as far as it was written.
+    """The groups of a rollouts file by id. Prompt tokens are not restored, and of the prompt only what the file holds.
 
-    Raises DataError when the file cannot be read.
+    Raises DataError if the file cannot be read.
     """
     try:
         rows = pq.read_table(path).to_pylist()

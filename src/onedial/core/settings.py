@@ -1,7 +1,7 @@
 """`Run`: the settings of a training run, frozen and checked.
 
-Every field stands here once, with its default, its help text and its allowed values. `onedial.core.settings_file` reads
-and writes runs as TOML. A `Run` holds what was asked for; `Run.resolved` fills in what depends on other settings.
+Every field is defined here once, with its default, its help text and its allowed values. `onedial.core.settings_file`
+reads and writes runs as TOML. A `Run` holds what was asked for; `Run.resolved` fills in what depends on other settings.
 """
 
 from __future__ import annotations
@@ -165,11 +165,11 @@ class Run:
         apply_allocator(self.algorithm, self.allocator)
 
     def resolved(self, *, micro_batch_tokens: int | None = None) -> Run:
-        """A copy in which what depends on other settings is filled in, as the trainer uses it.
+        """A copy in which everything that depends on other settings is filled in, as the trainer uses it.
 
-        A row that fixes its group size has it (2-GRPO is 2-GRPO whatever the run's default); the length budget of
-        `fixed_length` is max_new_tokens unless the row sets one; `micro_batch_tokens` comes from the memory plan.
-        An allocator of the run's own takes the place of the row's refill.
+        If the row fixes a group size, it is used (2-GRPO has groups of two, whatever the default of the run). The
+        length budget of `fixed_length` is max_new_tokens unless the row sets one. `micro_batch_tokens` comes from the
+        memory plan. An allocator named by the run replaces the row's refill.
         """
         row = apply_allocator(self.algorithm, self.allocator)
         if row.aggregate == "fixed_length" and row.length_budget is None:
@@ -204,7 +204,7 @@ class Run:
 
 
 def find_run_contradictions(run: Run) -> list[str]:
-    """Reasons why the settings of a run cannot stand together; empty for a sound run."""
+    """Reasons why the settings of a run cannot be combined; empty for a valid run."""
     row = run.algorithm
     group_size = row.group_size or run.group_size
     why = "fixes it" if row.generates else "samples nothing"

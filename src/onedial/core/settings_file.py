@@ -1,7 +1,7 @@
-"""Settings as TOML: a configuration that a person writes, and the `run.toml` of a run.
+"""Settings as TOML: a configuration that a user writes, and the `run.toml` of a run.
 
-Precedence: defaults < TOML file < command line. `[task]` holds the task's name and options, `[algorithm]` the
-row's name and any cells that differ from it:
+Precedence: defaults < TOML file < command line. `[task]` holds the task's name and options, `[algorithm]` the row's
+name and any cells that differ from it:
 
     model = "smollm2"
     [task]
@@ -14,11 +14,11 @@ row's name and any cells that differ from it:
     name = "adaptive"
     rho = 0.2
 
-On the command line the same are `--task arithmetic --task.levels add1,mul1 --algorithm.clip-high 0.3 --allocator
-adaptive --allocator.rho 0.2`.
+The same on the command line: `--task arithmetic --task.levels add1,mul1 --algorithm.clip-high 0.3 --allocator adaptive
+--allocator.rho 0.2`.
 
-`run.toml` holds every setting as it was asked for, so that `--config run.toml` repeats the run, here or elsewhere, with
-other settings if need be. Its table `[resolved]` records what the machine made of them; only `--resume` reads it.
+`run.toml` holds every setting as it was asked for, so `--config run.toml` repeats the run, here or elsewhere, and other
+settings can be changed. Its table `[resolved]` records the values computed from them; only `--resume` reads it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ UNNAMED = "<a {kind} of the program that started the run, {name}>"
 
 
 def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
-    """A checked `Run` from nested settings as they stand in TOML.
+    """A checked `Run` from nested settings in the form of the TOML file.
 
     Strings are converted to a field's type. Raises ConfigError naming `where`, the key and the nearest allowed one.
     """
@@ -137,7 +137,7 @@ def _baseline_function(spec: str, where: str) -> Any:
 
 
 def _refuse_unnamed(value: Any, what: str, remedy: str) -> None:
-    """Refuses what `to_toml` writes for live objects of a program, with the way to go on."""
+    """Refuses the placeholder that `to_toml` writes for live objects of a program, and says how to continue."""
     if isinstance(value, str) and value.startswith("<a ") and value.endswith(">"):
         raise ConfigError(
             f"{what} is {value}; no file can name it: resume from that program with {remedy}, "
@@ -146,10 +146,10 @@ def _refuse_unnamed(value: Any, what: str, remedy: str) -> None:
 
 
 def read_settings(path: Path, *, trust: Trust = NO_TRUST, only: Collection[str] | None = None) -> dict[str, Any]:
-    """The settings of a TOML file as plain values, without what a run resolved; of the names in `only`, where given.
+    """The settings of a TOML file as plain values, without resolved values; only the names in `only`, if given.
 
-    Raises ConfigError naming file and line when it is missing or broken, when it names an object that `trust` does not
-    allow, or a setting that only the command line may give.
+    Raises ConfigError naming file and line if the file is missing or broken, or if it names an object that `trust` does
+    not allow or a setting that only the command line may give.
     """
     settings = _parse(path)
     settings.pop(RESOLVED, None)
@@ -165,7 +165,7 @@ def read_settings(path: Path, *, trust: Trust = NO_TRUST, only: Collection[str] 
 def read_run_settings(
     directory: Path, *, trust: Trust = NO_TRUST, only: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """The settings of the run in a directory, as `read_settings` gives them. Raises ConfigError where there is none."""
+    """The settings of the run in a directory, as `read_settings` returns them. Raises ConfigError if there is none."""
     path = directory / "run.toml"
     if not path.is_file():
         raise ConfigError(f"{directory}: no run here (run.toml is missing); name the directory of a onedial run")
@@ -206,7 +206,7 @@ def to_toml(asked: Run, resolved: Run | None = None) -> str:
     """A run as TOML text: every setting and every cell of the row, so that the file alone repeats the run.
 
     `out` is left out: a run directory may be moved, and a repeated run needs its own. A function or a live task is
-    written as "file.py:name" or "package.module:name" where a file can name it.
+    written as "file.py:name" or "package.module:name" if a file can name it.
     """
     import tomlkit
 
@@ -231,7 +231,7 @@ def to_toml(asked: Run, resolved: Run | None = None) -> str:
 
 
 def settings_to_plain(run: Run) -> dict[str, Any]:
-    """The run as nested plain values, as they stand in TOML."""
+    """The run as nested plain values, in the form of the TOML file."""
     saved = [name for name, rule in RUN_RULES.items() if rule.saved and name not in ("task", "out")]
     values: dict[str, Any] = {name: getattr(run, name) for name in saved}
     task = run.task if isinstance(run.task, str) else UNNAMED.format(kind="task", name=run.task_name)
@@ -257,7 +257,8 @@ def _plain(value: Any) -> Any:
 
 
 def check_unchanged(run: Run, directory: Path) -> None:
-    """Raises ConfigError where a run to be resumed differs from the one in its directory in more than may change."""
+    """Raises ConfigError if a run to be resumed differs from the one in its directory in settings that must not
+    change."""
     stored, given = _parse(directory / "run.toml"), settings_to_plain(run)
     # a cell that the run's version did not have yet has no value that could have changed
     known = stored.get("algorithm", {})
@@ -271,9 +272,9 @@ def check_unchanged(run: Run, directory: Path) -> None:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later settings over earlier ones.
+    """Later settings replace earlier ones.
 
-    The tables `task`, `algorithm` and `allocator` merge key by key; a new name starts afresh.
+    The tables `task`, `algorithm` and `allocator` are merged key by key; a new name discards the earlier keys.
     """
     merged: dict[str, Any] = {}
     for layer in layers:

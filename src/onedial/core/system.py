@@ -1,4 +1,4 @@
-"""What systems do differently, each behind one function: cores, processes, names and versions."""
+"""Differences between operating systems, each behind one function: cores, processes, names and versions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Text of unknown origin made safe to print: the text of models, logs, data files and other people's settings.
+"""Text of unknown origin made safe to print: from models, logs, data files and settings of other people.
 
-A terminal executes control characters (colors, cursor moves, the window's title), and direction overrides reorder what
-a person reads. Every text that meets a terminal or a page goes through `escape_control` once, at that place.
+A terminal executes control characters (colors, cursor moves, the window's title), and direction overrides change the
+order in which text is read. Every text passes through `escape_control` once, at the place where it reaches a terminal
+or a page.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The values that flow through onedial: prompts, completions, verdicts, rollouts, groups.
 
-Free of torch, so that verifier workers start in milliseconds; tensors begin in `onedial.core.batch`.
-A group may have any size ≥ 1.
+This module does not import torch, so that verifier workers start in milliseconds; tensors begin in
+`onedial.core.batch`. A group may have any size ≥ 1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Message = Mapping[str, str]
 class Prompt:
     """One problem: what the policy reads and what the verifier needs.
 
-    Give either plain `text` or chat `messages` ([{"role", "content"}, …]). `id` is a hash of the content,
-    so that splits are disjoint by content and a prompt keeps its history when a file is reordered.
+    Give either plain `text` or chat `messages` ([{"role", "content"}, …]). `id` is a hash of the content, so that
+    splits have no content in common and a prompt keeps its history if a file is reordered.
     """
 
     text: str = ""
@@ -46,11 +46,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """Tokens the policy wrote, the end-of-sequence token included when it stopped by itself.
+    """Tokens that the policy wrote, including the end-of-sequence token if it stopped by itself.
 
-    `logps` are the engine's, in nats, of the distribution that was sampled from (temperature, top-p and top-k
-    applied). `unfiltered_logps` are those before top-p and top-k, at the same temperature; empty if neither was on.
-    `policy_version` counts optimizer steps before the weights that wrote it.
+    `logps` are the engine's, in nats, of the distribution that was sampled from (temperature, top-p and top-k applied).
+    `unfiltered_logps` are those before top-p and top-k, at the same temperature; empty if neither was used.
+    `policy_version` is the number of optimizer steps made before.
     """
 
     token_ids: tuple[int, ...]
@@ -67,17 +67,17 @@ class Completion:
 
     @property
     def truncated(self) -> bool:
-        """Whether the length limit, not the policy, ended it."""
+        """Whether the length limit ended it, and not the policy."""
         return self.finish_reason == "length"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one completion.
+    """What a verifier says about one completion.
 
-    `reward` is the outcome reward, before any shaping. `answer` is what was parsed. A `timeout` or `error`
-    carries no reward that may train (`usable` is False): it leaves its group before any statistic is taken.
-    `parts` names reward components, for logs.
+    `reward` is the outcome reward, before any shaping. `answer` is what was parsed. A `timeout` or `error` has no
+    reward that may train (`usable` is False): it is removed from its group before any statistic is computed. `parts`
+    names reward components, for logs.
     """
 
     reward: float
@@ -95,7 +95,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion of a prompt with its verdict; `index` counts the rollouts of that prompt and iteration."""
+    """One completion of a prompt with its verdict; `index` numbers the rollouts of that prompt and iteration."""
 
     index: int
     completion: Completion
@@ -104,10 +104,10 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one prompt drawn once, any number ≥ 1, unusable ones included.
+    """The rollouts of one prompt drawn once, any number ≥ 1, including unusable ones.
 
-    `position` is the prompt's place in the task's stream of draws, unique within a run: a prompt drawn again
-    makes another group.
+    `position` is the position of the prompt in the task's stream, unique within a run: a prompt drawn again makes
+    another group.
     """
 
     prompt: Prompt
@@ -133,7 +133,7 @@ class Group:
 
     @property
     def mixed(self) -> bool:
-        """Whether the outcome rewards differ: max ≠ min, never `std ≠ 0`, which rounding can fake."""
+        """Whether the outcome rewards differ: max ≠ min, never `std ≠ 0`, which rounding can produce."""
         rewards = self.rewards
         return bool(rewards) and max(rewards) != min(rewards)
 

@@ -69,7 +69,7 @@ def list_named_objects(settings: Mapping[str, Any]) -> list[str]:
 
 
 def is_object(text: str) -> bool:
-    """Whether a text names an object, as opposed to a name of ours or a built-in reward with options."""
+    """Whether a text names an object, and not a built-in reward or another name of ours."""
     return ":" in text.partition("(")[0]
 
 
@@ -82,7 +82,8 @@ def _split(rewards: Any) -> Iterator[Any]:
 def _in_this_project(spec: str) -> bool:
     """Whether "file.py:name" lies under the current directory and not in a run directory.
 
-    The home directory and those above it are no project: everything a person has ever downloaded lies there.
+    The home directory and the directories above it are not projects, because they contain everything that a user has
+    ever downloaded.
     """
     place, _, _ = spec.rpartition(":")
     try:
@@ -149,7 +150,7 @@ def _run(load: Callable[[], ModuleType], place: str) -> ModuleType:
 
 
 def find_reference(function: Any) -> str | None:
-    """The text by which a file can name a function of a module or program, for `load_object`; None where none can.
+    """The text by which a file can name a function of a module or program, for `load_object`; None if there is none.
 
     A function of a program is named only if the program guards its start (`if __name__ == "__main__":`), because
     loading the function runs the program's file.

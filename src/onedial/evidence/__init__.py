@@ -1,1 +1,1 @@
-"""Evidence: paired comparisons, claims of the field measured again, a page of sliders, and our speed."""
+"""Evidence: paired comparisons, claims of the literature measured again, an interactive page, and our speed."""

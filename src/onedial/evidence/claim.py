@@ -1,7 +1,7 @@
-"""What a claim is: a sentence of the field, how it is measured, and what its figures must show.
+"""What a claim is: a sentence from the literature, how it is measured, and what its figures must show.
 
-A claim is measured in units of work (a table, a seed of a row). Figures are a pure function of what the units gave, the
-checks are one of the figures, and the verdict is one of the checks: nothing of a verdict is ever stored.
+A claim is measured in units of work (a table, or one seed of a row). Figures are a pure function of the results of the
+units, checks are a function of the figures, and the verdict is a function of the checks. Verdicts are never stored.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Setup:
 
     work     folder in which every finished unit of work is kept
     quick    a small version of the same steps, about a minute, whose verdict proves nothing
-    data     folder with public tables, for the claims about one
+    data     folder with public tables, for claims about such tables
     threads  CPU threads; 0 takes one per core
-    task, task_options    what the model is asked; the claims' own lesson by default
-    note     takes one line about the progress
+    task, task_options    the prompts for the model; by default the claims' own lesson
+    note     receives one line about the progress
     """
 
     work: Path
@@ -38,17 +38,17 @@ class Setup:
     note: Callable[[str], None] = lambda text: None
 
     def folder_of(self, name: str) -> Path:
-        """Returns where the finished units of a claim lie; those of quick runs are kept apart."""
+        """Returns the folder of the finished units of a claim; units of quick runs are kept separately."""
         return self.work / (f"{name}-quick" if self.quick else name)
 
 
 class NotAtHand(Exception):
-    """A unit of work cannot be measured here; the text says what it needs."""
+    """A unit of work cannot be measured here; the text says what is missing."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that figures must show: the statement, what was got, whether it holds (None: not measured)."""
+    """One thing that the figures must show: the statement, the result, and whether it holds (None: not measured)."""
 
     statement: str
     got: str
@@ -85,7 +85,7 @@ class Claim:
 
 
 def list_seed_units(seeds: Sequence[int]) -> Callable[[Setup], list[str]]:
-    """Returns the units of a claim of one unit per seed; the quick version takes the first."""
+    """Returns the units of a claim that has one unit per seed; the quick version uses the first seed only."""
     return lambda setup: [f"{SEED_UNIT}{seed}" for seed in (seeds[:1] if setup.quick else seeds)]
 
 

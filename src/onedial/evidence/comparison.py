@@ -1,4 +1,4 @@
-"""The page of a comparison: overlaid curves, and what the data tell apart."""
+"""The page of a comparison: overlaid curves, and which differences the data support."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def describe_difference(found: Json) -> str:
 
 
 def write_comparison(path: Path, records: Sequence[Json], *, title: str) -> Path:
-    """Writes the page: accuracy over tokens with bands over seeds, and what else the runs logged. Returns the path."""
+    """Writes the page: accuracy over tokens with bands over seeds, and other metrics of the runs. Returns the path."""
     summary = summarize(records)
     seeds = len({record["seed"] for record in records})
     notes = [describe_difference(found) for found in summary["differences"]]

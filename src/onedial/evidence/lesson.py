@@ -1,4 +1,4 @@
-"""A model, its task and judged groups of its own completions, for claims that look at one batch."""
+"""A model, its task and judged groups of its own completions, for claims about one batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from onedial.training.verify.pool import VerifierPool
 
 
 class Lesson:
-    """A policy in fp32 with what it takes to sample judged groups from it. `run` holds the settings."""
+    """A policy in fp32 with everything that is needed to sample judged groups from it. `run` holds the settings."""
 
     def __init__(self, setup: Setup, algorithm: Algorithm, *, max_new_tokens: int = 12, lr: float = 2e-5) -> None:
         self.run = Run(

@@ -1,4 +1,4 @@
-"""Runs of several arms on the same seeds: trained one after the other, each kept as soon as it is finished.
+"""Runs of several arms on the same seeds: trained one after the other, and saved as soon as each is finished.
 
 An arm is a name and the settings in which it differs. All arms of a seed see the same prompts in the same order, start
 from the same model, are evaluated on the same held-out prompts, and end when their rollouts have cost the same number
@@ -69,7 +69,8 @@ def cross_arms(rows: Sequence[str], varied: Mapping[str, Sequence[str]]) -> list
 
 
 def make_arm_run(arm: Arm, seed: int, base: Mapping[str, Any], folder: Path) -> Run:
-    """Returns the checked run of an arm and a seed. Raises ConfigError naming the arm for settings that cannot be."""
+    """Returns the checked run of an arm and a seed. Raises ConfigError naming the arm if its settings are not
+    allowed."""
     own = {"seed": seed, "out": str(folder / f"{arm.name.replace(' ', '-').replace('=', '')}-s{seed}")}
     ends = {} if "iterations" in base else {"iterations": MOST_ITERATIONS}
     try:
@@ -79,10 +80,10 @@ def make_arm_run(arm: Arm, seed: int, base: Mapping[str, Any], folder: Path) -> 
 
 
 def train_arm(run: Run, arm: Arm, *, title: str, plain: bool | None = None) -> Json:
-    """Trains a run, or goes on with it, and returns its record. A finished run is read and not repeated.
+    """Trains a run, or continues it, and returns its record. A finished run is read, not repeated.
 
-    The weights of a finished run are deleted, its logs stay. `plain` as for `View`.
-    Raises RunDirError where the folder holds a run of other settings.
+    The weights of a finished run are deleted; its logs are kept. `plain` as for `View`. Raises RunDirError if the
+    folder holds a run with other settings.
     """
     path = run.directory / RECORD
     settings = json.loads(json.dumps(settings_to_plain(run)))
@@ -102,14 +103,14 @@ def train_arm(run: Run, arm: Arm, *, title: str, plain: bool | None = None) -> J
 
 
 def train_to_end(run: Run, view: View) -> None:
-    """Trains a run, or goes on with it if it was stopped; does nothing if it is complete."""
+    """Trains a run, or continues it if it was stopped; does nothing if it is complete."""
     if not _is_complete(run):
         train(run, resume=(run.directory / "run.toml").is_file(), view=view)
         gc.collect()
 
 
 def _is_complete(run: Run) -> bool:
-    """Whether the run has made its last iteration and its last evaluation: it was stopped before its record."""
+    """Whether the run has finished its last iteration and its last evaluation, so that only its record is missing."""
     metrics = read_json_lines(run.directory / "metrics.jsonl")
     if not metrics:
         return False
@@ -120,7 +121,7 @@ def _is_complete(run: Run) -> bool:
 
 
 def read_curves(directory: Path) -> Json:
-    """Returns the evaluations of a run by what its rollouts had cost, and its metrics by iteration.
+    """Returns the evaluations of a run by the cost of its rollouts, and its metrics by iteration.
 
     `curve`: iteration, tokens, rollouts, seconds, avg, pass_at, maj_at, levels per evaluation; `series`: one list per
     metric of `SERIES`.

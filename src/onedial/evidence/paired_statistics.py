@@ -1,4 +1,4 @@
-"""What records of paired runs say: curves over tokens, paired differences with intervals, tokens to a target."""
+"""Statistics of paired runs: curves over tokens, paired differences with intervals, tokens to reach a target."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Difference:
 
     @property
     def told_apart(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval does not contain 0."""
         return self.estimate.low > 0 or self.estimate.high < 0
 
 
 def list_arms(records: Sequence[Json]) -> list[str]:
-    """Returns the names of the arms in the order in which they come."""
+    """Returns the names of the arms in the order of their first record."""
     return list(dict.fromkeys(record["arm"] for record in records))
 
 
@@ -45,7 +45,7 @@ def final_accuracy(record: Json) -> float:
 
 
 def generated_tokens(record: Json) -> float:
-    """Returns the tokens that all rollouts of a run have cost."""
+    """Returns the number of tokens in all rollouts of a run."""
     return float(sum(record["series"]["tokens_generated"]))
 
 
@@ -76,7 +76,7 @@ def pair_ratio(
 ) -> Estimate | None:
     """Returns the geometric mean over seeds of a quantity's ratio, with the interval of its logarithm.
 
-    None where a run of a shared seed has no such quantity (a target that was never reached), or one that is not > 0.
+    None if a run of a shared seed has no such quantity (a target that was never reached), or one that is not > 0.
     """
     one, other = index_seeds(records, arm), index_seeds(records, against)
     pairs = [(quantity(one[seed]), quantity(other[seed])) for seed in sorted(one.keys() & other.keys())]
@@ -88,7 +88,7 @@ def pair_ratio(
 
 def cost_to_reach(record: Json, target: float, unit: str = "tokens") -> float | None:
     """Returns the tokens (or rollouts, seconds, iterations as `unit` "iteration") at which avg@k first reaches a
-    target, on straight lines between evaluations; None if it never does."""
+    target, by linear interpolation between evaluations; None if it never does."""
     points = [(point[unit], point["avg"]) for point in record["curve"]]
     if points and points[0][1] >= target:
         return float(points[0][0])
@@ -99,8 +99,8 @@ def cost_to_reach(record: Json, target: float, unit: str = "tokens") -> float | 
 
 
 def mean_curve(records: Sequence[Json], arm: str, grid: Sequence[float]) -> list[Estimate | None]:
-    """Returns avg@k of an arm over tokens: mean over seeds at each point of the grid, on straight lines between
-    evaluations, with a t interval over seeds; None beyond the last evaluation of a run."""
+    """Returns avg@k of an arm over tokens: the mean over seeds at each point of the grid, by linear interpolation
+    between evaluations, with a t interval over seeds; None beyond the last evaluation of a run."""
     curves = [
         ([point["tokens"] for point in record["curve"]], [point["avg"] for point in record["curve"]])
         for record in index_seeds(records, arm).values()

@@ -1,4 +1,4 @@
-"""Runs a claim unit by unit. A finished unit is on disk at once, and a second start goes on after it."""
+"""Measures a claim unit by unit. A finished unit is on disk at once, and a second start continues after it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PACKAGES = ("onedial", "numpy", "torch", "transformers")
 def reproduce(claim: Claim, setup: Setup) -> Json:
     """Measures every unit of a claim that is not on disk yet, and returns the result.
 
-    The result holds what the units gave, why others are missing, settings, seeds, machine and versions.
-    Raises RunDirError when the work folder holds units of other settings.
+    The result holds the results of the units, why others are missing, settings, seeds, machine and versions. Raises
+    RunDirError if the work folder holds units with other settings.
     """
     folder = setup.folder_of(claim.name)
     settings: Json = {"quick": setup.quick, **claim.settings}
@@ -73,7 +73,7 @@ def _task_name(setup: Setup) -> str:
 
 
 def _open_folder(folder: Path, settings: Json) -> None:
-    """Makes the folder, or checks that what lies in it was measured under the same settings."""
+    """Makes the folder, or checks that its contents were measured under the same settings."""
     header = folder / "settings.txt"
     wanted = json.dumps(settings, sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)

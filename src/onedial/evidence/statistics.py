@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 
 def correlate(x: Array, y: Array) -> float:
-    """Returns Pearson's correlation; NaN where one of them does not vary."""
+    """Returns Pearson's correlation; NaN if one of the two is constant."""
     dx, dy = x - x.mean(), y - y.mean()
     scale = math.sqrt(float(dx @ dx) * float(dy @ dy))
     return float(dx @ dy) / scale if scale > 0 else math.nan
@@ -21,9 +21,9 @@ def correlate(x: Array, y: Array) -> float:
 def bootstrap_interval(
     statistic: Callable[..., float], *columns: Array, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of a statistic of columns whose rows are drawn again together.
+    """Returns the 95 % percentile interval of a statistic of columns whose rows are resampled together.
 
-    Draws in which the statistic is not a number are left out.
+    Samples in which the statistic is not a number are left out.
     """
     random = np.random.default_rng(seed)
     rows = len(columns[0])

@@ -1,7 +1,7 @@
-"""Claims about training: arms on a small lesson, at equal generated tokens and on the same seeds.
+"""Claims about training: arms on a small lesson, with equal numbers of generated tokens and the same seeds.
 
 The lesson is that of `make train`: SmolLM2-135M learns one-digit sums, one-digit products and two-digit sums. A unit of
-work is one run; a run that was stopped goes on from its checkpoint.
+work is one run; a run that was stopped continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ TOKENS_PER_S, START_S = 250.0, 30.0  # of a run on two quiet cores: what `minute
 
 @dataclass(frozen=True)
 class Trial:
-    """The runs of a claim: arms by name with their settings, and what all of them share.
+    """The runs of a claim: arms by name with their settings, and the settings that all of them share.
 
-    settings        over those of the lesson
-    per_arm         settings of an arm beside its row's cells, such as another budget
-    quick_settings  over those of QUICK, for claims that need more of something
+    settings        in addition to those of the lesson
+    per_arm         settings of an arm in addition to its row, such as another budget
+    quick_settings  in addition to those of QUICK, for claims that need more of something
     """
 
     cells: Mapping[str, Mapping[str, Any]]
@@ -66,7 +66,7 @@ class Trial:
         return {"lesson": shared, "arms": arms}
 
     def list_units(self, setup: Setup) -> list[str]:
-        """Returns the name of each run, seed by seed, so that what is finished is paired."""
+        """Returns the names of all runs, seed by seed, so that finished runs are complete pairs."""
         seeds = self.seeds[:1] if setup.quick else self.seeds
         return [f"{arm}-s{seed}" for seed in seeds for arm in self.cells]
 

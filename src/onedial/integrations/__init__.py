@@ -1,1 +1,1 @@
-"""onedial inside other people's trainers, one module for each: `trl_host`."""
+"""onedial inside other trainers, one module for each: `trl_host`."""

@@ -53,9 +53,9 @@ COUNTED = "counted_share"
 
 
 def trl_settings(row: Algorithm) -> dict[str, Any]:
-    """Returns the settings of `GRPOConfig` under which TRL's loss is the row's, given the row's advantages.
+    """Returns the settings of `GRPOConfig` under which TRL's loss equals the row's, given the row's advantages.
 
-    Raises ConfigError for a row whose loss TRL cannot express, with the cells that stand in the way.
+    Raises ConfigError for a row whose loss TRL cannot express, naming the cells that prevent it.
     """
     if obstacles := _obstacles(row):
         raise ConfigError(f"row {row.name!r} cannot train inside TRL: {'; '.join(obstacles)}")
@@ -78,7 +78,7 @@ def trl_settings(row: Algorithm) -> dict[str, Any]:
 
 
 def _obstacles(row: Algorithm) -> list[str]:
-    """What in a row has no counterpart in TRL's loss."""
+    """The cells of a row that have no counterpart in TRL's loss."""
     checks = {
         f"source={row.source!r} (only rollouts of the policy)": row.source != "policy",
         "baseline='critic' (TRL has no critic)": row.baseline == "critic",
@@ -99,15 +99,15 @@ def _obstacles(row: Algorithm) -> list[str]:
 
 
 class DialGRPOTrainer(Trainer):  # type: ignore[misc]
-    """GRPOTrainer with the advantages of one row, over usable completions, computing only those with a gradient.
+    """GRPOTrainer with the advantages of one row, over usable completions, computing only completions with a gradient.
 
-    A completion that every reward function declined (None) leaves its group before any statistic, and with
-    keep='mixed' so do the groups whose rewards all agree. What is left out has no part in the loss's divisor, as in
-    the row's own definition. A completion whose advantage is 0 is left out of the forward and backward passes where
-    that is exact: no KL, entropy bonus, router loss or entropy quantile, and training mode. TRL's metrics of entropy
-    and clipping are then of the completions computed.
+    A completion that every reward function declined (None) is removed from its group before any statistic is computed;
+    with keep='mixed', so are groups whose rewards all agree. What is removed does not count in the loss's divisor, as
+    in the definition of the row. A completion with advantage 0 is left out of the forward and backward passes if that
+    is exact: no KL, entropy bonus, router loss or entropy quantile, and training mode. TRL's metrics of entropy and
+    clipping are then over the completions computed.
 
-    The row's refill is not done: TRL samples each batch once.
+    The refill of a row is not done: TRL samples each batch once.
     """
 
     def __init__(self, *, row: Algorithm, **arguments: Any) -> None:
@@ -187,9 +187,9 @@ def check_settings(row: Algorithm, args: Any) -> None:
 
 
 def row_advantages(row: Algorithm, rewards: Tensor, weights: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
-    """(B, functions) rewards, NaN where a function declined → (B,) advantages, and (B,) whether each one is kept.
+    """(B, functions) rewards, NaN if a function declined → (B,) advantages, and (B,) whether each completion is kept.
 
-    Neighbouring completions form groups of `group_size`. A completion that every function declined is not kept.
+    Neighboring completions form groups of `group_size`. A completion that every function declined is not kept.
     """
     usable = ~rewards.isnan().all(1)
     reward = (rewards * weights.to(rewards)).nansum(1).double()

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it can be reached, found out within seconds."""
+"""The Hugging Face hub: finds out within seconds whether it can be reached."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from onedial.core.errors import DataError
 
 
 def choose_hub_options(path: str | Path) -> dict[str, Any]:
-    """Options of `from_pretrained` for a hub name: the local cache alone where the hub does not answer.
+    """Options of `from_pretrained` for a hub name: only the local cache if the hub does not answer.
 
-    Raises DataError when the model is in neither place.
+    Raises DataError if the model is in neither place.
     """
     if Path(path).exists() or _hub_answers():
         return {}
@@ -33,9 +33,9 @@ def choose_hub_options(path: str | Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _hub_answers(timeout_s: float = 3.0) -> bool:
-    """Whether the hub, or the proxy on the way to it, takes a connection in time; False where it is switched off.
+    """Whether the hub, or the proxy on the way to it, accepts a connection in time; False in offline mode.
 
-    Asked once and in a thread: a name server that does not answer is waited for much longer by the system.
+    Asked once and in a thread, because the system waits much longer for a name server that does not answer.
     """
     from huggingface_hub import constants
 

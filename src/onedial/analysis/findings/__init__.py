@@ -4,9 +4,9 @@
     for finding in find_all(tables):
         print(finding.headline)
 
-Each finding carries its figure, a 95 % interval, its definition, why it matters and what to do. A figure that the log
-cannot support is withheld, with the reason. To add one, write a `Spec` and a function from `LogTables` to a
-`Measurement` (or to the reason why there is none), and name the function in `find_all`.
+Each finding has a figure, a 95 % interval, a definition, the reason why it matters, and what to do. If the log cannot
+support a figure, the finding gives the reason instead. To add a finding, write a `Spec` and a function from `LogTables`
+to a `Measurement` (or to the reason why there is none), and name the function in `find_all`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How hard the prompts are: the distribution of solve rates, and the silence it implies."""
+"""How difficult the prompts are: the distribution of solve rates, and the silent groups it implies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ EXPECTED_SILENCE = Spec(
 
 @measures(SOLVE_RATES)
 def solve_rates(tables: LogTables) -> Measurement | str:
-    """The mean solve rate over prompts and the distribution behind it, with what the tries leave open as intervals."""
+    """The mean solve rate over prompts and the distribution behind it, with intervals for what the tries do not
+    determine."""
     if reason := _no_rates(tables):
         return reason
     (cells, number), fitted, region = tables.cells, tables.solve_rates, tables.solve_rate_region
@@ -100,7 +101,7 @@ def solve_rates(tables: LogTables) -> Measurement | str:
 
 @measures(EXPECTED_SILENCE)
 def expected_silence(tables: LogTables) -> Measurement | str:
-    """Silent share that independent rollouts at the fitted solve rates would give, against the observed one."""
+    """The silent share that independent rollouts at the fitted solve rates would give, beside the observed one."""
     if reason := _no_rates(tables) or (GRADED if tables.graded else ""):
         return reason
     sizes = np.array(sorted({*SIZES, tables.group_size, *_common_sizes(tables)}))
@@ -145,8 +146,9 @@ def expected_silence(tables: LogTables) -> Measurement | str:
 def silent_row(rates: Array, sizes: tuple[int, ...] = (4, 8, 16, 32, 64)) -> dict[int, float]:
     """Mean of p̂^G + (1 − p̂)^G over a table of solve rates, as published for Big-Math (arXiv:2607.00152).
 
-    With `llama8b_solve_rate` of `open-r1/Big-Math-RL-Verified-Processed` (215,608 prompts) it should print 59, 44, 32,
-    23 and 17 per cent. It plugs in rates of few tries, so it overstates silence where the rates are noisy.
+    For `llama8b_solve_rate` of `open-r1/Big-Math-RL-Verified-Processed` (215,608 prompts) the published values are 59,
+    44, 32, 23 and 17 per cent. The formula uses rates from few tries as if they were exact, so it overstates silence
+    where rates are noisy.
     """
     share = dispersion.expected_silent_share(rates, np.array(sizes))
     return dict(zip(sizes, map(float, share), strict=True))
@@ -226,7 +228,7 @@ def _expected(tables: LogTables, sizes: dict[int, float]) -> tuple[float, Interv
 
 
 def _hold(value: float, interval: Interval) -> Interval:
-    """The interval, with the value of another fit in it."""
+    """The interval, extended if necessary to contain the value of another fit."""
     return min(interval[0], float(value)), max(interval[1], float(value))
 
 

@@ -1,7 +1,8 @@
-"""A table of solve rates by difficulty: silence, σ̂ and the weight under every row of the algorithm table.
+"""A table of solve rates by difficulty: silence, σ̂, and the weight under every row of the algorithm table.
 
-Groups of the training size are drawn from the tries of each prompt (`expected.group_pmf`); a row of the algorithm table
-with a group size of its own gets groups of that size. Beside these stand closed forms at the middle of each band.
+Groups of the training size are drawn from the tries of each prompt (`expected.group_pmf`); if a row of the algorithm
+table has a group size of its own, its groups have that size. Closed forms at the middle of each band are shown beside
+these figures.
 """
 
 from __future__ import annotations
@@ -91,10 +92,12 @@ def rate_bands(tables: LogTables) -> RateBands | None:
 
 
 def rows_by_weight(size: int) -> tuple[dict[tuple[float, int], list[str]], dict[str, str]]:
-    """(α, G) → rows whose expected weight of a prompt is E[σ̂^(2−α)] over groups of G; and the other rows' reasons.
+    """(α, G) → rows in which a prompt's expected weight is E[σ̂^(2−α)] over groups of G; and, for all other rows, the
+    reason why not.
 
-    Without a baseline and with that of the others, E[gradient] = ∇p, the weight at α = 0. There the shares are the same
-    at every G, so that these rows stand under `size`. A σ̂ of the whole batch is one factor for all prompts.
+    Without a baseline, and with the mean of the other rewards as baseline, E[gradient] = ∇p, which is the weight at α =
+    0. There the shares do not depend on G, so these rows are listed under `size`. A σ̂ of the whole batch is one factor
+    for all prompts.
     """
     found: dict[tuple[float, int], list[str]] = {(CLASSES_EQUAL, size): []}
     left_out: dict[str, str] = {}
@@ -108,7 +111,7 @@ def rows_by_weight(size: int) -> tuple[dict[tuple[float, int], list[str]], dict[
 
 
 def why_no_coefficient(row: Algorithm) -> str:
-    """Why the weight of a prompt under a row is no mean of σ̂^(2−α) over groups; empty where it is."""
+    """Why the weight of a prompt under a row is not a mean of σ̂^(2−α) over groups; empty if it is."""
     if row.source != "policy":
         return "learns from data, not from groups of the policy"
     if row.needs_critic:

@@ -1,4 +1,6 @@
-"""Groups with the difficulty of their prompts: those of a log, or those drawn from the tries of a rate table."""
+"""Groups together with the difficulty of their prompts: groups of a log, or groups drawn from the tries of a rate
+table.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ LABELS = tuple(f"{10 * i}–{10 * i + 10}" for i in range(BINS))
 
 
 class Groups(NamedTuple):
-    """Groups of k right of n, each counted `times` times: the difficulty bin and the number of its prompt, all (R,)."""
+    """Groups with k right of n, each counted `times` times, with the difficulty bin and the number of the prompt; all
+    (R,)."""
 
     k: Array
     n: Array
@@ -54,9 +57,9 @@ def take_own_groups(tables: LogTables) -> tuple[Groups, tuple[tuple[str, ...], .
 
 
 def draw_groups(tables: LogTables, size: int) -> tuple[Groups, tuple[tuple[str, ...], ...]]:
-    """Groups of `size` drawn from the tries of every prompt, by their probability, and prompts of each bin.
+    """Groups of `size` drawn from the tries of every prompt, with their probabilities, and the prompts of each bin.
 
-    Where that makes more than `MOST_ROWS` rows, a part of the prompts, chosen by hash, stands for all.
+    If that makes more than `MOST_ROWS` rows, a subset of the prompts, chosen by hash, is used instead of all.
     """
     table = tables.visits.filter(pl.col("n") >= size).join(bin_prompts(tables), on="prompt_id")
     step = -(-len(table) * (size + 1) // MOST_ROWS)

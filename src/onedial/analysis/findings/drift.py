@@ -105,7 +105,7 @@ def by_iteration(groups: pl.DataFrame) -> pl.DataFrame:
 
 
 def _third(groups: pl.DataFrame) -> pl.Series:
-    """0, 1, 2: the third of the iterations a group belongs to."""
+    """0, 1 or 2: the third of the iterations that a group belongs to."""
     steps = groups.get_column("iteration").unique().sort()
     order = pl.DataFrame({"iteration": steps, "third": np.arange(len(steps)) * 3 // len(steps)})
     return groups.select("iteration").join(order, on="iteration", how="left", maintain_order="left").get_column("third")
@@ -171,9 +171,10 @@ def _lines(
     unit: str = "share",
     trials: bool = False,
 ) -> Plot | None:
-    """A line plot of some columns; None when they hold nothing (or, for shares, only zeros).
+    """A line plot of some columns; None if they are empty (or, for shares, only zeros).
 
-    `extra["counts"]` holds the groups behind each point; `trials` says that the shares are of these groups.
+    `extra["counts"]` holds the number of groups behind each point; `trials` says that the shares are shares of these
+    groups.
     """
     series = []
     for column, (name, role) in columns.items():

@@ -1,4 +1,4 @@
-"""Answers that repeat another one of their group."""
+"""Answers that repeat another answer of their group."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DUPLICATES = Spec(
 
 @measures(DUPLICATES)
 def duplicates(tables: LogTables) -> Measurement | str:
-    """Share of rollouts whose text equals an earlier one of their group."""
+    """Share of rollouts whose text equals that of an earlier rollout of their group."""
     if tables.log.kind == "rates":
         return "a table of solve rates holds no answers"
     if reason := tables.log.why_missing("completion"):

@@ -1,9 +1,10 @@
-"""What groups of a training size would show, from the tries of each visit of a prompt, in closed form.
+"""What groups of a training size would show, computed in closed form from the tries of each visit of a prompt.
 
 Of the n tries of a visit, k are right. A group of G rollouts drawn from them without replacement has j right ones with
 the hypergeometric probability C(k, j)·C(n−k, G−j)/C(n, G), which is an unbiased estimate of the binomial one
-(arXiv:2107.03374, eq. 1, is the case j = 0). At G = n it is the group itself, so the figures of a log's own groups
-and those expected at their size agree exactly. No distribution of solve rates is fitted; beyond n nothing is said.
+(arXiv:2107.03374, eq. 1, is the case j = 0). At G = n the group is the visit itself, so the figures of a log's own
+groups and those expected at their size agree exactly. No distribution of solve rates is fitted, and nothing is said
+about groups larger than n.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ENOUGH = 0.5  # share of the visits that must have G tries for a figure at G
 
 
 def select_visits(tables: LogTables, least: int) -> Visits | None:
-    """The visits with at least `least` tries; None where these are fewer than half of all."""
+    """The visits with at least `least` tries; None if fewer than half of all visits have that many."""
     visits = tables.visit_counts.with_tries(least)
     return visits if len(visits.cell) and len(visits.cell) >= ENOUGH * len(tables.visits) else None
 
@@ -37,8 +38,10 @@ KINDS = ("mixed", "right", "wrong", "silent")
 
 
 def expected_kinds(tables: LogTables, size: int, kinds: Sequence[str] = KINDS) -> dict[str, KindShare]:
-    """Expected shares of mixed, right, wrong and silent groups of `size`, with intervals over prompts; {} where fewer
-    than half of the visits have that many tries. `count` is the number of visits behind a share."""
+    """Expected shares of mixed, right, wrong and silent groups of `size`, with intervals over prompts.
+
+    Empty if fewer than half of the visits have that many tries. `count` is the number of visits behind a share.
+    """
     visits = select_visits(tables, size)
     if visits is None:
         return {}
@@ -52,8 +55,11 @@ def expected_kinds(tables: LogTables, size: int, kinds: Sequence[str] = KINDS) -
 
 
 def expected_silent_shares(tables: LogTables) -> dict[int, KindShare]:
-    """Group size → expected silent share, at 2, 4, … 64, the size asked for and the tries of a visit where all have the
-    same number, as far as the tries allow; {} where rewards are graded, so that verdicts do not decide on silence."""
+    """Group size → expected silent share, at 2, 4, … 64, at the size asked for and, if all visits have the same number
+    of tries, at that number, as far as the tries allow.
+
+    Empty if rewards are graded, because then verdicts do not determine which groups are silent.
+    """
     if tables.graded:
         return {}
     tries = tables.visits.get_column("n")
@@ -64,10 +70,11 @@ def expected_silent_shares(tables: LogTables) -> dict[int, KindShare]:
 
 
 def deconvolved_silent_shares(tables: LogTables, sizes: Sequence[int]) -> dict[int, KindShare]:
-    """Group size → E[p^G + (1−p)^G] over the distribution of rates behind the visits' counts, at any size.
+    """Group size → E[p^G + (1−p)^G] over the distribution of solve rates behind the counts of the visits, at any size.
 
-    By nonparametric maximum likelihood (`mixing.npmle`); the interval is the range of values that the counts allow,
-    wide beyond the tries. Visits of one prompt resemble each other, so that all together count as much as the prompts.
+    The distribution is fitted by nonparametric maximum likelihood (`mixing.npmle`). The interval is the range of values
+    that the counts allow, which is wide for sizes beyond the tries. Visits of one prompt resemble each other, so all
+    visits together count as many observations as there are prompts.
     """
     visits = tables.visit_counts
     if not len(visits.n):

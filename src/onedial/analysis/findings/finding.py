@@ -1,6 +1,6 @@
-"""What a finding is: one figure with its interval, what it means, and what to draw of it.
+"""A finding: one figure with its interval, what it means, and the plots and tables that show it.
 
-Findings hold plain values only (numbers, strings, tuples), so that the terminal, JSON and the page show the same.
+Findings hold plain values only (numbers, strings, tuples), so the terminal, JSON and the page show the same.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Series:
-    """One set of values over a plot's x, with an interval where there is one. `role` picks its colour:
-    right | wrong | mixed | other | plain | alt | ghost."""
+    """One set of values over a plot's x axis, with an interval if there is one. `role` chooses the color: right | wrong
+    | mixed | other | plain | alt | ghost."""
 
     name: str
     y: tuple[float | None, ...]
@@ -62,8 +62,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a finding measures, whatever the log: a stable snake_case name, a title, the unit of its figure ("share",
-    "tokens", "ratio", …), how the figure is defined, and why it matters."""
+    """What a finding measures in any log: a stable snake_case name, a title, the unit of its figure ("share", "tokens",
+    "ratio", …), the definition of the figure, and why it matters."""
 
     name: str
     title: str
@@ -155,7 +155,7 @@ def plain(value: Any) -> Any:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """`0.1234` → "12 %"; a share that would round to 0 or 100 without being it keeps a digit."""
+    """`0.1234` → "12 %"; a share that would round to 0 or 100 without being exactly that keeps one digit more."""
     if 0 < share < 0.005 or 0.995 < share < 1:
         digits = max(digits, 1 if 0.0005 <= share <= 0.9995 else 2)
     return f"{100 * share:.{digits}f} %"
@@ -164,7 +164,7 @@ def percent(share: float, digits: int = 0) -> str:
 def percent_parts(parts: Sequence[float], digits: int = 0) -> tuple[str, tuple[str, ...]]:
     """The sum of some shares and the shares themselves, rounded so that the parts shown add up to the sum shown.
 
-    Every part is rounded down; the units that are missing go to the parts with the largest remainders.
+    Every part is rounded down; the remaining units go to the parts with the largest remainders.
     """
     whole = sum(parts)
     small = [value for value in (whole, *parts) if value > 0]

@@ -1,10 +1,11 @@
-"""95 % intervals that know that groups of one prompt are not independent.
+"""95 % intervals that take into account that groups of one prompt are not independent.
 
-Prompts are the units that were sampled; groups and rollouts of one prompt resemble each other. Shares of groups
-get Wilson's interval at the effective number of groups (the number over the design effect measured between prompts,
-Rao & Scott 1992), so that a log with one group per prompt gives the plain Wilson interval. Ratios of sums get that of
-the jackknife over prompts, with Student's quantile at as many prompts as count where some weigh more than others; other
-statistics are bootstrapped over prompts. `docs/decisions/intervals.md` has the simulated coverage of each.
+Prompts are the units that were sampled; groups and rollouts of one prompt resemble each other. Shares of groups get
+Wilson's interval at the effective number of groups: their number divided by the design effect measured between prompts
+(Rao & Scott 1992). A log with one group per prompt therefore gets the plain Wilson interval. Ratios of sums get a
+jackknife interval over prompts, with Student's quantile at the effective number of prompts (smaller than their number
+where some weigh more than others). Other statistics are bootstrapped over prompts. `docs/decisions/intervals.md` has
+the simulated coverage of each interval.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def clustered_wilson(
 ) -> Interval | None:
     """Interval of Σhits/Σn with clusters = prompts (C,); None for a single prompt with several groups.
 
-    Where the clusters are a sample of all, `hits` and `total` are the sums over all of them. Where prompts have
-    several groups the design effect is an estimate, for which Student's quantile allows.
+    If the clusters are a sample, `hits` and `total` are the sums over all clusters. Where prompts have several groups,
+    the design effect is only an estimate; Student's quantile allows for that.
     """
     h, n = np.asarray(each_hits, dtype=np.float64), np.asarray(each, dtype=np.float64)
     if n.sum() == 0 or (len(n) < 2 and n.sum() > 1):
@@ -68,12 +69,12 @@ def clustered_wilson(
 
 
 def ratio_interval(top: ArrayLike, bottom: ArrayLike, *, share: bool = True) -> Interval | None:
-    """Interval of Σtop/Σbottom over clusters (C,); None for fewer than two with any weight.
+    """Interval of Σtop/Σbottom over clusters (C,); None if fewer than two have any weight.
 
     The jackknife gives the variance, (C − 1)/C · Σ((top − ratio·bottom)/(1 − bottom/Σbottom))²/(Σbottom)² (Cochran
-    1977, section 6.17), and the quantile is Student's at as many clusters as count: Kish's (Σbottom)²/Σbottom², all C
-    where they are alike. With `share` the ratio lies in [0, 1] by nature: the score interval at the number of trials
-    with that variance keeps it there, and counts clusters that all agree once each.
+    1977, section 6.17). The quantile is Student's at the effective number of clusters, Kish's (Σbottom)²/Σbottom²,
+    which is C if all weigh the same. With `share` the ratio lies in [0, 1] by nature: a score interval at the number of
+    trials with that variance keeps it there, and where all clusters agree it counts each of them as one trial.
     """
     t, b = _with_weight(top, bottom)
     if len(b) < 2 or (b.sum() - b).min() <= 0:
@@ -91,8 +92,9 @@ def ratio_interval(top: ArrayLike, bottom: ArrayLike, *, share: bool = True) -> 
 def log_ratio_interval(top: ArrayLike, bottom: ArrayLike) -> Interval | None:
     """Interval of the positive ratio Σtop/Σbottom over clusters (C,), by the jackknife of its logarithm.
 
-    Sums of lengths have long tails: on the plain scale the interval of a few prompts covers 65 to 90 %. None where
-    there are fewer than four clusters or fewer than two count, or where the ratio without one of them is 0 or infinite.
+    Sums of lengths have long tails: on the plain scale the interval from a few prompts covers only 65 to 90 %. None if
+    there are fewer than four clusters, if the effective number is below two, or if the ratio without one of them is 0
+    or infinite.
     """
     t, b = _with_weight(top, bottom)
     without = t.sum() - t, b.sum() - b
@@ -108,8 +110,9 @@ def log_ratio_interval(top: ArrayLike, bottom: ArrayLike) -> Interval | None:
 def difference_interval(early: tuple[Array, Array], late: tuple[Array, Array]) -> Interval | None:
     """Interval of Σtop/Σbottom of `late` minus that of `early`; both are (top, bottom) of the same clusters, (C,) each.
 
-    The intervals of the two shares are combined by squaring and adding with the correlation of their residuals
-    (Newcombe 1998b, method 10), which keeps a width where nothing was seen of either. None where one share has none.
+    The intervals of the two shares are combined by squaring and adding, with the correlation of their residuals
+    (Newcombe 1998b, method 10), so that the interval has a width even if both shares are 0 or 1. None if one share has
+    no interval.
     """
     spans, shares, residuals = [], [], []
     for top, bottom in (early, late):
@@ -144,12 +147,12 @@ def _effective(weights: Array) -> float:
 def bootstrap(
     sums: Array, statistic: Callable[[Array], Array], *, replicates: int = 1000, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Percentile interval of a statistic of summed columns, clusters drawn with replacement.
+    """Percentile interval of a statistic of summed columns, with clusters drawn with replacement.
 
-    `sums` (C, S) per cluster; `statistic` maps totals (R, S) to (R,) or (R, M). More than `BLOCKS` clusters are
-    first pooled at random into that many blocks, which leaves the interval valid and the cost bounded. Percentiles
-    are spread as Student's t spreads a normal interval (Hesterberg 2015, section 5.3), because those of few clusters
-    are too narrow. NaN where there are fewer than two clusters.
+    `sums` (C, S) per cluster; `statistic` maps totals (R, S) to (R,) or (R, M). More than `BLOCKS` clusters are first
+    pooled at random into that many blocks, which keeps the interval valid and the cost bounded. Percentiles are spread
+    in the way that Student's t spreads a normal interval (Hesterberg 2015, section 5.3), because percentiles of few
+    clusters are too narrow. NaN for fewer than two clusters.
     """
     sums = np.asarray(sums, dtype=np.float64)
     if len(sums) > 1:
@@ -179,10 +182,11 @@ def _draws(clusters: int, replicates: int, seed: int) -> tuple[NDArray[np.int64]
 
 
 def discoveries(chances: NDArray[np.float64], rate: float, tried: int | None = None) -> NDArray[np.bool_]:
-    """Which of `tried` hypotheses with the smallest p-values to name so that a share `rate` is named by chance.
+    """Which of `tried` hypotheses to name, smallest p-values first, so that a share `rate` of those named is expected
+    to be false.
 
-    Benjamini and Hochberg (1995). `chances` may leave out hypotheses that are not candidates; `tried` counts them, and
-    each counts as a p-value of 1.
+    Benjamini and Hochberg (1995). `chances` may leave out hypotheses that are no candidates; `tried` counts them, and
+    each counts as a p-value of 1. Returns a mask.
     """
     from scipy.stats import false_discovery_control  # takes longer to load than the rest of the package
 

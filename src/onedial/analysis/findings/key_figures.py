@@ -1,20 +1,20 @@
-"""The figures of a log as plain JSON values: counts, shares and pass@k, each null with a reason where the log cannot
-support it.
+"""The figures of a log as plain JSON values: counts, shares and pass@k. A figure that the log cannot support is null,
+with a reason.
 
 Definitions
-    rollouts        rows of the log (of the chosen split), unusable ones included
-    unusable        timeouts, errors and rollouts without a finite reward; they enter no share and no mean
-    groups          groups with at least one row; `group_sizes` counts rows per group, unusable ones included
+    rollouts        rows of the log (of the chosen split), including unusable ones
+    unusable        timeouts, errors and rollouts without a finite reward; they count in no share and no mean
+    groups          groups with at least one row; `group_sizes` counts rows per group, including unusable ones
     shares          of the groups with two or more usable rollouts. silent = all outcome rewards equal (max == min):
                     all right, all wrong, or equal but neither ("other")
-    groups_of_one   groups with fewer than two usable rollouts, which enter no share
+    groups_of_one   groups with fewer than two usable rollouts, which count in no share
     tokens_silent   completion tokens of the silent groups
     pass_at_k       see `pass_rates`
     expected_silent_share  silent share of groups of size G drawn from the tries of each visit, see `expected`
 
-In a rate table each row stands for one group of its n tries in the shares; `expected_groups` holds the shares of groups
-of the training size, the mean reward is the mean over prompts, and `rate_figures` adds what only such a table has.
-Intervals are 95 %, with prompts as units.
+In the shares of a rate table, each row is one group, made of its n tries. `expected_groups` holds the shares of groups
+of the training size, the mean reward is the mean over prompts, and `rate_figures` adds figures that only a rate table
+has. Intervals are 95 %, with prompts as units.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _group_figures(tables: LogTables, withheld: Reasons) -> Figures:
 
 
 def _mean_interval(tables: LogTables) -> Interval | None:
-    """95 % interval of the mean reward with prompts as units: rollouts of one prompt resemble each other, in one group
-    and from one iteration to the next."""
+    """95 % interval of the mean reward with prompts as units: rollouts of one prompt resemble each other, within a
+    group and across iterations."""
     if not _has_groups(tables) or tables.totals.ungrouped:
         return None
     per = tables.prompts.with_columns(pl.col("k").fill_null(0))
@@ -139,10 +139,11 @@ def _mean_interval(tables: LogTables) -> Interval | None:
 
 
 def _shaped(tables: LogTables, withheld: Reasons) -> Figures:
-    """Mean, mixed and silent shares by the reward that trained: where it differs from the outcome, shaping decided.
+    """Mean, mixed share and silent share of the reward that was trained on; they differ from the outcome's where
+    rewards were shaped.
 
-    Trainers may shape only what they train on; then silent groups have no shaped reward, and the rest says nothing
-    about all groups.
+    Trainers may log shaped rewards only for the groups they train on. Then silent groups have none, and the others do
+    not represent all groups.
     """
     if not tables.log.has("shaped_reward"):
         return {}
@@ -244,7 +245,7 @@ def _expected(tables: LogTables, withheld: Reasons) -> Figures:
 
 
 def _no_rates(tables: LogTables) -> str:
-    """Why k right of n tries are not known of each visit; empty when they are."""
+    """Why the right answers and tries of each visit are not known; empty if they are."""
     if tables.log.kind == "rates":
         return "" if tables.rates.get_column("n").null_count() < len(tables.rates) else NO_TRIES
     if not _has_groups(tables):

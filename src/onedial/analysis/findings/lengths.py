@@ -1,4 +1,4 @@
-"""Length against outcome, its weight under each aggregation, and truncation."""
+"""Completion length against outcome, the weight of lengths under each aggregation, and truncation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _length_advice(tables: LogTables) -> str:
 
 @measures(TRUNCATION)
 def truncation(tables: LogTables) -> Measurement | str:
-    """Share of completions cut by the length limit, and how many of those are right."""
+    """Share of completions cut off by the length limit, and how many of those are right."""
     if tables.log.kind == "rates":
         return "a table of solve rates holds no rollouts"
     if reason := tables.log.why_missing("truncated"):
@@ -105,7 +105,7 @@ def truncation(tables: LogTables) -> Measurement | str:
 
 
 def _last_share(tables: LogTables) -> float | None:
-    """Share of cut answers in the last third of the iterations; None for fewer than three iterations."""
+    """Share of truncated answers in the last third of the iterations; None for fewer than three iterations."""
     steps = tables.groups.get_column("iteration").drop_nulls().unique().sort()
     if len(steps) < 3:
         return None
@@ -182,7 +182,8 @@ def _bin_labels(edges: list[float]) -> list[str]:
 
 
 def _aggregation_table(edges: list[float], unit: str) -> Table:
-    """How much a token of a long answer weighs against one of a short answer, under each way to add up token losses."""
+    """The weight of a token in a long answer compared with one in a short answer, for each way of adding up token
+    losses."""
     short, long = edges[1], edges[-2]
     ratio = short / long if long else 1.0
     rows = (

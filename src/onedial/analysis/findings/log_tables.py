@@ -1,7 +1,8 @@
 """A log reduced to two tables, one row per group and one per prompt, and the statistics that several figures share.
 
 One streaming pass over the log makes the groups; everything else follows from them. Ten million rollouts become a
-million groups. The terminal, JSON, the page and the planner read these tables, so that a quantity has one value.
+million groups. The terminal, JSON, the page and the planner read these tables, so a quantity has the same value
+everywhere.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Totals:
 
 @dataclass(frozen=True)
 class KindShare:
-    """How many of the groups in shares are of one kind, their share, and its 95 % interval over prompts."""
+    """The number of groups of one kind among those that count in shares, their share, and its 95 % interval over
+    prompts."""
 
     count: int
     share: float
@@ -106,12 +108,12 @@ class LogTables:
 
     @cached_property
     def shared(self) -> pl.DataFrame:
-        """The groups that enter shares: two or more usable rollouts."""
+        """The groups that count in shares: those with two or more usable rollouts."""
         return self.groups.filter(pl.col("kind").is_in(SHARED_KINDS))
 
     @property
     def judged(self) -> bool:
-        """Whether k right of n is known, so that solve rates make sense."""
+        """Whether the right answers and the tries are known, so that solve rates make sense."""
         counts = self.prompts.get_column("k")
         return len(counts) > 0 and counts.null_count() < len(counts) and self.marks.exact
 
@@ -267,7 +269,7 @@ def _prompts(groups: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_rates(log: Log) -> LogTables:
-    """A rate table has prompts and visits and no groups; several rows of a prompt (iterations) add up."""
+    """A rate table has prompts and visits and no groups; several rows of a prompt (iterations) are added up."""
     table = log.frame.collect(engine="streaming").with_columns(pl.col("prompt_id").cast(pl.String))
     if table.is_empty():
         raise DataError("the table holds no prompt; check the path")
@@ -299,7 +301,7 @@ def _of_rates(log: Log) -> LogTables:
 
 
 def read_prompt_texts(log: Log, prompt_ids: list[str], *, limit: int = 400) -> dict[str, str]:
-    """The prompt text of some prompts, cut to `limit` characters; ids without a text are left out."""
+    """The text of some prompts, cut to `limit` characters; ids without a text are left out."""
     if not prompt_ids or not log.has("prompt"):
         return {}
     key = pl.col("prompt_id" if log.has("prompt_id") else "group_id").cast(pl.String).alias("key")

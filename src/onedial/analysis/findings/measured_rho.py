@@ -1,4 +1,4 @@
-"""ρ for the planner from a run's probes: the groups that `onedial train --probe` writes to probe.jsonl."""
+"""ρ for the planner, measured by a run: from the groups that `onedial train --probe` writes to probe.jsonl."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ FEWEST_GROUPS = 8  # probed groups with two mixed halves, for an interval
 
 
 def read_measured_rho(run: Path) -> Rho | None:
-    """ρ as the probes of a run measured it; None where the folder is no run, has too few probed groups or no signal."""
+    """ρ as the probes of a run measured it; None if the folder is no run, too few groups were probed, or no signal was
+    found."""
     path = run / "probe.jsonl"
     return estimate_rho(scan_json_lines(path)[0]) if path.is_file() else None
 
 
 def estimate_rho(lines: Sequence[Mapping[str, Any]]) -> Rho | None:
-    """ρ of the lines of probe.jsonl (`half_split.estimate_signal`), with its 95 % interval over groups (bootstrap).
+    """ρ from the lines of probe.jsonl (`half_split.estimate_signal`), with its 95 % interval over groups (bootstrap).
 
-    A group that a resumed run wrote twice counts as it was written last.
+    If a resumed run wrote a group twice, the later line counts.
     """
     latest = {(line.get("iteration"), line.get("group_id")): line for line in lines if "half_product" in line}
     splits = [split for line in latest.values() if (split := read_half_split(line)) is not None]

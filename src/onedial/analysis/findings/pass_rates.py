@@ -25,7 +25,8 @@ class PassRate:
 
 
 def pass_rates(tables: LogTables, ks: Sequence[int] = ()) -> dict[int, PassRate]:
-    """k → pass@k: at 1, 2, 4, …, at 1, 10, 100, at the group size where all are equal, and at `ks`; as n allows.
+    """k → pass@k at k = 1, 2, 4, …, at 1, 10, 100, at the group size if all groups have the same, and at `ks`; as far
+    as n allows.
 
     1 − C(n−c, k)/C(n, k) of every visit with n ≥ k (unbiased; arXiv:2107.03374, eq. 1), averaged over the visits of
     each prompt, then over prompts.

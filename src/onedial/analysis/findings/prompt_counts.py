@@ -1,4 +1,4 @@
-"""Counts per prompt for the planner, from any log or rate table."""
+"""Right answers and tries per prompt for the planner, from any log or rate table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from onedial.core.errors import DataError
 def collect_prompt_counts(log: Log | LogTables, *, survivors_only: bool | None = None) -> PromptCounts:
     """Right answers and tries of every judged prompt.
 
-    `survivors_only` overrides what the log says of itself. Raises DataError, with the reason, where rightness or the
-    number of tries is unknown.
+    `survivors_only` overrides what the log says about itself. Raises DataError, with the reason, if it is unknown which
+    answers are right or how many tries there were.
     """
     tables = log if isinstance(log, LogTables) else collect(log)
     if not tables.judged or tables.counts.is_empty():

@@ -27,7 +27,7 @@ from onedial.analysis.findings.sigma_laws import extreme_shares, sigma_moments
 
 
 def rate_figures(tables: LogTables, withheld: dict[str, str]) -> dict[str, Any]:
-    """The figures of a rate table; what needs more tries is null, with its reason in `withheld`."""
+    """The figures of a rate table; a figure that needs more tries is null, with the reason in `withheld`."""
     rates = tables.rates.get_column("rate").drop_nulls().to_numpy().astype(np.float64)
     if not len(rates):
         return {}

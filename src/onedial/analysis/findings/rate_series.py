@@ -1,4 +1,4 @@
-"""A table with a series of rates per prompt, iteration by iteration: what groups of the training size would show."""
+"""A table with a series of solve rates per prompt: what groups of the training size would show in each iteration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SeriesPoint:
 
 
 def rate_series(tables: LogTables) -> tuple[SeriesPoint, ...]:
-    """The iterations of a rate table in their order; () where it has fewer than three, or too few tries."""
+    """The iterations of a rate table in order; () if it has fewer than three, or too few tries."""
     size = tables.group_size
     visits = tables.visits.filter((pl.col("n") >= size) & pl.col("iteration").is_not_null())
     if visits.get_column("iteration").n_unique() < FEWEST_ITERATIONS:

@@ -47,7 +47,7 @@ class CoefficientCells(NamedTuple):
 
 
 def coefficient(k: Array, n: Array, row: CoefficientCells) -> Array:
-    """The factor before (mean score of right − mean score of wrong) in a group's gradient: σ̂^(2−α), 0 if silent.
+    """The factor of (mean score of right − mean score of wrong) in a group's gradient: σ̂^(2−α), 0 if silent.
 
     `leave_one_out` multiplies by n/(n−1); `ddof` 1 divides by the sample σ̂ instead, a factor ((n−1)/n)^(α/2).
     """
@@ -59,7 +59,8 @@ def coefficient(k: Array, n: Array, row: CoefficientCells) -> Array:
 
 @measures(WEIGHTS)
 def algorithm_weights(tables: LogTables) -> Measurement | str:
-    """Share of the total weight by difficulty under each algorithm row; value: GRPO's share on hard prompts."""
+    """Share of the total weight by difficulty under each algorithm row. The finding's value is the share of hard
+    prompts under GRPO."""
     if reason := _why_not(tables):
         return reason
     rates = tables.log.kind == "rates"
@@ -164,8 +165,8 @@ def _dial_plot(groups: Groups, grpo: Array, members: tuple[tuple[str, ...], ...]
 def replay_rows() -> dict[str, CoefficientCells]:
     """Distinct group coefficients in the algorithm table: label (names of the rows) → cells.
 
-    Rows whose baseline is not the group's (none, or a function) or whose loss is another one have no such coefficient,
-    and rows of a group size of their own would have made other groups: they are left out.
+    Left out are rows without such a coefficient (their baseline is not the group's, or their loss is another one), and
+    rows with a group size of their own, which would have produced other groups.
     """
     names: dict[CoefficientCells, list[str]] = {}
     for row in ALGORITHMS.values():
@@ -197,7 +198,7 @@ def _spread(groups: Groups) -> dict[str, list[object]]:
 
 
 def _levels(groups: Groups) -> dict[str, list[object]]:
-    """σ̂ to three digits and how many groups of each bin have it: enough to weigh by any α."""
+    """σ̂ to three digits and the number of groups in each bin that have it: enough to compute the weights at any α."""
     sigma = np.round(dispersion.group_sigma(groups.k, groups.n), 3)
     mixed = sigma > 0
     values, where = np.unique(sigma[mixed], return_inverse=True)

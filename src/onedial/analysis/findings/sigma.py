@@ -115,8 +115,8 @@ def _law_plot(size: int) -> Plot:
 
 
 def _bars_of(sigma: Array) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The labels of the bars, and the bar of each value: one bar a value where few are possible (groups of one size),
-    else one for 0 and one for each of (0, .05], …, (.45, .5]."""
+    """The labels of the bars, and the bar of each value: one bar per value if only few values are possible (groups of
+    one size), else one for 0 and one for each of (0, .05], …, (.45, .5]."""
     distinct, number = np.unique(np.round(sigma, 9), return_inverse=True)
     if len(distinct) <= MOST_BARS:
         return tuple(f"{value:.3f}" if value else "0" for value in distinct), number.reshape(-1)

@@ -60,7 +60,7 @@ UNUSABLE = Spec(
 
 
 def why_no_group_shares(tables: LogTables) -> str:
-    """Why this log cannot give shares of groups; empty when it can."""
+    """Why this log cannot give shares of groups; empty if it can."""
     if tables.log.kind == "rates":
         return "a table of solve rates holds no groups; see the expected silent share instead"
     if tables.log.coverage.survivors_only:
@@ -80,7 +80,7 @@ def _other_column(tables: LogTables) -> str:
 
 @measures(SILENT)
 def silent_share(tables: LogTables) -> Measurement | str:
-    """The silent share on the outcome reward, split by kind."""
+    """The share of groups whose outcome rewards are all equal, by kind."""
     if reason := why_no_group_shares(tables):
         return reason
     kinds, total = tables.kind_shares, len(tables.shared)
@@ -103,7 +103,7 @@ def silent_share(tables: LogTables) -> Measurement | str:
 
 
 def _silence_advice(tables: LogTables) -> str:
-    """What to do about silent groups, by their larger kind and by who sampled them."""
+    """What to do about silent groups, depending on their most frequent kind and on the trainer that sampled them."""
     kinds = tables.kind_shares
     hard = kinds["wrong"].count >= kinds["right"].count
     most = "Most" if 2 * kinds["wrong" if hard else "right"].count > kinds["silent"].count else "Many"
@@ -131,7 +131,8 @@ def _silence_advice(tables: LogTables) -> str:
 
 @measures(TOKENS)
 def silent_tokens(tables: LogTables, *, price: float | None = None, seconds: float | None = None) -> Measurement | str:
-    """Completion tokens of silent groups; money at `price` per million tokens, time out of `seconds` generating."""
+    """Completion tokens of silent groups; their cost at `price` per million tokens, and their part of the `seconds` of
+    generation."""
     if reason := why_no_group_shares(tables) or tables.log.why_missing("completion_tokens"):
         return reason
     prompts = tables.shared_by_prompt
@@ -172,7 +173,7 @@ def _token_advice(tables: LogTables) -> str:
 
 @measures(LEAK)
 def shaping_leaks(tables: LogTables) -> Measurement | str:
-    """Groups with a unanimous outcome but different shaped rewards: gradient from shaping alone."""
+    """Groups with equal outcomes but different shaped rewards: they have a gradient from shaping alone."""
     if reason := why_no_group_shares(tables) or tables.log.why_missing("shaped_reward"):
         return reason
     groups = tables.shared.filter(pl.col("shaped_n") == pl.col("n"))
@@ -211,7 +212,7 @@ def shaping_leaks(tables: LogTables) -> Measurement | str:
 
 @measures(UNUSABLE)
 def unusable_share(tables: LogTables) -> Measurement | str:
-    """Rollouts that no verdict could be reached on."""
+    """Share of rollouts for which no verdict was reached."""
     if tables.log.kind == "rates":
         return "a table of solve rates holds no rollouts"
     total = tables.totals.rollouts

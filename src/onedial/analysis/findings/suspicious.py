@@ -35,7 +35,8 @@ SUSPICIOUS = Spec(
 
 @measures(SUSPICIOUS)
 def suspicious(tables: LogTables) -> Measurement | str:
-    """Prompts whose reference answer may be wrong: wrong answers that agree, or zero where peers are solved."""
+    """Prompts whose reference answer may be wrong: their wrong answers agree, or nobody solves them while similar
+    prompts are solved."""
     if reason := why_no_counts(tables):
         return reason
     (agreeing, lacks), unlikely = _agreeing(tables), _unlikely(tables)
@@ -65,10 +66,12 @@ def suspicious(tables: LogTables) -> Measurement | str:
 
 
 def _agreeing(tables: LogTables) -> tuple[list[tuple[Value, ...]], str]:
-    """(prompt, k, n, share agreeing, their answer, reference, chance), least by chance first; why there can be none.
+    """(prompt, k, n, share agreeing, their answer, reference, chance), least likely first; or the reason why there can
+    be none.
 
-    Models also err in one voice: agreement alone proves nothing. The control is how the wrong answers agree on prompts
-    that are solved more than a quarter of the time, whose reference is thereby confirmed.
+    Models may also make the same mistake many times, so agreement alone proves nothing. The comparison is with the
+    agreement of wrong answers on prompts that are solved more than a quarter of the time, whose reference is confirmed
+    by that.
     """
     log = tables.log
     if log.kind == "rates":
@@ -104,8 +107,8 @@ def _pair(votes: pl.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _votes(tables: LogTables) -> pl.DataFrame:
-    """Per prompt with enough wrong answers: the one given most often (`said`, null if none was parsed), its votes, all
-    wrong answers, k and n. Rollouts without a parsed answer count among the wrong ones and agree on nothing."""
+    """Per prompt with enough wrong answers: the most frequent one (`said`, null if none was parsed), its votes, the
+    number of wrong answers, k and n. Rollouts without a parsed answer count as wrong and agree with no other."""
     log = tables.log
     key = pl.col("prompt_id" if log.has("prompt_id") else "group_id").cast(pl.String).alias("prompt_id")
     wrong = log.frame.filter(finite_reward().is_not_null() & ~is_right(log, tables.marks).fill_null(True))
@@ -129,11 +132,12 @@ def _votes(tables: LogTables) -> pl.DataFrame:
 def agreement_by_chance(
     votes: NDArray[np.int64], wrong: NDArray[np.int64], controls: tuple[NDArray[np.int64], NDArray[np.int64]]
 ) -> NDArray[np.float64]:
-    """P(`votes` or more of `wrong` answers agree) on a control prompt, (S,); `controls` are their votes and wrong ones.
+    """P(`votes` or more of `wrong` answers agree) on a control prompt, (S,); `controls` are the votes and wrong answers
+    of the control prompts.
 
-    A beta-binomial fitted to the controls by maximum likelihood gives the tail beyond what so few can show; it is never
-    taken below the share of controls that agree as much: as many answers drawn from a control without replacement
-    (hypergeometric), or all of one with fewer.
+    A beta-binomial distribution fitted to the controls by maximum likelihood gives the tail, which so few controls
+    cannot show themselves. The result is never below the share of controls that agree as much, measured on as many
+    answers drawn from a control without replacement (hypergeometric), or on all of its answers if it has fewer.
     """
     from scipy.stats import betabinom, hypergeom  # takes longer to load than the rest of the package
 
@@ -152,7 +156,7 @@ def agreement_by_chance(
 
 
 def _unlikely(tables: LogTables) -> list[tuple[Value, ...]]:
-    """(prompt, n, its peers' source and level, chance of no success among peers), least likely first."""
+    """(prompt, n, source and level of its peers, chance of no success among peers), least likely first."""
     table = tables.counts.with_columns(
         pl.concat_str([pl.col("source").fill_null(""), pl.col("level").fill_null("")], separator=" ").alias("peers")
     )
@@ -174,9 +178,9 @@ def _unlikely(tables: LogTables) -> list[tuple[Value, ...]]:
 
 
 def _chance_of_zero(peers: pl.DataFrame, tries: NDArray[np.int64]) -> NDArray[np.float64]:
-    """P(0 right of n) for a prompt drawn like those peers that were solved at least once.
+    """P(0 right of n) for a prompt whose solve rate is drawn like that of peers which were solved at least once.
 
-    Peers that were never solved are left out: otherwise broken prompts would explain each other.
+    Peers that were never solved are left out; otherwise broken prompts would explain each other.
     """
     solved = peers.filter(pl.col("k") > 0)
     if len(solved) < 20:

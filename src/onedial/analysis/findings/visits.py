@@ -1,4 +1,6 @@
-"""Right answers and tries of each visit of a prompt (one time at which it was sampled), as few distinct counts."""
+"""Right answers and tries of each visit of a prompt, stored as few distinct counts. A visit is one time at which a
+prompt was sampled.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Visits:
-    """The visits of a log: distinct counts k, n (C,), and per visit (V,) the number of its counts and of its prompt."""
+    """The visits of a log: distinct counts k, n (C,), and for each visit (V,) the number of its count and of its
+    prompt."""
 
     k: Array
     n: Array

@@ -1,4 +1,6 @@
-"""Raw tables as lazy frames, and expressions that turn a column of any type into the schema's types."""
+"""Tables as they are in their files, as lazy frames, and expressions that convert a column of any type to the types of
+the schema.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,7 @@ def _field_of(outer: str, name: str) -> pl.Expr:
 
 
 def _align_types(lazies: list[pl.LazyFrame]) -> list[pl.LazyFrame]:
-    """Files whose column types clash (text here, numbers there) with the clashing columns as text."""
+    """Files whose column types differ (text here, numbers there), with those columns converted to text."""
     types: dict[str, set[str]] = {}
     for lazy in lazies:
         for name, dtype in lazy.collect_schema().items():
@@ -155,7 +157,7 @@ def _scan_csv(sample: Sample, wanted: Mapping[str, pl.DataType], errors: ReadErr
 
 
 def _store_unless_ragged(table: pl.LazyFrame) -> FrameStore | None:
-    """All rows, or None once the last field of a row is empty: it may have been left out."""
+    """All rows; or None as soon as the last field of a row is empty, because that field may have been left out."""
     store = FrameStore()
     for batch in gather_batches(table):
         if batch.get_column(batch.columns[-1]).null_count():

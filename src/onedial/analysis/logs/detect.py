@@ -135,10 +135,10 @@ def read(
 
 
 def with_log(then: Callable[[Log], T], path: str | Path, format: str | None = None, **options: Any) -> T:
-    """What `then` makes of the log at `path`; `format` and `options` as in `read`.
+    """The result of `then`, called with the log at `path`; `format` and `options` as in `read`.
 
-    Columns of parquet and arrow files are read when they are needed. Where one turns out to be damaged only then, all
-    is done again without the damaged parts, which are counted. Raises DataError where that does not help either.
+    Columns of parquet and arrow files are read when they are needed. If one turns out to be damaged only then,
+    everything is repeated without the damaged parts, which are counted. Raises DataError if that does not help either.
     """
     try:
         return then(read(path, format, **options))
@@ -181,9 +181,9 @@ def choose_format(
 
 
 def _mapped_format(detected: Format | None, options: Options) -> Format | None:
-    """Rates or rollouts, where `--map` tells: by columns that only one of the two kinds of table has.
+    """Rates or rollouts, if `--map` shows it: by columns that only one of the two kinds of table has.
 
-    None where it does not tell, and for formats that fix their columns.
+    None if it does not show it, and for formats whose columns are fixed.
     """
     if not options.columns or (detected is not None and not detected.maps):
         return None
@@ -230,7 +230,7 @@ def _not_recognised(path: Path, samples: Sequence[Sample], errors: ReadErrors) -
 
 
 def _tell_survivors(log: Log) -> Log:
-    """Where the format allows a filter before logging, let the groups tell whether it was on."""
+    """If the format allows a filter before logging, decides from the groups whether it was on."""
     if log.kind != "rollouts" or log.coverage.survivors_only is not None or not log.has("group_id"):
         return log
     groups = group_rollouts(log).select("kind", "c", "n").collect(engine="streaming")
@@ -252,9 +252,10 @@ def _tell_survivors(log: Log) -> Log:
 
 
 def chance_of_no_silence(right: np.ndarray, tries: np.ndarray) -> float:
-    """The chance that no group (one entry each) is silent, if every one is drawn at its own share of right answers.
+    """The chance that none of these groups is silent, if each is drawn at its own share of right answers (one entry per
+    group).
 
-    1 where a group is mixed by graded rewards, since these hardly ever tie.
+    1 for a group that is mixed by graded rewards, because graded rewards are hardly ever equal.
     """
     if ((right <= 0) | (right >= tries)).any():
         return 1.0

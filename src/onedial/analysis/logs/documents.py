@@ -1,4 +1,4 @@
-"""The table in one JSON document, in the shapes that tools write."""
+"""The table inside one JSON document, in the forms that various tools write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _is_run(result: Any) -> bool:
 
 
 def _series(document: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """{prompt: [rate, rate, …]} → rows, when every number is a share and some lie between 0 and 1."""
+    """{prompt: [rate, rate, …]} → rows, if every number is a share and some lie between 0 and 1."""
     numbers = [number for values in document.values() for number in values]
     shares = bool(numbers) and all(
         isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1 for x in numbers
@@ -56,7 +56,7 @@ def _series(document: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def _turned(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """{column: [values]} → rows, when the columns are equally long and have names that a table would have."""
+    """{column: [values]} → rows, if all columns are equally long and have names that a table would have."""
     lengths = {len(values) for values in columns.values()}
     words = {
         "prompt",

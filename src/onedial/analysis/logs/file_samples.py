@@ -23,7 +23,7 @@ from onedial.core.tables.read_errors import ReadErrors
 
 
 def take_sample(file: Path, errors: ReadErrors, root: Path | None = None) -> Sample | None:
-    """The file's beginning; None when nothing of it can be read (noted in `errors`) or it holds no table."""
+    """The file's beginning; None if nothing of it can be read (noted in `errors`) or it holds no table."""
     if file.stat().st_size == 0:
         errors.add(file, 0, "the file is empty")
         return None
@@ -40,7 +40,8 @@ def take_sample(file: Path, errors: ReadErrors, root: Path | None = None) -> Sam
 
 
 def shorten_path(file: Path, root: Path) -> Path:
-    """The last parts of a path that belong to the log: from `root`'s own name on; of a lone file, four folders."""
+    """The part of a path that belongs to the log: from the name of `root` on; for a single file, its last four
+    folders."""
     parts = file.absolute().parts
     if file == root:
         return Path(*parts[-5:])

@@ -53,14 +53,14 @@ def finite_reward(on: Reward = "outcome_reward") -> pl.Expr:
 
 
 def find_scale(log: Log, on: Reward = "outcome_reward") -> Scale:
-    """Which reward counts as right. Rules, first that applies:
+    """Which reward counts as right. The first rule that applies decides:
 
     1. the format defines it (`log.right`);
     2. two observed values a < b: b is right, a is wrong (0/1, −1/1, 0/10);
     3. one observed value: 1 is right, 0 or less is wrong, any other is neither;
     4. all rewards in [0, 1]: 1.0 is right, 0.0 is wrong;
-    5. any other graded reward: the observed extremes stand in, and nothing that needs each rollout's
-       correctness (pass@k) is computed.
+    5. any other graded reward: the observed extremes are used instead, and nothing that needs the correctness of each
+       rollout (pass@k) is computed.
     """
     if on == "outcome_reward" and log.right is not None:
         wrong = log.wrong if log.wrong is not None else 0.0
@@ -69,7 +69,7 @@ def find_scale(log: Log, on: Reward = "outcome_reward") -> Scale:
 
 
 def infer_scale(values: Sequence[float]) -> Scale:
-    """The scale by the distinct rewards seen (rules 2 to 5 of `find_scale`), as `collect_rewards` gives them."""
+    """The scale from the distinct rewards (rules 2 to 5 of `find_scale`), as `collect_rewards` returns them."""
     if not values:
         return Scale(None, None, False, "no finite reward was logged")
     low, high = values[0], values[-1]
@@ -93,7 +93,8 @@ def infer_scale(values: Sequence[float]) -> Scale:
 
 
 def collect_rewards(frame: pl.LazyFrame, on: Reward) -> list[float]:
-    """Distinct finite rewards, ascending: all of them up to two, else lowest, one between, highest."""
+    """Distinct finite rewards, ascending: all of them if there are at most two, else the lowest, one between, and the
+    highest."""
     reward = finite_reward(on)
     guess = frame.select(reward.alias("r")).head(SAMPLE_ROWS).collect().get_column("r").drop_nulls().unique().sort()
     ends = [float(guess[0]), float(guess[-1])] if len(guess) else []
@@ -148,10 +149,10 @@ def group_rollouts(log: Log, *, marks: Scale | None = None, extra: Mapping[str, 
 
 
 def group_with_scale(log: Log, extra: Callable[[Scale], Mapping[str, pl.Expr]]) -> tuple[Scale, pl.DataFrame]:
-    """The scale of the outcome rewards, and `group_rollouts` under it, as a rule in one pass over the log.
+    """The scale of the outcome rewards, and `group_rollouts` under it, usually in one pass over the log.
 
-    The scale is guessed from the first rows. Grouping tells whether the guess holds for all rows; where it does not,
-    the scale is found by a pass of its own and the groups are made again. `extra` gives the further aggregates.
+    The scale is guessed from the first rows. Grouping shows whether the guess is right for all rows; if not, a separate
+    pass finds the scale and the groups are made again. `extra` gives further aggregates.
     """
     if log.right is not None:
         marks = find_scale(log)
@@ -187,7 +188,7 @@ def usable_reward(log: Log, on: Reward = "outcome_reward") -> pl.Expr:
 
 
 def is_right(log: Log, marks: Scale, on: Reward = "outcome_reward") -> pl.Expr:
-    """Whether a usable rollout is right: as the log says, else by the scale; null where neither tells."""
+    """Whether a usable rollout is right: as the log says, else by the scale; null if neither decides."""
     reward = usable_reward(log, on)
     by_scale = (reward >= marks.right) if marks.right is not None else pl.lit(None, dtype=pl.Boolean)
     if log.has("correct") and on == "outcome_reward":

@@ -1,9 +1,9 @@
-"""JSON lines: fast where a file is clean, line by line where it is not, nothing dropped in silence.
+"""JSON lines: read fast if a file is clean, and line by line if it is not. Nothing is dropped silently.
 
-A plain file goes through polars' own scan with the needed columns only (`scan_frames`). Where that refuses (a broken
-line, a NaN literal, a value of another type), and in compressed files, blocks of whole lines go through polars' parser
-one by one, and a block that it refuses is read line by line; what cannot be read is noted with file and line, and
-everything else of the block is kept (`parse_frames`).
+A plain file is read by polars' own scan, with the needed columns only (`scan_frames`). If that fails (a broken line, a
+NaN literal, a value of another type), and for compressed files, blocks of whole lines go through polars' parser one by
+one, and a block that it refuses is read line by line. What cannot be read is noted with file and line; the rest of the
+block is kept (`parse_frames`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def parse_frames(
     *,
     then: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
 ) -> Iterator[pl.DataFrame]:
-    """The columns of `schema` of every line, one data frame a block, as `then` leaves it.
+    """The columns of `schema` of every line, as one data frame per block, after `then` was applied to it.
 
-    A String column takes any value (as JSON text where it is not a string). A line with none of the `essential`
-    columns is no rollout and is noted as broken.
+    A String column takes any value (as JSON text if it is not a string). A line with none of the `essential` columns is
+    no rollout and is noted as broken.
     """
 
     def parse(item: tuple[int, bytes]) -> tuple[int, bytes, pl.DataFrame | None]:
@@ -53,7 +53,7 @@ def parse_frames(
 
 
 def map_in_threads(work: Callable[[A], B], items: Iterable[A], *, workers: int = 2) -> Iterator[B]:
-    """`work` of every item, in order, on as many threads; no more than `workers` results wait, so memory is bounded."""
+    """`work` of every item, in order, in `workers` threads; at most that many results wait, so memory is bounded."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[B]] = deque()
         for item in items:
@@ -71,10 +71,10 @@ def scan_frames(
     then: Callable[[pl.DataFrame], pl.DataFrame],
     add: Callable[[pl.DataFrame], None],
 ) -> bool:
-    """Gives `add` the frames that `parse_frames` would give, by polars' own scan of a plain file.
+    """Passes to `add` the frames that `parse_frames` would give, read by polars' own scan of a plain file.
 
-    False where some line needs a closer look; what was added is then of no use: polars may give rows that come after
-    the one it refuses.
+    Returns False if some line needs a closer look. What was added must then be discarded, because polars may return
+    rows that come after the one it refuses.
     """
     # polars would look for files by a pattern, and takes no name that is not text
     if detect_compression(path) is not None or set("*?[") & set(str(path)) or not is_text(path):
@@ -130,7 +130,7 @@ def type_records(
 ) -> pl.DataFrame:
     """Numbered rows as a frame of `schema`; rows and values that do not fit are noted with their number.
 
-    Truths come as numbers: one that is not 0 or 1 may stand among them.
+    Booleans become numbers, because a number other than 0 and 1 may occur in the same column.
     """
     schema = {name: pl.Float64() if dtype == pl.Boolean else dtype for name, dtype in schema.items()}
     columns: dict[str, list[Any]] = {name: [] for name in schema}
@@ -153,7 +153,8 @@ def type_records(
 
 
 def coerce_value(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
-    """(value as `dtype`, whether it could be had): null stays null, numbers may come as text or true/false."""
+    """(value as `dtype`, whether the conversion succeeded): null stays null; numbers may be given as text or as
+    true/false."""
     if value is None:
         return None, True
     if dtype == pl.String:
@@ -174,7 +175,7 @@ def coerce_value(value: Any, dtype: pl.DataType) -> tuple[Any, bool]:
 
 
 def remove_surrogates(text: str) -> str:
-    """`text` without lone surrogates, which JSON can spell and no file can hold."""
+    """`text` without lone surrogates, which JSON can encode and no file can hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 

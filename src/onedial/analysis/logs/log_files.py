@@ -19,8 +19,8 @@ MAX_ENTRIES = 2_000_000
 def find_data_files(path: Path, errors: ReadErrors) -> list[Path]:
     """Every file below `path` that may hold a log, in natural order (2 before 10); hidden files are left out.
 
-    Links to folders are not followed; folders that cannot be opened are noted in `errors`. Raises DataError for what is
-    neither a file nor a folder, and for a folder with more entries than a log can have.
+    Links to folders are not followed; folders that cannot be opened are noted in `errors`. Raises DataError for a path
+    that is neither a file nor a folder, and for a folder with more entries than a log can have.
     """
     check_regular(path)
     if path.is_file():

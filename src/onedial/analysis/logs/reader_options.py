@@ -1,7 +1,7 @@
-"""What a person may say about a log (`--map`, `--outcome`, `--tries`), and the refusal of what does not apply.
+"""What the user may say about a log (`--map`, `--outcome`, `--tries`), and the errors for options that do not apply.
 
 Each format declares the options it takes (`Format.maps`, `Format.options`). An option that would have no effect, or
-that names a column or a reward component which the log does not hold, is an error that names the nearest match.
+that names a column or a reward component which the log does not have, is an error that names the nearest match.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOT_TAKEN = {
 
 @dataclass(frozen=True)
 class Options:
-    """What the person may say about a log.
+    """What the user may say about a log.
 
     columns  our column name → the file's column name (`--map prompt=question`)
     outcome  the reward component to take as outcome (`--outcome accuracy_reward`), or "total"

@@ -25,10 +25,10 @@ def count_splits(log: Log) -> dict[str, int]:
 
 
 def select_split(log: Log, want: Split | None = None, *, counts: dict[str, int] | None = None) -> Log:
-    """Only the rows of one split. None: training rows where there are any (unmarked rows count as such), else all.
+    """Only the rows of one split. None: training rows if there are any (unmarked rows count as such), else all rows.
 
-    `counts` are the `count_splits` of the log, where the caller has them.
-    The rows set aside stand in the coverage notes. Raises DataError when the wanted split has no rows.
+    `counts` are the `count_splits` of the log, if the caller has them. The coverage notes say how many rows were set
+    aside. Raises DataError if the split has no rows.
     """
     counts = count_splits(log) if counts is None else counts
     if log.kind == "rates" and want in ("train", "eval"):

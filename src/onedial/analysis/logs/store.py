@@ -1,4 +1,4 @@
-"""Where parsed rows wait: in memory while they are few, in temporary parquet files when they are many.
+"""Storage for parsed rows: in memory while they are few, in temporary parquet files when they are many.
 
 Text formats are parsed once into this store; every later pass (figures, findings, plan) then reads columns only.
 """
@@ -21,7 +21,7 @@ MAX_PARTS = 64
 
 
 class FrameStore:
-    """Takes data frames, gives one lazy frame; memory is bounded by `MEMORY_BYTES` and one block."""
+    """Collects data frames and returns them as one lazy frame; memory is bounded by `MEMORY_BYTES` and one block."""
 
     def __init__(self) -> None:
         self._waiting: list[pl.DataFrame] = []
@@ -90,7 +90,7 @@ def _fit(value: Any, dtype: pl.DataType) -> Any:
 
 
 def _bounded(row: Mapping[str, Any], parts: set[str]) -> Mapping[str, Any]:
-    """The row with no more than `MAX_PARTS` reward components over the whole log: a log may name one per row."""
+    """The row with at most `MAX_PARTS` reward components over the whole log: a log may name a new one in every row."""
     for name in row:
         if name.startswith(REWARD_PART) and name not in parts:
             if len(parts) == MAX_PARTS:

@@ -43,7 +43,7 @@ def plot_heldout(folder: Path) -> tuple[list[Plot], list[str]]:
 
 
 def read_share(value: Any) -> Share | None:
-    """The accuracy in {value, low, high}; None where it is none, lies outside [0, 1] or outside its own interval."""
+    """The accuracy in {value, low, high}; None unless it lies in [0, 1] and inside its own interval."""
     if not isinstance(value, Mapping):
         return None
     numbers = [to_finite_number(value.get(name)) for name in ("value", "low", "high")]
@@ -69,7 +69,7 @@ def _over_iterations(records: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def _over_k(records: Sequence[Mapping[str, Any]]) -> Plot | None:
-    """pass@k and maj@k over k, of the first and of the last evaluation; None where there is one k only."""
+    """pass@k and maj@k over k, of the first and of the last evaluation; None if there is only one k."""
     ends = [records[-1]] if len(records) == 1 else [records[0], records[-1]]
     ks = sorted({k for field in ("pass_at", "maj_at") for k in _ks(ends, field)})
     if len(ks) < 2:

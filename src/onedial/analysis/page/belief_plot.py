@@ -1,4 +1,6 @@
-"""What the allocator believed beside what came of it, from the last record of `metrics.jsonl` that tells."""
+"""The solve rates that the allocator believed and those that were observed, from the last record of `metrics.jsonl`
+that has them.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from onedial.core.maths.estimators import wilson_interval
 
 
 def plot_belief(records: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """Observed against believed solve rate of the audited prompts, by tenth of the belief; none without a belief.
+    """Observed against believed solve rate of the audited prompts, by tenths of the belief; no plot without a belief.
 
-    Entries that are no [believed, observed, prompts] are left out. The intervals are Wilson's 95 % of a share over
-    prompts, which is wider than needed where a prompt had several rollouts.
+    Entries that are not [believed, observed, prompts] are left out. The intervals are Wilson's 95 % intervals of a
+    share over prompts, which are wider than needed if a prompt had several rollouts.
     """
     bins = next((record["calibration"] for record in reversed(records) if record.get("calibration")), None)
     points = [point for point in map(_point, bins if isinstance(bins, list) else []) if point is not None]

@@ -1,8 +1,8 @@
-"""The curves of an onedial run: `metrics.jsonl` as plots over its iterations, and `eval.jsonl` beside them.
+"""The curves of an onedial run: `metrics.jsonl` and `eval.jsonl` as plots over the iterations.
 
 Each plot is one entry of `CURVES`. Raw values stay in `Series.y`; a run of more than a few iterations also gets a
-smoothed line in `Plot.extra["smooth"]`, one list per series. Shares of groups carry a 95 % interval, because the
-number of groups behind them is logged.
+smoothed line in `Plot.extra["smooth"]`, one list per series. Shares of groups have a 95 % interval, because the number
+of groups behind them is logged.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ GROUPS = "groups_generated"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot: the key of `metrics.jsonl`, its name for people and its colour role.
+    """One line of a plot: its key in `metrics.jsonl`, its name and its color role.
 
     `count` is the key of the number of independent trials behind a share; the line then has a 95 % interval. `sums` is
-    the column of the log's groups that a mean per rollout is made of (see group_intervals.py).
+    the column of the log's groups from which a mean per rollout is computed (see group_intervals.py).
     """
 
     key: str
@@ -161,9 +161,9 @@ CURVES = (
 
 
 def plot_run(folder: Path) -> tuple[list[Plot], list[str]]:
-    """Plots of a run directory, and notes on what of its two files could not be read.
+    """Plots of a run directory, and notes on records of its two files that could not be read.
 
-    Both are empty for a folder without these files. Raises DataError when a file is there and cannot be opened.
+    Both are empty for a folder without these files. Raises DataError if a file exists and cannot be opened.
     """
     records, notes = read_run_records(folder / "metrics.jsonl")
     keys = sorted({key for curve in CURVES for line in curve.lines for key in (line.key, line.count) if key})

@@ -21,9 +21,8 @@ NOTE = "band: 95 % interval over groups"
 
 
 def add_group_intervals(plot: Plot, tables: LogTables) -> Plot:
-    """The plot with bands around its first line, where `extra["sums"]` names the column of `tables.groups` that the
-    line is the mean of, per usable rollout: "c" (correct) or "total" (reward). Other plots are returned as they are.
-    """
+    """The plot with bands around its first line, if `extra["sums"]` names the column of `tables.groups` whose mean per
+    usable rollout the line shows: "c" (correct) or "total" (reward). Other plots are returned unchanged."""
     column = plot.extra.get("sums")
     if column is None or tables.groups.is_empty():
         return plot

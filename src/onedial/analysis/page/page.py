@@ -43,9 +43,9 @@ def write_html(
     curves: Sequence[Plot] = (),
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the page of an analysis to `path` and give it back.
+    """Writes the page of an analysis to `path` and returns the path.
 
-    Raises DataError when the file cannot be written or the log is empty.
+    Raises DataError if the file cannot be written or the log is empty.
     """
     return _write(Path(path), make_page_data(analysis, title=title, curves=curves, notes=notes))
 
@@ -59,9 +59,9 @@ def write_curves(
     subtitle: str = "trained on a dataset",
     headings: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a page of curves and notes without groups (a run that generated nothing, a comparison of runs).
+    """Writes a page of curves and notes without groups (for a run that generated nothing, or a comparison of runs).
 
-    headings: other words above the "notes" and the "curves". Raises DataError as `write_html`.
+    headings: replaces the words above the "notes" and the "curves". Raises DataError as `write_html` does.
     """
     data = {
         "title": title, "subtitle": subtitle, "facts": [plain(fact) for fact in make_heldout_facts(curves)],
@@ -111,7 +111,7 @@ def make_page_data(
 
 
 def make_heldout_facts(curves: Sequence[Plot]) -> list[Fact]:
-    """avg@k of the last evaluation, and what it was at the first."""
+    """avg@k of the last evaluation, and its value at the first."""
     plot = next((plot for plot in curves if plot.extra.get("section") == "heldout"), None)
     if plot is None:
         return []
@@ -123,7 +123,7 @@ def make_heldout_facts(curves: Sequence[Plot]) -> list[Fact]:
 
 
 def _curve_sections(curves: Sequence[Plot]) -> dict[str, Any]:
-    """The evaluations, which have a section of their own, and the curves over training."""
+    """The evaluations, which have their own section, and the curves over training."""
     heldout = [plot for plot in curves if plot.extra.get("section") == "heldout"]
     return {
         "heldout": [plain(plot) for plot in heldout],
@@ -132,7 +132,8 @@ def _curve_sections(curves: Sequence[Plot]) -> dict[str, Any]:
 
 
 def _finding_data(finding: Finding, has_curves: bool) -> dict[str, Any]:
-    """The finding as JSON values. A run's curves show what the finding "drift" draws, so there it has no plots."""
+    """The finding as JSON values. A run's curves already show the plots of the finding "drift", so there it has
+    none."""
     elsewhere = finding.name == "drift" and has_curves and bool(finding.plots)
     plots = () if elsewhere else tuple(add_smoothed_lines(plot) for plot in finding.plots)
     return {**plain(replace(finding, plots=plots)), "elsewhere": elsewhere}
@@ -182,7 +183,7 @@ def _notes(tables: LogTables) -> list[str]:
 
 
 def _prompt_texts(tables: LogTables, findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
-    """Text and counts of the prompts that a click can list."""
+    """Text and counts of the prompts that a click can show."""
     keys = list(dict.fromkeys(key for f in findings for plot in f.plots for part in plot.members for key in part))
     keys = keys[:MOST_LISTED]
     text = read_prompt_texts(tables.log, keys, limit=240)

@@ -1,8 +1,8 @@
-"""Page data as one HTML text that needs nothing else: styles, script and data inside, no network.
+"""Page data as one self-contained HTML text: styles, scripts and data inside, no network.
 
-Text of a log is hostile until shown otherwise (models write HTML, scripts, terminal escapes, right-to-left overrides).
-It enters the page in a JSON block in which `<`, `>` and `&` are escaped, reaches the screen through text nodes only
-(script/dom.js), and the content security policy allows no script or style but the two whose hashes it names.
+Text of a log must be treated as hostile: models write HTML, scripts, terminal escapes and right-to-left overrides. It
+enters the page in a JSON block in which `<`, `>` and `&` are escaped, it reaches the screen only through text nodes
+(script/dom.js), and the content security policy allows no script or style except the two whose hashes it names.
 """
 
 from __future__ import annotations

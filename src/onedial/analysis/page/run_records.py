@@ -1,4 +1,6 @@
-"""Records of a run's JSON-lines files, as numbers by iteration, with notes on everything that could not be used."""
+"""Records of the JSON-lines files of a run, as numbers by iteration, with notes on everything that could not be
+used.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,11 @@ RENAMED_METRICS = {
 
 
 def read_run_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The records of a JSON-lines file by rising iteration, and a note on the lines that are none.
+    """The records of a JSON-lines file in the order of iterations, and a note on lines that are no records.
 
-    A run that was resumed after a crash may have written an iteration twice: the later record counts. `iteration` is
-    a float in every record. Metrics of `RENAMED_METRICS` come under their present names.
-    Raises DataError when the file cannot be opened.
+    A run that was resumed after a crash may have written an iteration twice: the later record counts. `iteration` is a
+    float in every record. Metrics of `RENAMED_METRICS` get their present names. Raises DataError if the file cannot be
+    opened.
     """
     lines, broken = scan_json_lines(path)
     records: dict[float, dict[str, Any]] = {}

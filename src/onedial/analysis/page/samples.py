@@ -78,7 +78,7 @@ def _group(row: dict[str, Any], rollouts: pl.DataFrame, room: int, tables: LogTa
 
 
 def _shown(rollouts: pl.DataFrame) -> pl.DataFrame:
-    """The first rollouts in their order, with one of the lowest and one of the highest reward whatever their place."""
+    """The first rollouts in order, and always one with the lowest and one with the highest reward."""
     reward = pl.col("outcome_reward")
     ends = ((reward == reward.min()) | (reward == reward.max())).fill_null(False) & reward.is_first_distinct()
     order = rollouts.with_row_index("__row").sort(ends, descending=True, maintain_order=True)

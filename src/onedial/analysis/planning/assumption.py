@@ -1,4 +1,4 @@
-"""How the answer depends on ρ, and what the plan saves under each value of it."""
+"""How the plan depends on ρ, and what it saves under each value of ρ."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REPLICATES = 24
 
 @dataclass(frozen=True)
 class UnderRho:
-    """The fixed plan that another `rho` would choose: its group size, its prompts, and what it saves.
+    """The fixed plan for another value of `rho`: its group size, its prompts, and what it saves.
 
-    `saving` is the share of the budget, second looks included, that the plan leaves over at the utility of uniform
-    groups; negative where it costs more. `saving_interval` is its 95 % interval over prompts at this ρ; None where the
-    tries of a prompt are too few for one (fewer than `FEWEST_TRIES` at the median).
+    `saving` is the share of the budget (second looks included) that the plan does not need to reach the utility of
+    uniform groups; negative if it costs more. `saving_interval` is its 95 % interval over prompts at this ρ; None if
+    prompts have too few tries for one (fewer than `FEWEST_TRIES` at the median).
     """
 
     rho: float
@@ -47,8 +47,8 @@ def vary_rho(
 ) -> tuple[UnderRho, ...]:
     """The plan at each of `rhos`.
 
-    The error of the saving has two parts: the luck of the prompts, by a bootstrap with the prior fitted again, and what
-    the tries leave open, by the largest change under the nonparametric and the Beta prior.
+    The error of the saving has two parts: the random choice of prompts, by a bootstrap with the prior fitted again; and
+    what the tries do not determine, by the largest change under the nonparametric and the Beta prior.
     """
     enough = np.median(beliefs.counts.n) >= FEWEST_TRIES and bool(beliefs.others)
     samples = _resampled(beliefs, strata, seed) if enough else []

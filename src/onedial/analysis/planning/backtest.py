@@ -1,4 +1,6 @@
-"""A test of a plan on tries it has not seen: one from half of each prompt's tries, compared with the other half."""
+"""A test of a plan on tries that it has not seen: a plan from half of the tries of each prompt is compared with the
+other half.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ Shown = tuple[float, tuple[float, float], float]  # expected, 95 % interval, see
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Silent shares of groups of `group_size` as the half-plan expects them and as the other half shows them.
+    """Silent shares of groups of `group_size`, as the half-plan expects them and as the other half shows them.
 
     `uniform` is over all `prompts` with enough tries, `planned` over the `funded` ones, `again` over the
-    `silent_before` prompts whose first halves were all right or all wrong (None where there are none). Prompts never
-    or always solved that were removed from the table are missing there: then far fewer are silent again.
+    `silent_before` prompts whose first halves were all right or all wrong (None if there are none). If prompts that are
+    never or always solved were removed from the table, far fewer are silent again.
     """
 
     group_size: int
@@ -47,7 +49,7 @@ class HeldOut:
 
     @property
     def kept(self) -> bool:
-        """Whether what was seen lies within every interval."""
+        """Whether what was observed lies within every interval."""
         shown = (self.uniform, self.planned, *([self.again] if self.again else []))
         return all(low <= seen <= high for _, (low, high), seen in shown)
 
@@ -55,10 +57,11 @@ class HeldOut:
 def backtest_plan(
     counts: PromptCounts, per_pass: float, size: int, *, unit: Unit, rho: Rho | float, seed: int = 0
 ) -> HeldOut | None:
-    """The check at group size `size`, or the largest that the other halves allow; None where tries cannot be halved.
+    """The check at group size `size`, or at the largest size that the other halves allow; None if the tries cannot be
+    halved.
 
-    That needs tries that are alike, so no history of a policy that moved, no groups lost to a filter, and at least
-    `FEWEST_PROMPTS` prompts with 4 tries. `per_pass` is the budget of a pass over all prompts.
+    The tries must be exchangeable: no history of a policy that changed, and no groups removed by a filter. At least
+    `FEWEST_PROMPTS` prompts must have 4 tries. `per_pass` is the budget of a pass over all prompts.
     """
     enough = counts.n >= 4
     if counts.survivors_only or counts.history is not None or enough.sum() < FEWEST_PROMPTS:

@@ -1,4 +1,4 @@
-"""A plan over the solve rate: how many tries it gives to easy, middling and hard prompts, and the sources' own rule."""
+"""A plan by solve rate: how many tries it gives to easy, medium and hard prompts, beside the rule of its sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Ways to spend a budget over strata of prompts: uniform groups, one planned group size, an own number for each."""
+"""Ways to spend a budget over strata of prompts: uniform groups, one planned group size, or a separate number for each
+prompt.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ OWN_TRIES = (0, *range(2, 17), *range(18, 33, 2), *range(36, 65, 4))
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to spend the budget of a pass. `prompts` get `rollouts` in all; shares are of the groups."""
+    """One way to spend the budget of a pass. `prompts` get `rollouts` in total; shares are shares of the groups."""
 
     group_size: int | None
     prompts: float
@@ -52,7 +54,8 @@ def choose_fixed(strata: Strata, menu: Menu, budget: float) -> tuple[Choice, Arr
 
 
 def choose_own(strata: Strata, budget: float, rho: float) -> tuple[Choice, Split]:
-    """Tries per prompt that maximize utility: bisection on the price of one unit of utility, then the rest is filled.
+    """Tries per prompt that maximize utility: bisection on the price of one unit of utility, then the rest of the
+    budget is used up.
 
     Utility is concave in the tries, so a greedy choice at one price is optimal up to rounding.
     """
@@ -82,10 +85,10 @@ def choose_own(strata: Strata, budget: float, rho: float) -> tuple[Choice, Split
 
 
 def inverse_tries(p: Array, count: Array, rollouts: float) -> Array:
-    """Tries in proportion to 1/(pq), `rollouts` in all over prompts of rates p, `count` of each; shape of p.
+    """Tries in proportion to 1/(pq), with `rollouts` in total over prompts of rates p, `count` of each; shape of p.
 
-    The rule of arXiv:2607.00152, under which each prompt's E[σ̂] is equally near its limit: G = 1/(8(1−f)pq) reaches the
-    share f. Rates nearer to 0 or 1 than `NEAREST` count as that near.
+    This is the rule of arXiv:2607.00152, under which the E[σ̂] of each prompt is equally near its limit: G =
+    1/(8(1−f)pq) reaches the share f. Rates nearer to 0 or 1 than `NEAREST` are replaced by it.
     """
     inside = np.clip(p, NEAREST, 1 - NEAREST)
     share = 1 / (inside * (1 - inside))
@@ -93,7 +96,7 @@ def inverse_tries(p: Array, count: Array, rollouts: float) -> Array:
 
 
 def choose_inverse(strata: Strata, rollouts: float, rho: float) -> Choice:
-    """Tries by `inverse_tries` at each stratum's mean rate, rounded up for as many prompts as keep the mean."""
+    """Tries by `inverse_tries` at the mean rate of each stratum, rounded up for as many prompts as keeps the mean."""
     tries = inverse_tries(strata.belief @ strata.points, strata.count, rollouts)
     low = np.floor(tries)
     totals = {"prompts": 0.0, "mixed": 0.0, "utility": 0.0, "cost": 0.0}
@@ -172,7 +175,8 @@ def _bracket(count: Array, gain: Array, costs: Array, budget: float) -> tuple[ND
 
 
 def _fill(left: float, extra: Array, count: Array) -> Array:
-    """How many prompts of each stratum (S,) can have the dearer option for what is left, whole prompts only."""
+    """How many prompts of each stratum (S,) can get the more expensive option with the rest of the budget; whole
+    prompts only."""
     some = np.zeros_like(count)
     for i in np.flatnonzero(extra > 0):
         some[i] = min(count[i], np.floor(max(left, 0.0) / extra[i] + 1e-9))

@@ -1,4 +1,4 @@
-"""What the planner starts from: right answers and tries of every prompt."""
+"""The input of the planner: right answers and tries of every prompt."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class PromptCounts:
 
 
 def check_tries(ids: Sequence[str], tries: ArrayLike) -> None:
-    """Raises DataError, naming the prompt, for a number of tries that no log can hold. NaN is unknown and passes."""
+    """Raises DataError, naming the prompt, for a number of tries that no log can hold. NaN means unknown and is
+    allowed."""
     n = np.asarray(tries, dtype=np.float64)
     if (n > MOST_TRIES).any():
         bad = int(np.nanargmax(n))

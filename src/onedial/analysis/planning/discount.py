@@ -1,4 +1,4 @@
-"""How much less old visits of a prompt count than new ones, when rates move during a log."""
+"""How much less old visits of a prompt count than new ones, if solve rates change during a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEWEST_REVISITED = 30  # prompts seen twice or more before a discount is fitted
 
 
 def find_discount(counts: PromptCounts) -> float:
-    """The factor of `DISCOUNTS` under which earlier visits predict the latest best; 1.0 without enough history.
+    """The factor of `DISCOUNTS` under which earlier visits best predict the latest ones; 1.0 without enough history.
 
     The visit before the latest has weight 1, the one before it `factor`, then `factor`², and so on.
     """

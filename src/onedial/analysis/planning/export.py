@@ -1,5 +1,6 @@
-"""A plan as files: our own allocator's, a TRL dataset (which `onedial train --task PATH` reads too), a verl parquet, a
-table per prompt."""
+"""A plan as files: for our own trainer, a TRL dataset (which `onedial train --task PATH` also reads), a verl parquet,
+or a table.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Pa
 
 
 def tabulate_plan(plan: BudgetPlan) -> pl.DataFrame:
-    """Per prompt: what is believed and what is planned."""
+    """One row per prompt: its belief and what is planned for it."""
     a, b = plan.beliefs.beta()
     return pl.DataFrame(
         {

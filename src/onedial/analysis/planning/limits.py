@@ -1,4 +1,4 @@
-"""What cannot be planned, and what a reader of a plan should know of its limits."""
+"""What cannot be planned, and what the reader of a plan should know about its limits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_plan_options(budget: float, unit: Unit, group_size: int, fixed_size: i
 
 
 def check_counts(counts: PromptCounts, unit: Unit) -> None:
-    """Raises DataError where the counts cannot be planned from."""
+    """Raises DataError if no plan can be made from the counts."""
     if unit == "tokens" and (counts.tokens is None or not np.nanmax(counts.tokens, initial=0.0) > 0):
         raise DataError("--unit tokens: these counts say nothing of completion lengths; plan in rollouts instead")
     if np.median(counts.n) < 2:
@@ -52,7 +52,7 @@ def split_passes(budget: float, full: float) -> tuple[int, float]:
 
 
 def list_cautions(beliefs: Beliefs, size: int, funded: float) -> list[str]:
-    """What a reader of the plan should know of its limits, one sentence or two each."""
+    """What the reader of the plan should know about its limits, one or two sentences each."""
     notes, counts = [], beliefs.counts
     tries = float(np.median(counts.n))
     if counts.survivors_only:

@@ -1,13 +1,13 @@
 """Group size, tries and weight per prompt for a budget, by what each try is expected to teach.
 
-A prompt's n tries with a leave-one-out baseline count as m = n − 1 effective rollouts, whose utility is
-U = E[mσ²/(1 + ρmσ²)] with σ² = p(1 − p) and the expectation over the posterior of p: never the plug-in rate, which
-calls a prompt with 0 of 4 hopeless and one with 2 of 4 certain. ρ is the signal of one prompt over the noise of one
-rollout; it cannot be read from verdicts, so it is measured by a run's probes, given, or unknown (`rho`), and the plan
-shows how its answer moves with it.
+A prompt's n tries with a leave-one-out baseline count as m = n − 1 effective rollouts. Their utility is U = E[mσ²/(1 +
+ρmσ²)] with σ² = p(1 − p), where the expectation is over the posterior of p. The plug-in rate is never used: it would
+call a prompt with 0 of 4 hopeless and one with 2 of 4 certain. ρ is the signal of one prompt divided by the noise of
+one rollout. Verdicts do not determine it, so it is measured by a run's probes, given, or unknown (`rho`), and the plan
+shows how its answer changes with it.
 
-Two plans come out. `fixed` has one group size, for trainers that know only that: the size and the prompts with the most
-utility. `adaptive` gives each prompt its own number of tries at one price per unit of utility.
+There are two plans. `fixed` has one group size, for trainers that allow only one: it chooses the size and the prompts
+with the most utility. `adaptive` gives each prompt its own number of tries, at one price per unit of utility.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class BudgetPlan:
     """What `plan` decided. Arrays are per prompt, in the order of `beliefs.counts.ids`.
 
     tries      rollouts per pass under the fixed plan (0 = not in this pass)
-    adaptive_tries  the same where the trainer can give each prompt its own
-    weight     relative weight of the prompt's gradient, mean 1 over the funded (0 = not funded)
+    adaptive_tries  the same for a trainer that can give each prompt its own number
+    weight     relative weight of the prompt's gradient, mean 1 over the funded prompts (0 = not funded)
     decision   "fund" (in this pass); "revisit" (unsure: at least 5 % likely to deserve a place; a sample of
-               `audit_prompts` of them gets a group each); "wait" (would split, but others teach more per rollout);
+               `audit_prompts` of them gets a group each); "wait" (often mixed, but others teach more per rollout);
                "drop" (a group of the plan's size would be mixed less than one time in five)
     rho        what is known of ρ, and the value that this plan uses
     under_rho  the fixed plan and its saving at each of `rho.shown`
-    inverse    tries in proportion to 1/(pq) with as many rollouts as the fixed plan, the sources' own rule
+    inverse    the sources' own rule: tries in proportion to 1/(pq), with as many rollouts as the fixed plan
     silent_*   expected silent share of uniform groups and of the funded ones, with 95 % prediction intervals
     """
 
@@ -86,8 +86,8 @@ class BudgetPlan:
 
     @property
     def saving_range(self) -> tuple[float, float]:
-        """From the least to the largest saving over the 95 % intervals at every ρ shown; over the savings alone where
-        these have no intervals."""
+        """From the least to the largest saving over the 95 % intervals at every ρ shown; over the savings alone if
+        there are no intervals."""
         spans = [under.saving_interval or (under.saving, under.saving) for under in self.under_rho]
         return min(low for low, _ in spans), max(high for _, high in spans)
 
@@ -103,11 +103,11 @@ def plan(
     audit: float = AUDIT,
     seed: int = 0,
 ) -> BudgetPlan:
-    """Plan a budget over prompts with counts.
+    """Plans a budget over prompts with counts.
 
-    `group_size` is what uniform sampling would use, the comparison; `fixed_size` forces the size of the fixed plan.
-    `rho` is what is known of ρ, or a number to assume. A budget beyond one uniform group per prompt is spread over
-    equal passes. Raises DataError where it cannot know.
+    `group_size` is the size that uniform sampling would use, for comparison; `fixed_size` forces the size of the fixed
+    plan. `rho` is what is known of ρ, or a number to assume. A budget larger than one uniform group per prompt is
+    spread over equal passes. Raises DataError if no plan can be made.
     """
     check_plan_options(budget, unit, group_size, fixed_size, audit)
     known = rho if isinstance(rho, Rho) else assume_rho(rho)
@@ -158,7 +158,7 @@ def plan(
 
 
 def _decide(strata: Strata, chosen: NDArray[np.bool_], size: int, rho: float) -> tuple[str, ...]:
-    """What happens to each prompt; see `BudgetPlan`."""
+    """What the plan decides about each prompt; see `BudgetPlan`."""
     value = dispersion.utility(size - 1.0, strata.points * (1 - strata.points), rho=rho)
     bar = float((strata.belief @ value)[strata.number[chosen]].min()) if chosen.any() else 0.0
     unsure = (strata.belief @ (value >= max(bar, 1e-12)).astype(np.float64))[strata.number] >= UNSURE

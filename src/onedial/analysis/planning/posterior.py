@@ -1,12 +1,13 @@
-"""What is believed of each prompt's solve rate after the tries it got.
+"""The belief about each prompt's solve rate, given the tries it had.
 
-The prior is shared by all prompts and fitted to them (empirical Bayes): `core.maths.mixing.fit_prior`, chosen because
-it predicted held-out halves of real rollouts best or within 0.01 nats of the best. A prompt's posterior is its
-likelihood times that prior on a grid of solve rates; for export it is matched by a Beta(a, b).
+All prompts share one prior, which is fitted to them (empirical Bayes): `core.maths.mixing.fit_prior`, chosen because it
+predicted held-out halves of real rollouts best or within 0.01 nats of the best. The posterior of a prompt is its
+likelihood times that prior on a grid of solve rates; for export it is approximated by a Beta(a, b) with the same mean
+and variance.
 
-The likelihood is binomial even when sampling stopped because of what was seen, e.g. at the first success: stopping
-rules cancel in a posterior. They do not cancel when silent groups were thrown away before logging; then each group
-counts given that it was mixed.
+The likelihood is binomial even if sampling stopped because of its results, for example at the first success: stopping
+rules cancel in a posterior. They do not cancel if silent groups were removed before logging; then each group is counted
+given that it was mixed.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class Beliefs:
     def silent(self, size: int, *, new_prompts: bool = True, seed: int = 0) -> tuple[float, Interval]:
         """Expected silent share of one group of `size` per prompt, and a 95 % prediction interval.
 
-        The interval is for the share that will be seen: with `new_prompts` over as many other prompts of the same
-        kind, else over these prompts again. It adds the luck of those groups to what the tries leave open about the
-        expectation, which for sizes beyond the tries logged is mostly a range of possible values.
+        The interval is for the share that will be observed: with `new_prompts` over as many other prompts of the same
+        kind, else over these prompts again. It adds the random variation of those groups to the uncertainty of the
+        expectation. For sizes beyond the logged tries the latter is mostly a range of possible values.
         """
         silent = dispersion.silent_probability(self.prior.points, size)
         per_cell = self.belief @ silent
@@ -143,10 +144,10 @@ class Beliefs:
 
 
 def believe(counts: PromptCounts) -> Beliefs:
-    """Fit the prior to all prompts and give each its posterior.
+    """Fits the prior to all prompts and computes the posterior of each.
 
-    Visits in different iterations count less the older they are, by the factor that best predicts each prompt's
-    latest visit from the earlier ones (1 when fewer than 30 prompts were visited twice).
+    Visits in different iterations count less the older they are, by the factor that best predicts each prompt's latest
+    visit from the earlier ones (1 if fewer than 30 prompts were visited twice).
     """
     discount = 1.0 if counts.survivors_only else find_discount(counts)
     k, n = (counts.k, counts.n) if discount == 1.0 else discount_visits(counts, discount)
@@ -158,7 +159,8 @@ def believe(counts: PromptCounts) -> Beliefs:
 
 
 def _widen(value: float, low: float, high: float, variance: float) -> Interval:
-    """The interval (low, high) of an expectation `value`, widened by independent luck of that `variance`."""
+    """The interval (low, high) of an expectation `value`, widened by independent random variation of that
+    `variance`."""
     luck = normal_quantile() ** 2 * variance
     below, above = (float(np.sqrt(max((value - end) ** 2 + luck, 0.0))) for end in (low, high))
     return max(0.0, value - below), min(1.0, value + above)

@@ -1,7 +1,7 @@
-"""What is known of ρ, a prompt's own signal over the noise of one rollout (`dispersion.utility`).
+"""What is known of ρ: a prompt's own signal divided by the noise of one rollout (`dispersion.utility`).
 
-Verdicts do not tell it. A run with `--probe` measures it: halves of a group give the signal ‖δ‖² and the noise V of its
-scores, and ρ = ‖δ‖²/V. That is an upper bound, since prompts share part of their gradients.
+Verdicts do not determine it. A run with `--probe` measures it: halves of a group give the signal ‖δ‖² and the noise V
+of its scores, and ρ = ‖δ‖²/V. That is an upper bound, because prompts share part of their gradients.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ UNKNOWN = Rho(float(f"{np.sqrt(UNKNOWN_FROM * UNKNOWN_TO):.2g}"), UNKNOWN_FROM, 
 
 
 def assume_rho(value: float) -> Rho:
-    """ρ as the user says. Raises DataError unless it is positive and finite."""
+    """ρ as the user gives it. Raises DataError unless it is positive and finite."""
     if not (value > 0 and np.isfinite(value)):
         raise DataError(f"--rho {value:g}: must be a positive, finite number; leave it out where it is not known")
     return Rho(value, value / 10, value * 10, "given")

@@ -1,6 +1,6 @@
-"""Prompts that are alike for the planner: the same counts and a similar cost, planned together.
+"""Prompts that are equal for the planner, planned together: the same counts and a similar cost.
 
-A million prompts fall into a few hundred strata, so that the choices cost the same for any number of prompts.
+A million prompts form a few hundred strata, so planning costs the same for any number of prompts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Strata:
 
 @dataclass(frozen=True)
 class Menu:
-    """What a group of each of `sizes` (A,) is expected to give each stratum: utility and P(mixed), (S, A)."""
+    """The expected utility and P(mixed) of a group of each of `sizes` (A,), for each stratum, (S, A)."""
 
     sizes: tuple[int, ...]
     gain: Array

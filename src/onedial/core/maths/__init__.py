@@ -1,1 +1,1 @@
-"""Pure torch: no I/O, no model, no collective. Every formula of the family, once."""
+"""Pure torch: no I/O, no model, no collective. Every formula is implemented once."""

@@ -1,4 +1,4 @@
-"""Advantages that ascend pass@k instead of pass@1: a rollout is worth what it adds to a set of k."""
+"""Advantages whose gradient increases pass@k instead of pass@1: a rollout counts by what it adds to a set of k."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from onedial.core.maths.segments import group_size
 def best_of_k_advantages(rewards: Tensor, group: Tensor, k: int) -> Tensor:
     """(B,) rewards and group numbers → (B,) advantages A_i = k·(E max of k with i − E max of k without i).
 
-    Both means are over all subsets of k rollouts of the group, in closed form. The second knows nothing of rollout i,
+    Both means are over all subsets of k rollouts of the group, in closed form. The second does not depend on rollout i,
     so it is a baseline, and the mean of A·∇log π over a group is an unbiased gradient of E[max of k], which for 0/1
-    rewards is pass@k (Walder and Karkhanis 2025, arXiv:2505.15201, with this baseline). k = 1 is RLOO. A group of
-    n ≤ k rollouts takes k = n − 1, and a group of one gives 0.
+    rewards is pass@k (Walder and Karkhanis 2025, arXiv:2505.15201, with this baseline). k = 1 is RLOO. A group of n ≤ k
+    rollouts uses k = n − 1, and a group of one gives 0.
     """
     result = torch.zeros_like(rewards)
     sizes = group_size(group)

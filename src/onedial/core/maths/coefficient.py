@@ -52,7 +52,7 @@ class Coefficient:
 
 
 def describe_coefficient(row: Algorithm) -> Coefficient:
-    """Returns the line of a row in the unified table, from its cells alone."""
+    """The line of a row in the unified table, from its cells alone."""
     pairs = row.preference_beta > 0
     return Coefficient(
         row=row.name,

@@ -77,7 +77,7 @@ def limit_weight(p: ArrayLike, *, alpha: float) -> Array:
 
 
 def fidelity(p: ArrayLike, size: int) -> Array:
-    """E[σ̂]/√(pq): how near groups of `size` come to their limit (1 = reached). NaN at p = 0 and 1."""
+    """E[σ̂]/√(pq): how near groups of `size` come to their limit, where it is 1. NaN at p = 0 and 1."""
     p = _rate(p)
     with np.errstate(invalid="ignore", divide="ignore"):
         return expected_sigma(p, size) / np.sqrt(p * (1.0 - p))
@@ -145,16 +145,17 @@ def unbiased_powers(k: ArrayLike, n: ArrayLike, size: ArrayLike) -> tuple[Array,
 
 
 def utility(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
-    """U(m) = mσ²/(1 + ρmσ²): what m effective rollouts of a prompt with reward variance σ² = pq teach.
+    """U(m) = mσ²/(1 + ρmσ²): how much m effective rollouts of a prompt with reward variance σ² = pq teach.
 
-    ρ is the prompt's own signal over the noise of one rollout; 1/(ρσ²) rollouts buy half of what there is.
+    ρ is the prompt's own signal divided by the noise of one rollout; 1/(ρσ²) rollouts give half of the maximum.
     """
     signal = np.asarray(m, dtype=np.float64) * np.asarray(variance, dtype=np.float64)
     return np.asarray(signal / (1.0 + rho * signal))
 
 
 def optimal_weight(m: ArrayLike, variance: ArrayLike, *, rho: float) -> Array:
-    """w = m/(1 + ρmσ²): the weight of a prompt's mean gradient that maximises the squared cosine with the truth."""
+    """w = m/(1 + ρmσ²): the weight of a prompt's mean gradient that maximizes the squared cosine with the true
+    gradient."""
     m = np.asarray(m, dtype=np.float64)
     return np.asarray(m / (1.0 + rho * m * np.asarray(variance, dtype=np.float64)))
 

@@ -23,7 +23,7 @@ from onedial.core.maths.dispersion import subset_share
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `num_prompts` prompts with the interval that holds the true mean at the stated level."""
+    """A mean over `num_prompts` prompts with an interval that contains the true mean at the stated level."""
 
     value: float
     low: float
@@ -119,9 +119,9 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
 def share_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     """Mean over prompts of shares in [0, 1] (accuracies, pass@k), with a score interval that stays in [0, 1].
 
-    The number of trials in Wilson's formula is the one at which independent trials would have the variance seen
-    between prompts, m·(1-m) / (s²/n) (Kish's effective sample size; Dean and Pagano 2015), and at least one trial
-    per prompt where that variance is 0 because every prompt agrees: thirty prompts all right do not prove 100 %.
+    The number of trials in Wilson's formula is the number of independent trials that would have the variance observed
+    between prompts, m·(1-m) / (s²/n) (Kish's effective sample size; Dean and Pagano 2015). If that variance is 0
+    because all prompts agree, it is at least one trial per prompt: thirty prompts all right do not prove 100 %.
     Student's quantile with n - 1 degrees allows for the variance being an estimate.
     """
     _check_level(level)
@@ -149,9 +149,9 @@ def by_level(levels: Sequence[str], values: Sequence[float], *, level: float = 0
 def score_interval(share: float, trials: float, quantile: float) -> tuple[float, float]:
     """Wilson's interval of `share` seen in `trials` (any number > 0), at a quantile of the normal or of Student's t.
 
-    Where at most two trials differ from the rest (three of more than fifty), Wilson's end on their side is too near: a
-    share of 0.2/n is held in 82 %. That end is a Poisson number's, as Brown, Cai and DasGupta (2001, section 4.1.1)
-    modify it.
+    If at most two trials differ from the rest (three of more than fifty), Wilson's bound on their side is too near: a
+    share of 0.2/n is covered in 82 % only. There the bound of a Poisson number is used, as in the modification of
+    Brown, Cai and DasGupta (2001, section 4.1.1).
     """
     squared = quantile * quantile / trials
     center = (share + squared / 2) / (1 + squared)
@@ -163,7 +163,7 @@ def score_interval(share: float, trials: float, quantile: float) -> tuple[float,
 
 
 def _rare_end(share: float, trials: float, quantile: float) -> float:
-    """The low end of a share of a few in many trials; 1 where they are not few."""
+    """The lower bound of a share of a few in many trials; 1 if they are not few."""
     if share * trials > (3 if trials > 50 else 2) * (1 + 1e-9):
         return 1.0
     return float(gammaincinv(share * trials, 2 * ndtr(-quantile))) / trials

@@ -1,8 +1,9 @@
-"""A baseline from what is believed of a prompt before it is sampled, and how many tries it is worth.
+"""A baseline from what is believed about a prompt before it is sampled, and the number of tries that this belief is
+worth.
 
-A belief with mean m of the reward counts like ν earlier tries of that mean. Beside them the n tries of a group leave,
-for each of its rollouts, a baseline that is independent of the rollout itself, so that the gradient stays unbiased,
-and silent groups still teach: one correct rollout of a prompt believed to be at 1/2 has an advantage of 1/2.
+A belief with mean m of the reward counts like ν earlier tries with that mean. Together with it, the n tries of a group
+give each rollout a baseline that is independent of the rollout itself, so the gradient stays unbiased and silent groups
+also have a gradient: one correct rollout of a prompt believed to be solved half of the time has an advantage of 1/2.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def posterior_baseline(rewards: Sequence[float], mean: float, strength: float) -
 
 
 def effective_tries(tries: ArrayLike, strength: ArrayLike) -> Array:
-    """m(n, ν) = n(ν + n − 1)/(ν + n): tries with a known baseline that n tries with this one are worth.
+    """m(n, ν) = n(ν + n − 1)/(ν + n): n tries with this baseline are worth as many tries with a known baseline.
 
-    The variance of (r − b_i), b_i from ν + n − 1 tries, is pq·(ν + n)/(ν + n − 1), and n of them average it.
-    ν = 0: n − 1; ν → ∞: n. Shapes broadcast.
+    The variance of (r − b_i), with b_i from ν + n − 1 tries, is pq·(ν + n)/(ν + n − 1), and it is averaged over n of
+    them. ν = 0: n − 1; ν → ∞: n. Shapes broadcast.
     """
     n, nu = np.asarray(tries, dtype=np.float64), np.asarray(strength, dtype=np.float64)
     total = np.maximum(nu + n, 1e-12)

@@ -45,9 +45,9 @@ class SignalNoise:
 
 
 def split_rewards(rewards: Sequence[float]) -> tuple[list[int], list[int]] | None:
-    """Returns the indices of two halves, dealt in turn in the order of the rewards, so that both are mixed if possible.
+    """The indices of two halves, dealt alternately in the order of the rewards, so that both are mixed if possible.
 
-    None where one of them has equal rewards only: with 0 and 1, fewer than two of either.
+    None if one of them has equal rewards only: with 0 and 1, if there are fewer than two of either.
     """
     order = sorted(range(len(rewards)), key=lambda index: (rewards[index], index))
     halves = order[::2], order[1::2]
@@ -62,9 +62,9 @@ def noise_factor(rewards: Sequence[float]) -> float:
 
 
 def estimate_signal(splits: Sequence[HalfSplit]) -> SignalNoise | None:
-    """Returns the pooled estimates over groups; None without groups, or where halves do not differ at all.
+    """The pooled estimates over groups; None without groups, or if no halves differ.
 
-    ‖δ‖² is the mean product weighted by 1/noise², the groups' precision where noise dominates.
+    ‖δ‖² is the mean product weighted by 1/noise², which is the precision of a group if noise dominates.
     """
     if not splits:
         return None
@@ -79,7 +79,7 @@ def estimate_signal(splits: Sequence[HalfSplit]) -> SignalNoise | None:
 
 
 def read_half_split(line: Mapping[str, Any]) -> HalfSplit | None:
-    """Returns the halves of one line of `probe.jsonl`, to be pooled by `estimate_signal`; None where it has none."""
+    """The halves of one line of `probe.jsonl`, to be pooled by `estimate_signal`; None if it has none."""
     if line["half_product"] is None:
         return None
     first, second = line["half_squares"]

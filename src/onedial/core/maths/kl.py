@@ -20,7 +20,7 @@ def k2(log_ratio: Tensor) -> Tensor:
 
 
 def k3(log_ratio: Tensor) -> Tensor:
-    """e^l − l − 1 ≥ 0. Unbiased value; its gradient is that of the reverse KL(π_ref‖π) (research note §3)."""
+    """e^l − l − 1 ≥ 0. Unbiased value; its gradient is that of the reverse KL(π_ref‖π)."""
     return log_ratio.exp() - log_ratio - 1
 
 

@@ -1,19 +1,19 @@
-"""Intervals of what a distribution of solve rates implies, also where the tries do not determine it.
+"""Intervals for quantities of a distribution of solve rates, also where the tries do not determine them.
 
-k right of n tries determine E[h(p)] when h is a polynomial of degree at most n: the mean, the variance, the silent
-share of groups of G ≤ n. Nothing else: many distributions give the same counts with other silent shares at G > n, or
-other shares of prompts between two rates. A bootstrap of one fitted distribution is blind to that. Here the interval
-is the profile-likelihood one: every value that some distribution attains whose log-likelihood is within χ²(0.95)/2 of
-the maximum. It narrows with the number of prompts where the tries determine the figure and stops at the bounds of what
-is possible where they do not.
+k right of n tries determine E[h(p)] if h is a polynomial of degree at most n: the mean, the variance, the silent share
+of groups of G ≤ n. They determine nothing else: many distributions give the same counts but other silent shares at G >
+n, or other shares of prompts between two rates. A bootstrap of one fitted distribution does not see that. Here the
+interval is the profile-likelihood one: every value that some distribution attains whose log-likelihood is within
+χ²(0.95)/2 of the maximum. With more prompts it becomes narrower if the tries determine the figure; otherwise it stops
+at the bounds of what is possible.
 
-χ² has one degree of freedom, and two at the low end of a convex h such as the silent share: of all distributions with
-one mean the point has the least E[h], so that near it a lower E[h] denies both the mean and the spread that were seen,
-and χ²₁ is too small (prompts that are all equally hard: 83 to 88 % instead of 95). `docs/decisions/intervals.md` has
-the simulated coverage.
+χ² has one degree of freedom, and two at the low end of a convex h such as the silent share. The reason: of all
+distributions with one mean, the point mass has the least E[h], so near it a lower E[h] contradicts both the observed
+mean and the observed spread, and χ²₁ is too small (for prompts that are all equally hard it covers 83 to 88 % instead
+of 95). `docs/decisions/intervals.md` has the simulated coverage.
 
-The maximizations are convex; each step solves the quadratic approximation of the log-likelihood by nonnegative
-least squares (Wang 2007, the constrained Newton method) with the constraint as a heavy row.
+The maximizations are convex; each step solves the quadratic approximation of the log-likelihood by nonnegative least
+squares (Wang 2007, the constrained Newton method) with the constraint as a heavily weighted row.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class LikelihoodRegion:
     def interval(self, values: ArrayLike, given: ArrayLike = 1.0) -> tuple[float, float]:
         """95 % interval of E[h(p)·w(p)] / E[w(p)] with `values` h and `given` w ≥ 0 on the points, (J,) each.
 
-        With w = 1 it is that of the mean of h over prompts; with w the likelihood of some counts, that of the mean of
-        h over the prompts that showed these counts. Covers at 95 % or more whether or not the tries determine it.
+        With w = 1 this is the mean of h over prompts; with w the likelihood of some counts, the mean of h over the
+        prompts that showed these counts. The coverage is 95 % or more whether or not the tries determine it.
         """
         h = np.broadcast_to(np.asarray(values, dtype=np.float64), self.points.shape)
         w = np.broadcast_to(np.asarray(given, dtype=np.float64), self.points.shape)
@@ -69,9 +69,9 @@ class LikelihoodRegion:
         return self._end(h, w, best, float(reached.min()), low), self._end(h, w, best, float(reached.max()), high)
 
     def _end(self, h: Array, w: Array, best: float, far: float, degrees: int) -> float:
-        """The value nearest `far` that is within the region: where the root of the loss meets its limit.
+        """The value nearest `far` that is within the region: where the root of the loss reaches its limit.
 
-        That root is nearly linear in the value where the tries determine it, so that a guarded secant needs few steps.
+        That root is nearly linear in the value if the tries determine it, so a guarded secant needs few steps.
         """
         limit = float(np.sqrt(chdtri(degrees, 0.05) / (2 * self.prompts)))
         inside, outside, below, above = 0.0, 1.0, 0.0, np.inf
@@ -107,7 +107,7 @@ def _degrees(h: Array, points: Array) -> int:
 
 
 def likelihood_region(cells: Cells, points: Array | None = None) -> LikelihoodRegion:
-    """The region of the counts in `cells`, on `points` or a grid that suits the tries."""
+    """The region of the counts in `cells`, on `points` or on a grid that is fine enough for the tries."""
     thin = _thin_out(cells)
     points = grid(float(thin.n.max())) if points is None else points
     log = log_likelihood(thin, points)
@@ -146,8 +146,8 @@ def _mean_log(density: Array, share: Array) -> float:
 def _thin_out(cells: Cells) -> Cells:
     """Cells with fewer distinct counts: the expected counts in a random subset of each prompt's tries.
 
-    A subset of independent tries is binomial with the same rate, so the likelihood stays right; what is lost is some
-    precision, and what tries beyond the largest of `LEVELS` determine.
+    A subset of independent tries is binomial with the same rate, so the likelihood stays correct; some precision is
+    lost, and so is what only tries beyond the largest of `LEVELS` would determine.
     """
     if len(cells.k) <= MOST_CELLS:
         return cells

@@ -30,9 +30,10 @@ def group_log_softmax(scores: Tensor, group: Tensor) -> Tensor:
 
 
 def listwise_loss(direction: str, logp: Tensor, old_logp: Tensor, batch: Batch) -> Tensor:
-    """Sum over groups of KL(w‖P), 'forward', or KL(P‖w), 'reverse', from (T,) log-probabilities; every group whole.
+    """Sum over groups of KL(w‖P), 'forward', or KL(P‖w), 'reverse', from (T,) log-probabilities; every group must be
+    whole.
 
-    `batch["advantage"]` holds r/τ but for a constant of each group, which the softmax cancels.
+    `batch["advantage"]` holds r/τ up to a constant per group, which cancels in the softmax.
     """
     score = sequence_sum(logp - old_logp, batch.rollout_of_token, batch.num_rollouts)
     policy = group_log_softmax(score, batch.group)

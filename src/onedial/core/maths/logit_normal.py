@@ -34,7 +34,7 @@ class RateMoments:
 
     @property
     def strength(self) -> Array:
-        """ν = E[pq]/Var[p]: the tries that the belief is worth; a + b for a Beta(a, b)."""
+        """ν = E[pq]/Var[p]: the number of tries that the belief is worth; a + b for a Beta(a, b)."""
         return np.asarray(self.spread / np.maximum(self.variance, 1e-12))
 
 

@@ -1,4 +1,4 @@
-"""The policy loss of every row of the algorithm table, put together from the row's cells."""
+"""The policy loss of every row of the algorithm table, assembled from the cells of the row."""
 
 from __future__ import annotations
 
@@ -92,17 +92,17 @@ def policy_loss(algorithm: Algorithm, batch: Batch, counts: Counts) -> Loss:
 
 
 def _token_advantage(batch: Batch) -> Tensor:
-    """(T,) the critic's advantages where the batch has them, else each rollout's on all its tokens."""
+    """(T,) the critic's advantages if the batch has them, else the advantage of the rollout for each of its tokens."""
     of_tokens = batch.get("token_advantage")
     return batch["advantage"][batch.rollout_of_token] if of_tokens is None else of_tokens
 
 
 def contributes(algorithm: Algorithm, batch: Batch) -> Tensor:
-    """(B,) False exactly where a rollout's gradient is exactly 0, so that its forward and backward can be skipped.
+    """(B,) False exactly if a rollout's gradient is exactly 0, so that its forward and backward passes can be skipped.
 
     These are masked rollouts, and rollouts with advantage 0 (with a critic: on every token) unless a KL term in the
     loss, an entropy bonus, a positive-example likelihood term or the loss of a pair gives them a gradient. A listwise
-    loss has one in all rollouts of a mixed group, and once the policy has moved in the others too.
+    loss has a gradient in all rollouts of a mixed group and, once the policy has changed, in all other groups too.
     """
     live = batch["advantage"] != 0
     of_tokens = batch.get("token_advantage")
@@ -118,7 +118,7 @@ def contributes(algorithm: Algorithm, batch: Batch) -> Tensor:
 
 
 def _moved(batch: Batch) -> bool:
-    """Whether the policy may differ from the one that wrote some of the rollouts."""
+    """Whether the policy may differ from the policy that wrote some of the rollouts."""
     stale = batch.get("stale")
     return batch.get("old_logp") is not None or (stale is not None and bool(stale.any()))
 

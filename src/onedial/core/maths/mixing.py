@@ -26,8 +26,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cells:
-    """Distinct counts: `k` right of `n` judged, seen in `count` prompts (any real number ≥ 0, so that the bootstrap
-    can reweight); `groups` is how many groups the n rollouts came in. All of shape (C,)."""
+    """Distinct counts: `k` right of `n` judged, observed for `count` prompts (any real number ≥ 0, so that the
+    bootstrap can reweight them); `groups` is the number of groups that the n rollouts came from. All of shape (C,)."""
 
     k: Array
     n: Array
@@ -63,7 +63,7 @@ def count_cells(k: ArrayLike, n: ArrayLike, groups: ArrayLike | None = None) -> 
 
 
 def grid(most_tries: float) -> Array:
-    """0, 1 and points between, even on the arcsine scale where binomial noise is the same everywhere.
+    """0, 1 and points between, evenly spaced on the arcsine scale, where binomial noise is the same everywhere.
 
     The step is about a quarter of the standard deviation of k/n at the largest n.
     """
@@ -72,10 +72,10 @@ def grid(most_tries: float) -> Array:
 
 
 def log_likelihood(cells: Cells, points: Array, *, survivors_only: bool = False) -> Array:
-    """log P(cell | p) up to a constant of the cell, (C, J).
+    """log P(cell | p) up to a constant per cell, (C, J).
 
-    The binomial likelihood also holds when sampling stopped because of what was seen (at the first success, say):
-    the stopping rule is a constant factor. It does not hold when silent groups were dropped before logging:
+    The binomial likelihood also holds if sampling stopped because of its results (at the first success, for example):
+    the stopping rule is a constant factor. It does not hold if silent groups were dropped before logging:
     `survivors_only` divides by P(mixed | p, G)^groups, with G = n/groups.
     """
     value = np.asarray(xlogy(cells.k[:, None], points) + xlogy((cells.n - cells.k)[:, None], 1.0 - points))
@@ -111,10 +111,11 @@ def em(kernel: Array, counts: Array, mass: Array, iterations: int) -> Array:
 
 
 def beta_with_ends(cells: Cells, *, survivors_only: bool = False) -> Mixing:
-    """Maximum likelihood of w₀·[p = 0] + w₁·[p = 1] + (1 − w₀ − w₁)·Beta(a, b), put on the grid.
+    """Maximum likelihood of w₀·[p = 0] + w₁·[p = 1] + (1 − w₀ − w₁)·Beta(a, b), on the grid.
 
-    With `survivors_only` the ends are left at 0: a prompt that is never or always solved left no trace. The
-    likelihood of a cell is then that of its groups given that they were mixed, and the fit is of all prompts.
+    With `survivors_only` the weights of the ends are 0, because a prompt that is never or always solved leaves no
+    trace. The likelihood of a cell is then that of its groups given that they were mixed, and the fit describes all
+    prompts.
     """
     points = grid(float(cells.n.max()))
     kernel = _log_cells(cells)
@@ -143,9 +144,10 @@ def beta_with_ends(cells: Cells, *, survivors_only: bool = False) -> Mixing:
 def fit_prior(cells: Cells, *, steps: int = 10, survivors_only: bool = False) -> Mixing:
     """The prior for planning: the Beta with ends, moved `steps` EM steps towards the nonparametric fit.
 
-    Of plain NPMLE, Beta with ends and mixtures of both, this one predicted held-out halves of real rollouts within
-    0.01 nats per prompt of the best in nearly every case: the full NPMLE overfits below about a thousand prompts
-    or with three or four tries, the Beta underfits tens of thousands. Survivors-only logs get the Beta alone.
+    Compared with the plain NPMLE, the Beta with ends, and mixtures of both, it predicted held-out halves of real
+    rollouts within 0.01 nats per prompt of the best in nearly every case: the full NPMLE overfits below about a
+    thousand prompts or with three or four tries, and the Beta underfits tens of thousands of prompts. Logs that hold
+    survivors only get the Beta alone.
     """
     fitted = beta_with_ends(cells, survivors_only=survivors_only)
     if survivors_only:
@@ -184,7 +186,7 @@ def posterior(cells: Cells, prior: Mixing, *, survivors_only: bool = False) -> A
 
 
 def predictive_score(first: Cells, second_k: Array, second_n: Array, prior: Mixing) -> float:
-    """Mean log-probability of later counts (k₂ of n₂) given the first, nats per prompt: the larger the better."""
+    """Mean log-probability of later counts (k₂ of n₂) given the first, in nats per prompt; larger is better."""
     belief = posterior(first, prior)
     later = Cells(second_k, second_n, first.count, first.groups)
     with np.errstate(divide="ignore"):
@@ -205,7 +207,7 @@ def _log_cells(cells: Cells) -> Array:
 
 
 def _truncated(cells: Cells, points: Array, mass: Array) -> Array:
-    """log P(counts | a group of the prompt was mixed and only mixed groups were kept) for each cell."""
+    """log P(counts | each group was mixed, because only mixed groups were kept) for each cell."""
     log = log_likelihood(cells, points, survivors_only=True)
     mixed = mixed_probability(points, (cells.n / cells.groups)[:, None])
     # prompts enter the log in proportion to mass·mixed; the kernel conditions every group on being mixed

@@ -11,7 +11,7 @@ MISMATCH_BOUND = 20.0
 
 
 def sequence_sum(values: Tensor, rollout: Tensor, num_rollouts: int) -> Tensor:
-    """(T,) token values and the number of each token's rollout → (B,) sums; a rollout without tokens gives 0."""
+    """(T,) token values and the rollout number of each token → (B,) sums; a rollout without tokens gives 0."""
     return values.new_zeros(num_rollouts).index_add(0, rollout, values)
 
 

@@ -1,4 +1,4 @@
-"""Parquet and arrow files piece by piece: what can be read is kept, the rest is counted and located."""
+"""Parquet and arrow files read part by part: readable parts are kept, damaged ones are counted and located."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def read_sound_parts(file: Path, kind: FileKind, wanted: Collection[str], errors: ReadErrors) -> Iterator[pl.DataFrame]:
-    """The wanted columns of every row group (parquet) or batch (arrow file) that is sound."""
+    """The wanted columns of every undamaged row group (parquet) or batch (arrow file)."""
     for number, (piece, read) in enumerate(_pieces(file, kind, wanted), start=1):
         try:
             table = read()
@@ -46,13 +46,13 @@ def _pieces(file: Path, kind: FileKind, wanted: Collection[str]) -> Iterator[tup
 
 
 def is_arrow_file(file: Path) -> bool:
-    """Whether an arrow file can be read at any place; False for a stream of batches."""
+    """Whether this is an arrow file, which can be read at any position; False for a stream of batches."""
     with file.open("rb") as stream:
         return stream.read(6) == b"ARROW1"
 
 
 def read_stream_batches(file: Path, errors: ReadErrors) -> Iterator[pl.DataFrame]:
-    """The sound batches of an arrow stream, up to where it breaks off."""
+    """The undamaged batches of an arrow stream, up to the place where it ends or breaks off."""
     number = 0
     with file.open("rb") as stream:
         try:

@@ -1,4 +1,4 @@
-"""Separated values: the separator of a file by its header, and its rows with their line numbers."""
+"""Separated values: the separator of a file, from its header, and its rows with their line numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ SEPARATORS = ",\t;|"
 
 
 def find_separator(text: str, kind: FileKind) -> str:
-    """What stands between the fields of the header: as the name says, or where it holds none of these, another."""
+    """The separator of the header: the one that the file name suggests, or another one if the header does not contain
+    it."""
     usual = "\t" if kind == "tsv" else ","
     fields = {mark: len(_first_row(text, mark)) for mark in SEPARATORS}
     return usual if fields[usual] > 1 else max(fields, key=lambda mark: (fields[mark], mark == usual))

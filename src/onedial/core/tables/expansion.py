@@ -1,4 +1,6 @@
-"""Parquet and arrow files that repeat a few long texts so often that written out they fill the memory."""
+"""Protection against parquet and arrow files that repeat a few long texts so often that, written out, they would fill
+the memory.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Measuring our speed and memory beside the peers' and the machine's own ceiling, in one run."""
+"""Measures our speed and memory, those of other libraries, and the limits of the machine, in one run."""

@@ -1,4 +1,4 @@
-"""A measured figure: two series taken in turn, their medians, ranges and the ratio."""
+"""A measured figure: two series measured alternately, their medians, ranges and the ratio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ HIGHER_IS_BETTER = {"tokens/s": True, "GFLOP/s": True, "s": False, "GB": False}
 
 @dataclass(frozen=True)
 class Figure:
-    """Ours against the other's; `ours[i]` and `other[i]` were taken in the same turn. A ratio > 1 means ours is better.
+    """Our measurements and the other side's; `ours[i]` and `other[i]` were measured in the same turn. A ratio > 1 means
+    that ours is better.
 
     Without `other` nothing was measured, and `reason` says why. `ceiling` holds the machine's GFLOP/s in each turn.
     """

@@ -1,7 +1,8 @@
-"""Arithmetic that the work cannot do without, in floating-point operations.
+"""The arithmetic that the work requires at least, in floating-point operations.
 
-Counted are the multiplications and additions of weights with tokens, as in arXiv:2001.08361 §2.1: 2 per weight and
-token forward, 4 backward. Attention scores are left out, so a share of the ceiling is rather too low than too high.
+Multiplications and additions of weights with tokens are counted, as in arXiv:2001.08361 §2.1: 2 per weight and token in
+the forward pass, 4 in the backward pass. Attention scores are not counted, so a share of the limit is too low rather
+than too high.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from onedial.training.lm.decoder import get_base_model
 
 @dataclass(frozen=True)
 class WeightCounts:
-    """WeightCounts of a model that every token meets (`body`), and those of its output projection (`head`)."""
+    """The number of weights of a model that every token uses (`body`), and of its output projection (`head`)."""
 
     body: int
     head: int

@@ -1,4 +1,4 @@
-"""The machine: its clock, its ceiling (matrix product, memory copy), its memory, and what it is called."""
+"""The machine: its clock, its limits (matrix product, memory copy), its memory, and its names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("onedial", "torch", "transformers", "trl", "vllm")
 
 
 def time_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a piece of work takes, to the end of what it queued on an accelerator."""
+    """The seconds that a piece of work takes, including what it queued on an accelerator."""
     synchronize(device)
     started = time.perf_counter()
     work()
@@ -33,7 +33,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure_in_turn(runners: Sequence[Callable[[], float]], repeats: int, *, warm: bool = True) -> list[list[float]]:
-    """Each runner's `repeats` values, taken in turn, after one turn that is not counted (unless `warm` is off)."""
+    """The `repeats` values of each runner, measured alternately, after one turn that is not counted (unless `warm` is
+    off)."""
     for runner in runners if warm else ():
         runner()
     turns = [[runner() for runner in runners] for _ in range(repeats)]
@@ -60,7 +61,7 @@ class Ceiling:
 
 
 def copy_gbytes(device: torch.device, mbytes: int = 256) -> float:
-    """GB/s read and written while copying; the best of four, the first one excluded."""
+    """GB/s read and written while copying; the best of four, without the first."""
     source = torch.ones(mbytes * 2**18, device=device)
     target = torch.empty_like(source)
     times = [time_seconds(lambda: target.copy_(source), device) for _ in range(5)]
@@ -90,7 +91,7 @@ def name_processor(device: torch.device) -> str:
 
 
 def describe_conditions(conditions: Conditions, model: str) -> dict[str, Any]:
-    """What a reader must know to judge the figures."""
+    """What a reader must know to interpret the figures."""
     device = torch.device(conditions.device)
     return {
         "date": date.today().isoformat(),

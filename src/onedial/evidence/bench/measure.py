@@ -1,6 +1,7 @@
-"""The figures: which there are, how each is taken, and what their pieces have to do with one another.
+"""The figures: which there are and how each is measured.
 
-Sides are measured in turn: ceiling, ours, the other, ceiling, ours, the other … A first turn of each is not counted.
+Both sides are measured alternately: ceiling, ours, the other, ceiling, ours, the other … The first turn of each is not
+counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Note = Callable[[str], None]
 
 
 def select_figures(command: str, wanted: str) -> list[str]:
-    """The figures of a sub-command (or of `all`), or those of them named in a comma-separated list.
+    """The figures of a sub-command (or of `all`), or those named in a comma-separated list.
 
     Raises ConfigError for a name that is not among them.
     """
@@ -50,9 +51,9 @@ def select_figures(command: str, wanted: str) -> list[str]:
 
 
 def measure(conditions: Conditions, names: Sequence[str], note: Note) -> Iterator[Figure]:
-    """The figures named, in order, each as soon as it is there.
+    """Measures the figures named, in order, and yields each as soon as it is known.
 
-    A peer that is absent or fails leaves its figure unmeasured, with the reason.
+    If another library is absent or fails, its figure is left unmeasured, with the reason.
     """
     prepare_process(conditions.threads)
     for name, take in _IN_PROCESS.items():
@@ -103,7 +104,7 @@ def _tokens_per_s(worker: Worker, workload: Workload) -> float:
 
 
 def decode_ceiling_share(conditions: Conditions) -> Figure:
-    """Necessary arithmetic of decode steps with all rows under way, over the GEMM's."""
+    """Required arithmetic per second of decode steps with all rows active, divided by that of a matrix product."""
     workload = GENERATE.fitted(conditions.context)
     policy = open_policy(conditions, workload)
     ours = Generation(conditions, workload, policy.model)
@@ -117,7 +118,8 @@ def decode_ceiling_share(conditions: Conditions) -> Figure:
 
 
 def update_ceiling_share(conditions: Conditions) -> Figure:
-    """Necessary arithmetic of an update whose groups are all mixed, over the GEMM's; the optimizer's time counts."""
+    """Required arithmetic per second of an update whose groups are all mixed, divided by that of a matrix product; the
+    optimizer's time counts."""
     workload = STEP.fitted(conditions.context)
     policy = open_policy(conditions, workload)
     ours = Update(conditions, workload, policy)
@@ -128,7 +130,7 @@ def update_ceiling_share(conditions: Conditions) -> Figure:
 
 
 def generate_beside_busy(conditions: Conditions) -> Figure:
-    """Generation of the whole workload beside one process that keeps a core busy, against a quiet machine."""
+    """Generation of the whole workload while one process keeps a core busy, compared with a quiet machine."""
     workload = GENERATE.fitted(conditions.context)
     ours = Generation(conditions, workload, open_policy(conditions, workload).model)
     beside = partial(run_beside_busy_process, ours.tokens_per_s)
@@ -180,7 +182,7 @@ def _step(worker: Worker, mode: str) -> float:
 
 
 def step_memory_vs_trl(conditions: Conditions) -> Figure:
-    """Peak memory of a process that makes two all-mixed steps, loading included, against TRL's."""
+    """Peak memory of a process that makes two all-mixed steps, including loading, against TRL's."""
     workload = STEP.fitted(conditions.context)
     blank = Figure("step_memory_vs_trl", "GB", _named("trl"), f"{workload}, all mixed, two steps")
     if (reason := _absent("trl")) is not None:

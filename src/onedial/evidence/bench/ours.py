@@ -1,4 +1,4 @@
-"""Our side: generation, a decode step, an update, and a whole training step, through the parts that `train` uses."""
+"""Our side: generation, a decode step, an update, and a whole training step, with the same parts that `train` uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROW = replace(ALGORITHMS["mixed_grpo"], refill=False)
 
 
 def make_bench_run(conditions: Conditions, workload: Workload) -> Run:
-    """The run whose iterations have this workload."""
+    """A run whose iterations have this workload."""
     return Run(
         model=conditions.model,
         algorithm=ROW,
@@ -48,12 +48,12 @@ def make_bench_run(conditions: Conditions, workload: Workload) -> Run:
 
 
 def open_policy(conditions: Conditions, workload: Workload) -> Policy:
-    """The model with its optimizer, as a run holds it."""
+    """The model with its optimizer, as in a run."""
     return Policy(plan_memory(make_bench_run(conditions, workload), conditions.model).run, conditions.model)
 
 
 class Generation:
-    """Generates a workload's completions to their full length: no token stops a row."""
+    """Generates the completions of a workload to their full length: no token ends a row."""
 
     def __init__(self, conditions: Conditions, workload: Workload, model: torch.nn.Module) -> None:
         self.workload = workload
@@ -80,7 +80,7 @@ class Generation:
         return self.workload.tokens / self.seconds()
 
     def decode_seconds(self, steps: int, warm: int = 3) -> float:
-        """Seconds of one decode step (sampling and forward pass) with all rows under way."""
+        """The seconds of one decode step (sampling and forward pass) with all rows active."""
         # the first poll computes the prompts, the last one samples without a forward pass: neither is timed
         for request in self._requests(warm + steps + 2):
             self.engine.submit(request)
@@ -126,11 +126,11 @@ class Update:
 
 
 def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 class _Judge:
-    """Gives the verdicts wanted, by the place of a rollout; in this process, as TRL calls its reward functions."""
+    """Returns the wanted verdicts by the index of a rollout; in this process, as TRL calls its reward functions."""
 
     def __init__(self, prompts: int) -> None:
         self.mode, self.prompts = "all_mixed", prompts
@@ -151,7 +151,7 @@ class _Judge:
 
 
 class Stepper:
-    """Whole training steps: generate, judge, pack, update, hand the weights to the engine."""
+    """Whole training steps: generate, judge, pack, update, load the new weights into the engine."""
 
     def __init__(self, conditions: Conditions, workload: Workload) -> None:
         self.policy = open_policy(conditions, workload)
@@ -174,7 +174,7 @@ class Stepper:
         self.iteration = self.steps = 0
 
     def step(self, mode: str) -> float:
-        """Seconds of one step whose verdicts come out as `mode` says."""
+        """The seconds of one step whose verdicts are as `mode` says."""
         self.judge.mode = mode
         return time_seconds(self._step, self.policy.device)
 
@@ -188,7 +188,7 @@ class Stepper:
 
 
 def serve(conditions: Conditions, workload: Workload, exchange: Exchange) -> None:
-    """Steps on request, in a process of their own."""
+    """Makes steps on request, in a separate process."""
     prepare_process(conditions.threads)
     stepper = Stepper(conditions, workload)
     mode = exchange(None)

@@ -1,7 +1,7 @@
-"""A process of its own for each side of a step: its memory can be told apart, and no thread pool is shared.
+"""A separate process for each side of a step, so that their memory is measured separately and no thread pool is shared.
 
-The two wait in turn, so that their measurements interleave: `Worker.ask(mode)` has the process do one piece of work
-and report how long it took and its peak memory so far.
+The two wait for each other, so that their measurements alternate: `Worker.ask(mode)` lets the process do one piece of
+work and report how long it took and its peak memory so far.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Reply(NamedTuple):
 
 
 class WorkerFailed(EngineError):
-    """A process that could not do its work; `name` says whose."""
+    """A process that could not do its work; `name` says which."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name} could not be measured: {why}")
@@ -46,9 +46,9 @@ class WorkerFailed(EngineError):
 
 
 class Worker:
-    """A process that holds one side's model and does one piece of work whenever asked.
+    """A process that holds the model of one side and does one piece of work whenever asked.
 
-    Raises WorkerFailed with the process's last words when it fails.
+    Raises WorkerFailed with the last output of the process if it fails.
     """
 
     def __init__(self, name: str, conditions: Conditions, workload: Workload) -> None:
@@ -102,7 +102,7 @@ class Worker:
 
 
 def _live(pipe: Connection, module: str, conditions: Conditions, workload: Workload, log: str) -> None:
-    """The life of the process: what libraries print goes to a file, the pipe carries the figures."""
+    """The main loop of the process: the output of libraries goes to a file, the figures through the pipe."""
     os.environ["OMP_NUM_THREADS"] = str(conditions.threads)  # for thread pools other than torch's
     with open(log, "a") as sink:
         os.dup2(sink.fileno(), sys.stdout.fileno() if _real(sys.stdout) else 1)

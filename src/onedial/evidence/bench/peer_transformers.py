@@ -12,7 +12,7 @@ from onedial.training.models import load_causal_lm, load_tokenizer
 
 
 class TransformersGeneration:
-    """`generate` with fused attention; no token ends a row, so that every row has its full length."""
+    """`generate` with fused attention; no token ends a row, so every row has its full length."""
 
     def __init__(self, conditions: Conditions, workload: Workload) -> None:
         self.workload, self.device = workload, torch.device(conditions.device)

@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer, driven through its public API on the same model, prompts, group size, lengths and type.
 
-Conditions chosen in its favour: no reference model, no activation checkpointing, no logging, no saving, the whole
-step in one pass where it fits, the fused optimizer. Time runs from its step's beginning to its end.
+The conditions favor TRL: no reference model, no activation checkpointing, no logging, no saving, the whole step in one
+pass if it fits, the fused optimizer. Time is measured from the beginning of its step to its end.
 """
 
 from __future__ import annotations

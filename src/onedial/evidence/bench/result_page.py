@@ -74,7 +74,7 @@ def _hang(text: str) -> list[str]:
 def format_page(
     figures: Sequence[Figure], points: Sequence[Point], conditions: Mapping[str, Any], *, whole: bool = True
 ) -> str:
-    """`docs/performance.md`; says so when the measurement ended early."""
+    """`docs/performance.md`; it says so if the measurement ended early."""
     lines = [
         "# Performance",
         "",

@@ -1,4 +1,4 @@
-"""How our cost per token moves as one quantity of the work grows and the others stay."""
+"""How our cost per token changes as one quantity of the work grows and the others stay the same."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SLOW = 10.0  # seconds; a first turn that takes longer counts, since what it war
 def workload_at(axis: str, value: int, work: str) -> Workload:
     """The workload of a point: rows in groups of 8, group sizes at 64 rows, prompts at 8 × 8.
 
-    Completions are those of 8 × 8 rows too, in an update of 2 × 8: it costs three times the arithmetic, and by the
-    token its cost hardly depends on the number of rows.
+    Completions are also those of 8 × 8 rows; for an update those of 2 × 8, because it costs three times the arithmetic,
+    and its cost per token hardly depends on the number of rows.
     """
     rows = Workload(8, 8, 51, 24)
     if axis == "rows":

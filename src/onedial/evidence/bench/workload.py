@@ -1,4 +1,4 @@
-"""What is measured: the shapes of the work, and the conditions that both sides share."""
+"""What is measured: the sizes of the work, and the conditions that are the same for both sides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Workload:
         return self.rows * self.completion_tokens
 
     def fitted(self, context: int) -> Workload:
-        """The workload with prompts, and if need be completions, cut to a model's context."""
+        """The workload with prompts, and if necessary completions, shortened to a model's context."""
         completion = min(self.completion_tokens, context - 1)
         return replace(self, completion_tokens=completion, prompt_tokens=min(self.prompt_tokens, context - completion))
 
@@ -63,10 +63,10 @@ class Conditions:
 
 
 def rows_per_pass(workload: Workload, peer_rows: int) -> int:
-    """Rows of a workload that TRL takes at once: as many as hold no more tokens than `peer_rows` rows of `STEP` do.
+    """The number of rows that TRL processes at a time: as many as hold no more tokens than `peer_rows` rows of `STEP`.
 
-    TRL computes every row's prompt anew and has no micro-batches by tokens; without this, long prompts would need
-    several times the memory of a step's. The rows of a pass divide the workload's rows.
+    TRL computes the prompt again for every row and has no micro-batches by tokens; without this, long prompts would
+    need several times the memory of a step. The number divides the rows of the workload.
     """
     room = peer_rows * (STEP.prompt_tokens + STEP.completion_tokens)
     fits = room // (workload.prompt_tokens + workload.completion_tokens)
@@ -74,9 +74,9 @@ def rows_per_pass(workload: Workload, peer_rows: int) -> int:
 
 
 def choose_reward(mode: str, prompt: int, index: int, prompts: int) -> float:
-    """The verdict wanted of a rollout: with it every group is mixed, the first quarter of them, or none.
+    """The verdict wanted for a rollout: it makes every group mixed, or the first quarter of them, or none.
 
-    In a mixed group the rollouts of odd index are right.
+    In a mixed group the rollouts with an odd index are right.
     """
     mixed = {"all_mixed": prompts, "quarter_mixed": max(1, prompts // 4), "silent": 0}[mode]
     return float(prompt < mixed and index % 2 == 1)

@@ -1,4 +1,4 @@
-"""Clip-higher: entropy with a symmetric and with a raised upper clip, and which tokens the clip stops."""
+"""Clip-higher: entropy with a symmetric and with a raised upper clip, and which tokens are clipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic sampling: what it saves in steps, and what it costs in rollouts and seconds."""
+"""Dynamic sampling: how many steps it saves, and how many rollouts and seconds it costs."""
 
 from __future__ import annotations
 

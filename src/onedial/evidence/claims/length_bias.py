@@ -1,4 +1,6 @@
-"""Length bias: whose tokens weigh how much, and whether wrong answers grow under GRPO and not under Dr. GRPO."""
+"""Length bias: how much the tokens of each answer weigh, and whether wrong answers grow under GRPO but not under Dr.
+GRPO.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ def _checks(figures: Json) -> list[Check]:
 
 
 def _with_weights(trained: Claim) -> Claim:
-    """The claim of the runs with a unit before them that trains nothing."""
+    """The claim about runs with one more unit before them, which trains nothing."""
 
     def measure(setup: Setup, unit: str) -> Json:
         return measure_token_weights() if unit == WEIGHTS else trained.measure(setup, unit)

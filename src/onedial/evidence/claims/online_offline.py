@@ -1,4 +1,6 @@
-"""The grid of the unified view: demonstrations, own answers of the first model or of the present one, graded or not."""
+"""The grid of the unified view: demonstrations or own answers, from the first model or the present one, graded or
+not.
+"""
 
 from __future__ import annotations
 

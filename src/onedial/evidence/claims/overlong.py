@@ -1,4 +1,4 @@
-"""Truncated completions: left in, left out of the loss, or with a soft penalty."""
+"""Truncated completions: kept, left out of the loss, or with a soft penalty."""
 
 from __future__ import annotations
 

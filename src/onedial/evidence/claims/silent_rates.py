@@ -1,4 +1,4 @@
-"""Silent groups: how many a table of solve rates makes expect, and how many a real run had."""
+"""Silent groups: how many a table of solve rates predicts, and how many a real run had."""
 
 from __future__ import annotations
 

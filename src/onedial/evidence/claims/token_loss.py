@@ -1,4 +1,4 @@
-"""The token mean: against the mean per answer, and against its two other normalizers."""
+"""The mean over tokens, compared with the mean per answer and with two other normalizers."""
 
 from __future__ import annotations
 

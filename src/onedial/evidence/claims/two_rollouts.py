@@ -1,4 +1,4 @@
-"""2-GRPO: two rollouts a prompt against sixteen, at equal rollouts and in the setting of its paper."""
+"""2-GRPO: two rollouts per prompt against sixteen, at equal rollouts and in the setting of its paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO to warm up, then DPO on the pairs it wrote, beside GRPO all the way at equal compute."""
+"""GRPO as a warm-up, then DPO on the pairs of its rollouts, compared with GRPO throughout at equal compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Allocators decide which prompts get rollouts in an iteration, and which of the groups train.
+"""Allocators decide which prompts get rollouts in an iteration, and which of the groups are used for training.
 
 The table of allocators is `onedial.core.allocator_table`; the two that need no belief are here. An allocator requests
 rollouts in rounds. The collector answers a round only when every group of it is judged, so the next round depends on
@@ -22,9 +22,10 @@ Status = Literal["trained", "silent", "carried", "unusable", "left"]
 
 @dataclass(frozen=True)
 class RolloutRequest:
-    """`count` rollouts wanted of the prompt at `position` of the task's stream of draws.
+    """A request for `count` rollouts of the prompt at `position` of the task's stream.
 
-    `first` is the index of the first of them: what earlier rounds of the iteration got of the prompt comes before it.
+    `first` is the index of the first of them: the number of rollouts that earlier rounds of the iteration got for the
+    prompt.
     """
 
     position: int
@@ -34,11 +35,11 @@ class RolloutRequest:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What an allocator knew of a group before it was sampled, and what that does to its usable rollouts.
+    """What an allocator expected of a group before it was sampled, and how that affects its usable rollouts.
 
     believed    the solve rate believed before the first rollout; None without a belief
-    audit       whether the prompt was drawn uniformly, so that it may check the belief
-    baselines   of each usable rollout, for rows with baseline='posterior'
+    audit       whether the prompt was drawn uniformly, so that it can check the belief
+    baselines   one per usable rollout, for rows with baseline='posterior'
     weights     factors of their advantages; None: 1 each
     """
 
@@ -52,9 +53,9 @@ class Expectation:
 class Allocation:
     """The outcome of an iteration: groups to train on, and the status of every group generated in it, by id.
 
-    `carried_in` counts the groups of `train` that earlier iterations generated, `surplus` the mixed groups that wait.
-    `exhausted`: the refill limit was reached before the batch was full. `expectations` are by group id, empty where
-    the allocator expects nothing. `figures` are metrics of the allocator (`metrics.METRICS`).
+    `carried_in` is the number of groups in `train` that earlier iterations generated, `surplus` are mixed groups that
+    wait for a later iteration. `exhausted`: the refill limit was reached before the batch was full. `expectations` are
+    by group id, empty if the allocator expects nothing. `figures` are metrics of the allocator (`metrics.METRICS`).
     """
 
     train: list[Group]
@@ -70,7 +71,7 @@ class PromptSchedule(Protocol):
     """The order of prompts and the rollouts per prompt, as a pure function of the position in the data."""
 
     def next(self, position: int, count: int) -> tuple[list[RolloutRequest], int]:
-        """The next `count` groups from a position on, and the position after the last."""
+        """The next `count` groups from a position on, and the position after the last one."""
         ...
 
 
@@ -81,7 +82,7 @@ class UniformSchedule:
     group_size: int
 
     def next(self, position: int, count: int) -> tuple[list[RolloutRequest], int]:
-        """`count` neighbouring positions."""
+        """`count` neighboring positions."""
         return [RolloutRequest(position + i, self.group_size) for i in range(count)], position + count
 
 
@@ -105,7 +106,7 @@ class Allocator(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """JSON values that `restore` takes."""
+        """JSON values for `restore`."""
         ...
 
     def restore(self, state: dict[str, Any], surplus: Sequence[Group]) -> None:
@@ -152,9 +153,10 @@ class Dynamic:
     """DAPO's dynamic sampling (arXiv:2503.14476, §3.2): mixed groups only, refilled until the batch is full.
 
     The paper leaves some cases open; here no generated rollout is lost. Refilling is bounded by `limit` times the
-    batch. Mixed groups beyond the batch are surplus and wait for the next iteration, oldest first. When the bound is
-    reached, `on_exhausted` decides: "train" on the smaller batch, "carry" everything over and skip the update, or
-    "stop": nothing trains, and the trainer ends the run once the rollouts are saved.
+    batch. Mixed groups beyond the batch are surplus and are used in the next iteration, oldest first. If the bound is
+    reached, `on_exhausted` decides: "train" trains on the smaller batch, "carry" keeps everything for the next
+    iteration and skips the update, and with "stop" nothing is trained and the trainer ends the run once the rollouts
+    are saved.
     """
 
     prompts: int
@@ -223,7 +225,7 @@ def decide_status(group: Group, keep_mixed: bool) -> Status:
 
 
 def join_rounds(groups: Iterable[Group]) -> list[Group]:
-    """The groups with all rollouts that the rounds of an iteration gave each, in the order of their first round."""
+    """The groups with all rollouts from all rounds of an iteration, in the order of their first round."""
     joined: dict[str, Group] = {}
     for group in groups:
         known = joined.get(group.id)

@@ -1,16 +1,18 @@
-"""What is believed of each prompt's solve rate while the policy trains.
+"""The belief about each prompt's solve rate while the policy trains.
 
 The logit of prompt x is ℓ_x = w·f(x) + β_x: w are weights of features that prompts share (`features`), jointly
-Gaussian; β_x is the prompt's own difficulty, N(0, OWN_STD²) until it is sampled. k of n correct give ℓ_x its exact
-posterior moments, and the change is passed on to w and β_x in proportion to their covariance with ℓ_x, as a Kalman
-filter does (assumed-density filtering; for a logit, the extended Kalman filter). A policy that learns a level thus
-moves all prompts of the level, sampled or not, and what was seen of a prompt's own difficulty stays valid.
+Gaussian; β_x is the prompt's own difficulty, N(0, OWN_STD²) until the prompt is sampled. k of n correct give the exact
+posterior moments of ℓ_x, and the change is passed on to w and β_x in proportion to their covariance with ℓ_x, as in a
+Kalman filter (assumed-density filtering; for a logit, the extended Kalman filter). If the policy improves on a level,
+the belief therefore changes for all prompts of the level, sampled or not, and what was learned about a prompt's own
+difficulty stays valid.
 
-A prompt that was sampled keeps the variance of its logit, which covers w and β_x at once: their covariance is not
-kept for each prompt, and without it what was seen of the prompt would count for less than it says. Its later visits
-move w in proportion to what was still unknown of its logit.
+For a prompt that was sampled, the variance of its logit is stored, which includes both w and β_x: their covariance is
+not stored for each prompt, and without it the evidence about the prompt would count for less than it should. Later
+visits of the prompt change w in proportion to what was still unknown about its logit.
 
-The policy moves, so knowledge fades: each iteration takes every variance a share `drift` of the way back to its prior.
+The policy changes, so knowledge becomes outdated: each iteration moves every variance back towards its prior by a share
+`drift`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ MOST_SAMPLED = 200_000  # prompts with an offset of their own; the one longest u
 
 @dataclass(frozen=True)
 class Own:
-    """What is known of a sampled prompt after `iteration`: the mean of β_x, and the variance of its logit."""
+    """What is known about a sampled prompt after `iteration`: the mean of β_x, and the variance of its logit."""
 
     offset: float
     variance: float
@@ -54,7 +56,8 @@ class Prediction:
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
     def draw_spread(self, rng: np.random.Generator, explore: float) -> Array:
-        """E[p(1 − p)] of each prompt after a share `explore` of its logit's variance was drawn; 1 is Thompson."""
+        """E[p(1 − p)] of each prompt after a share `explore` of the variance of its logit was drawn at random; 1 is
+        Thompson sampling."""
         drawn = explore * self.variance
         logits = self.mean + np.sqrt(drawn) * rng.standard_normal(len(self.mean))
         return rate_moments(logits, self.variance - drawn).spread
@@ -72,14 +75,15 @@ class Belief:
     _own: dict[str, Own] = field(default_factory=dict, repr=False)
 
     def advance(self, iteration: int) -> None:
-        """Lets what is known of the shared weights fade up to `iteration`; single prompts fade when they are read."""
+        """Increases the uncertainty of the shared weights up to `iteration`; that of single prompts is increased when
+        they are read."""
         kept = (1.0 - self.drift) ** max(0, iteration - self.iteration)
         prior = np.diag([prior_std(name) ** 2 for name in self._names])
         self._covariance = kept * self._covariance + (1.0 - kept) * prior
         self.iteration = max(iteration, self.iteration)
 
     def predict(self, prompts: Sequence[Described]) -> Prediction:
-        """What is believed of prompts, sampled before or not."""
+        """What is believed about prompts, sampled before or not."""
         rows = self._rows(prompts)
         shared = np.einsum("nf,fg,ng->n", rows, self._covariance, rows, optimize=True)
         mean, variance = rows @ self._mean, shared + OWN_STD**2
@@ -92,7 +96,8 @@ class Belief:
         return Prediction(mean, variance, rate_moments(mean, variance))
 
     def observe(self, prompt: Described, solved: float, tries: float) -> None:
-        """Takes `solved` of `tries` rollouts of a prompt into account; how many there are, and why, is no matter."""
+        """Updates the belief with `solved` of `tries` rollouts of a prompt; why there are that many tries does not
+        matter."""
         if tries <= 0:
             return
         before = self.predict([prompt])
@@ -111,7 +116,7 @@ class Belief:
             del self._own[next(iter(self._own))]
 
     def observe_all(self, counts: Iterable[tuple[Described, float, float]]) -> None:
-        """Takes (prompt, solved, tries) into account, in order: a prior from what is known before training."""
+        """Updates the belief with (prompt, solved, tries), in order: a prior from data known before training."""
         for prompt, solved, tries in counts:
             self.observe(prompt, solved, tries)
 
@@ -136,7 +141,7 @@ class Belief:
         self._own = {name: Own(*values) for name, values in state["own"].items()}
 
     def _rows(self, prompts: Sequence[Described]) -> Array:
-        """(N, F) features of prompts; a name met for the first time joins with its prior."""
+        """(N, F) features of prompts; a new feature name is added with its prior."""
         new = dict.fromkeys(name for prompt in prompts for name in prompt.features if name not in self._names)
         for name in list(new)[: MOST_FEATURES - len(self._names)]:
             self._names[name] = len(self._names)

@@ -1,7 +1,7 @@
-"""The allocator that acts on a belief: its rule chooses prompts and tries, the results update the belief.
+"""The allocator that uses a belief: its rule chooses prompts and tries, and the results update the belief.
 
-The rule, the belief and the candidates are apart: `scene`, `rules`, `belief`. What is decided depends on the state and
-the number of the iteration alone; random draws take their seed from the iteration and the round.
+Rule, belief and candidates are in separate modules: `rules`, `belief`, `scene`. Decisions depend only on the state and
+the number of the iteration; random draws take their seed from the iteration and the round.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from onedial.training.budget.scene import Array, Candidates, Counts, Decision, R
 
 @dataclass
 class Visit:
-    """What an iteration knows of a prompt that it samples, from the first round on.
+    """What an iteration knows about a prompt that it samples, from the first round on.
 
-    `value` are the effective tries so far, `share` the part of the prompt's weight that each usable rollout has.
+    `value` is the number of effective tries so far, `share` the part of the prompt's weight that each usable rollout
+    has.
     """
 
     believed: float
@@ -50,10 +51,10 @@ class Visit:
 
 @dataclass
 class Believing:
-    """Spends `prompts` × `group_size` rollouts an iteration by a rule on a belief.
+    """Spends `prompts` × `group_size` rollouts per iteration by a rule on a belief.
 
-    `weighs`: whether the loss takes weights (a row with baseline='posterior'). `keep_mixed`: whether only groups whose
-    rewards differ train, as the algorithm's row says.
+    `weighs`: whether the loss uses weights (a row with baseline='posterior'). `keep_mixed`: whether only groups whose
+    rewards differ are trained on, as the algorithm's row says.
     """
 
     row: AllocatorRow
@@ -135,7 +136,7 @@ class Believing:
         self.outcomes.restore(state["outcomes"])
 
     def _draw_audits(self, rng: np.random.Generator) -> Counts:
-        """(N,) one rollout each for prompts drawn uniformly, as many as the row's share of the budget."""
+        """(N,) one rollout each for prompts drawn uniformly; their number is the row's share of the budget."""
         audited = np.zeros(len(self._prompts), dtype=np.int64)
         count = min(len(audited), round(self.row.audit * self.prompts * self.group_size))
         audited[rng.choice(len(audited), size=count, replace=False)] = 1
@@ -209,7 +210,7 @@ class Believing:
 
 
 def _even(weight: float, visit: Visit) -> Array:
-    """`weight` split over a visit's usable rollouts."""
+    """`weight` divided evenly among a visit's usable rollouts."""
     count = len(visit.baselines)
     return np.full(count, weight / max(1, count))
 

@@ -1,4 +1,4 @@
-"""Whether the belief is right: what was believed beside what came of it, on rollouts that it did not choose."""
+"""Whether the belief is correct: believed against observed solve rates, on prompts that the belief did not choose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS = 10
 class Calibration:
     """Sums over audited prompts by tenth of the believed solve rate: believed, observed (mean of the group), prompts.
 
-    Only prompts drawn uniformly may enter: among those that a belief chose, the ones it overrates are too many.
+    Only prompts drawn uniformly may be included: among prompts that a belief chose, overrated ones are too frequent.
     """
 
     bins: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0, 0.0] for _ in range(BINS)])
@@ -32,9 +32,10 @@ class Calibration:
 
     @property
     def error(self) -> float | None:
-        """Expected calibration error: mean over prompts of the gap |believed − observed| of their tenth; None at first.
+        """Expected calibration error: mean over prompts of the gap |believed − observed| of their tenth; None before
+        the first audit.
 
-        With n prompts in a bin chance alone gives a gap of about √(2pq/(πn)).
+        With n prompts in a bin, chance alone gives a gap of about √(2pq/(πn)).
         """
         total = self.prompts
         return sum(abs(believed - observed) for believed, observed, _ in self.bins) / total if total else None

@@ -1,7 +1,8 @@
-"""What is visible of a prompt before anything is sampled, as named numbers that prompts share.
+"""What is known about a prompt before anything is sampled, as named numbers that prompts share.
 
-A belief on solve rates learns one weight for each name, so that a prompt that was never sampled is predicted from those
-that were: level and source, the length of the text, the numbers in it, and what a caller's embedding says.
+A belief about solve rates learns one weight per name, so that a prompt that was never sampled is predicted from others
+that were. The features are level and source, the length of the text, the numbers in it, and the embedding that a caller
+may supply.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Embed = Callable[[Prompt], Sequence[float]]
 
 @dataclass(frozen=True)
 class Described:
-    """A prompt as a belief knows it: its id, and its features by name."""
+    """A prompt as a belief sees it: its id, and its features by name."""
 
     id: str
     features: Features

@@ -1,18 +1,18 @@
-"""Rollouts where their signal over noise is worth their tokens: the rule of the `adaptive` allocator.
+"""Spends rollouts where they give the most signal over noise per token: the rule of the `adaptive` allocator.
 
-The gradient of prompt x points along ∇p_x with a signal proportional to σ² = pq; m effective tries average away its
-noise. A sum of prompt gradients with the best weights has a squared cosine with the whole gradient that grows with
+The gradient of prompt x points along ∇p_x with a signal proportional to σ² = pq; m effective tries average out its
+noise. A sum of prompt gradients with the best weights has a squared cosine with the whole gradient that increases with
 
     Σ_x U_x(m_x),   U_x(m) = m·σ_x² / (1 + ρ·m·σ_x²),   best weight w_x ∝ m_x / (1 + ρ·m_x·σ_x²),
 
-where ρ is the signal of one rollout over its noise: small ρ makes every rollout count alike, large ρ makes further
-rollouts of the same prompt worthless. Each prompt gets the tries that maximize U_x(m(n)) − λ·cost·n, with the price λ
-at which the budget is spent.
+where ρ is the signal of one rollout divided by its noise: with small ρ every rollout counts the same, with large ρ
+further rollouts of the same prompt add nothing. Each prompt gets the tries that maximize U_x(m(n)) − λ·cost·n, with the
+price λ at which the budget is spent.
 
-σ_x² is E[pq] under a belief of which a share `explore` of the variance was drawn at random (Thompson), never the pq of
-the mean rate: a prompt wrongly believed to be hopeless is tried again now and then, where choosing by the mean would
-never find out. The rest of the variance is averaged over: among hundreds of fresh prompts a full draw mostly finds the
-luckiest draws, and their prompts are no nearer to 1/2 than any others.
+σ_x² is E[pq] under a belief of which a share `explore` of the variance was drawn at random (Thompson sampling), never
+pq at the mean rate. So a prompt wrongly believed to be hopeless is tried again now and then, which a choice by the mean
+would never do. The rest of the variance is averaged: among hundreds of new prompts a full draw would mostly select the
+most extreme draws, and these prompts are no nearer to 1/2 than others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prompt_weight(tries: Array, spread: Array, rho: float) -> Array:
 
 
 def choose_noise_aware(scene: Scene) -> Decision:
-    """The prompts and tries of the largest Σ U within the budget, or a draw of prompts with known probability."""
+    """The prompts and tries with the largest Σ U within the budget, or prompts drawn with known probabilities."""
     if scene.row.unbiased:
         return _draw_by_chance(scene)
     return Decision(spend(_gains(scene), scene.cost, scene.budget))
@@ -56,8 +56,9 @@ def _gains(scene: Scene) -> Array:
 def spend(gains: Array, cost: Array, budget: float) -> Counts:
     """(N,) tries n maximizing Σ gains[x, n_x] at a total cost of at most `budget`, by the price λ of a rollout.
 
-    `gains` (N, most + 1) by number of tries, `cost` (N,) of one try. At a price every prompt takes its own best number;
-    the lowest price that the budget affords is found by halving, and the rest is spent on what gains most.
+    `gains` (N, most + 1) by number of tries, `cost` (N,) of one try. At a given price every prompt takes the number
+    that is best for it. The lowest price that the budget allows is found by bisection, and the rest is spent where it
+    gains most.
     """
     steps = np.arange(gains.shape[1], dtype=np.float64)[None, :] * cost[:, None]
 
@@ -77,7 +78,7 @@ def spend(gains: Array, cost: Array, budget: float) -> Counts:
 
 
 def _spend_rest(gains: Array, cost: Array, tries: Counts, budget: float) -> Counts:
-    """Spends what is left below the price of the next jump: the affordable change that gains most, again and again."""
+    """Spends the rest of the budget: repeatedly makes the affordable change that gains most."""
     numbers = np.arange(gains.shape[1])[None, :]
     while True:
         left = budget - float((tries * cost).sum())

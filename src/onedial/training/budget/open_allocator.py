@@ -1,4 +1,4 @@
-"""From a row of the table of allocators to the object that a run uses."""
+"""Makes the object that a run uses from a row of the table of allocators."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def open_allocator(
 ) -> Allocator:
     """The allocator of a resolved run. `data_size`: prompts of the dataset, None for an endless task.
 
-    `embed` gives the belief a vector of each prompt, beside what `features` reads from its text.
-    Raises DataError for a prior that cannot be read.
+    `embed` gives the belief a vector for each prompt, in addition to what `features` reads from its text. Raises
+    DataError for a prior that cannot be read.
     """
     row, prompts, keep_mixed = run.allocator, run.prompts_per_iteration, run.algorithm.keep == "mixed"
     if row.name == "two":
@@ -53,7 +53,7 @@ def open_allocator(
 
 
 def open_belief(row: AllocatorRow) -> Belief:
-    """The belief that a run starts with: what the row's prior tells, or nothing."""
+    """The initial belief of a run: from the prior of the row, or without any knowledge."""
     belief = Belief(row.drift)
     if row.prior:
         belief.observe_all(read_prior(row.prior, most_tries=row.prior_tries))

@@ -1,4 +1,4 @@
-"""What correct and wrong rollouts are like, on average: their reward, and their length in tokens."""
+"""The average reward and the average length in tokens of correct and of wrong rollouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onedial.training.budget.scene import Array
 
 
 def count_solved(group: Group) -> tuple[int, int]:
-    """Correct and usable rollouts of a group. Raises DataError where the verifier does not say what is correct."""
+    """The correct and the usable rollouts of a group. Raises DataError if the verifier does not say what is correct."""
     marks = [rollout.verdict.correct for rollout in group.usable]
     if any(mark is None for mark in marks):
         raise DataError(
@@ -33,7 +33,7 @@ class Outcomes:
     wrong: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
     def add(self, group: Group) -> None:
-        """Takes the usable rollouts of a group into account."""
+        """Adds the usable rollouts of a group."""
         for rollout in group.usable:
             own = self.right if rollout.verdict.correct else self.wrong
             own[0] += 1
@@ -41,13 +41,15 @@ class Outcomes:
             own[2] += len(rollout.completion.token_ids)
 
     def expected_reward(self, rate: float) -> float:
-        """Mean reward at a solve rate: rewards of correct and wrong rollouts are taken as 1 and 0 until one is seen."""
+        """The mean reward at a solve rate: correct and wrong rollouts are taken to have 1 and 0 until one of them was
+        observed."""
         high = self.right[1] / self.right[0] if self.right[0] else 1.0
         low = self.wrong[1] / self.wrong[0] if self.wrong[0] else 0.0
         return rate * high + (1.0 - rate) * low
 
     def cost(self, rates: Array) -> Array:
-        """Expected tokens of a rollout at these solve rates, over the mean of all so far; 1 before there are both."""
+        """Expected tokens of a rollout at these solve rates, divided by the mean of all so far; 1 until both kinds were
+        observed."""
         if not self.right[0] or not self.wrong[0]:
             return np.ones(len(rates))
         mean = (self.right[2] + self.wrong[2]) / (self.right[0] + self.wrong[0])

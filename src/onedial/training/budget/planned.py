@@ -1,7 +1,8 @@
 """A plan in training: which prompts are sampled, and how many rollouts each gets, read from a plan file.
 
-`onedial plan LOG --budget N --export onedial:plan.json` writes the file, `onedial train --plan plan.json` takes it.
-The plan decides what is asked; which groups train, and whether the batch is refilled, stays with the algorithm's row.
+`onedial plan LOG --budget N --export onedial:plan.json` writes the file, `onedial train --plan plan.json` reads it. The
+plan decides only which rollouts are requested; the algorithm row still decides which groups are used for training, and
+whether the batch is refilled.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from onedial.training.tasks.task import TaskSource
 
 @dataclass(frozen=True)
 class PlanSchedule:
-    """The funded prompts in the order in which the task draws them, a fresh one each epoch, each with its own tries.
+    """The funded prompts in the order in which the task draws them, a new order each epoch, each with its own number of
+    tries.
 
-    `prompts` is the length of the task's epoch, `identify` gives the id of the prompt at a position; both are pure, so
-    that a position is all there is to save.
+    `prompts` is the length of the task's epoch, `identify` gives the id of the prompt at a position. Both are pure
+    functions, so only the position has to be saved.
     """
 
     prompts: int
@@ -56,7 +58,7 @@ class PlanSchedule:
 
     @property
     def note(self) -> str:
-        """What an epoch of the plan is, in words."""
+        """A description of one epoch of the plan, in words."""
         audits = f" and {self.audit_prompts:,} second looks" if self.audit_prompts else ""
         rollouts = sum(self.tries.values()) + self.audit_prompts * self.group_size
         left = self.prompts - len(self.tries) - len(self.revisit)
@@ -65,9 +67,9 @@ class PlanSchedule:
 
 
 def follow_plan(plan: PlanFile, task: TaskSource, seed: int, *, where: str) -> PlanSchedule:
-    """The plan on a task: its prompts are found by id, else by their text (rendered, or the bare question).
+    """The schedule of a plan on a task: prompts are found by id, else by their text (rendered, or the bare question).
 
-    Raises ConfigError when the task is endless or holds none of the planned prompts; `where` names the file.
+    Raises ConfigError if the task is endless or has none of the planned prompts; `where` names the file.
     """
     size = task.size("train")
     if size is None:

@@ -1,7 +1,7 @@
-"""What is known of prompts before training: the rollouts of an earlier run, or a table of solve rates.
+"""What is known about prompts before training: the rollouts of an earlier run, or a table of solve rates.
 
 A table has a column of prompts (`prompt_id`, or the text as `prompt`), and either `correct` and `tries`, or
-`solve_rate` (with `tries` where they are known). `level` and `source` are read where they are there.
+`solve_rate` (with `tries` if they are known). `level` and `source` are optional.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ REMEDY = "columns prompt_id or prompt, and solve_rate, or correct and tries"
 
 
 def read_prior(place: str, *, most_tries: float) -> Prior:
-    """Each prompt with its correct rollouts and tries, scaled down to at most `most_tries` tries a prompt.
+    """Each prompt with its correct rollouts and tries, scaled down to at most `most_tries` tries per prompt.
 
-    `place` is the directory of a run or a table (csv, json, jsonl, parquet). A prompt without an id has that of its
-    text as the only message of a chat, which is what tasks make of it. Raises DataError naming file and row.
+    `place` is the directory of a run or a table (csv, json, jsonl, parquet). A prompt without an id gets the id of a
+    chat whose only message is its text, which is what tasks make of it. Raises DataError naming file and row.
     """
     path = expand_path(place, "allocator.prior")
     counts = _of_run(path) if path.is_dir() else _of_table(path)

@@ -1,7 +1,7 @@
-"""Published rules of allocation, as pure functions of what is believed; the noise-aware one is in `noise_aware`.
+"""Published rules of allocation, as pure functions of a belief; the noise-aware rule is in `noise_aware`.
 
 Each follows its paper's rule for prompts and tries. Where a paper estimates solve rates in its own way (Beta counts, a
-Gaussian process on embeddings), all use this project's belief, so that a comparison compares the rules.
+Gaussian process on embeddings), this project's belief is used instead, so that a comparison compares the rules only.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def choose_least_variance(scene: Scene) -> Decision:
 
 
 def choose_by_fidelity(scene: Scene) -> Decision:
-    """arXiv:2607.00152: a fidelity of 1 − ε needs G ≥ 1/(8εpq), so tries ∝ 1/(pq), within least and most.
+    """arXiv:2607.00152: a fidelity of 1 − ε needs G ≥ 1/(8εpq), so tries ∝ 1/(pq), between least and most.
 
-    ε is the one that the budget affords. pq is taken at the mean of the belief's p(1 − p).
+    ε is the smallest that the budget allows. pq is the belief's mean of p(1 − p).
     """
     return Decision(scale_to_budget(1.0 / np.maximum(scene.predicted.rate.spread, 1e-6), scene))
 
 
 def scale_to_budget(wanted: Array, scene: Scene) -> Counts:
-    """Tries in proportion to `wanted` between the row's least and most that add up to the budget, where they can."""
+    """Tries in proportion to `wanted`, between the row's least and most, that add up to the budget if possible."""
     least, most = scene.row.least, scene.row.most
     low, high = 0.0, float(most / wanted.min())
     for _ in range(60):

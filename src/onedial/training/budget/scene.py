@@ -1,8 +1,8 @@
-"""What a rule of allocation sees: the candidates of an iteration, and what is believed of each.
+"""The input of a rule of allocation: the candidates of an iteration, and what is believed about each.
 
 For an endless task the candidates are the next positions of the stream, for a dataset a whole epoch of it (at most
-`MOST_CANDIDATES`): looking at a prompt costs nothing, and each position of a run is looked at once, so that what is
-sampled has a place of its own in the data, and a resumed run needs only the number of the iteration.
+`MOST_CANDIDATES`). Looking at a prompt costs nothing, and each position of a run is looked at once. So every sampled
+prompt has its own position in the data, and a resumed run needs only the number of the iteration.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ CANDIDATES_PER_PROMPT = 128
 
 @dataclass(frozen=True)
 class Candidates:
-    """Where the prompts of an iteration come from: `size` positions of the stream, and the prompt at each."""
+    """The source of the prompts of an iteration: `size` positions of the stream, and the prompt at each."""
 
     size: int
     describe: Callable[[int], Described]
 
     def positions(self, iteration: int) -> range:
-        """The positions of an iteration (counted from 1), those of no other."""
+        """The positions of an iteration (counted from 1); no other iteration has them."""
         return range((iteration - 1) * self.size, iteration * self.size)
 
 
 def count_candidates(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
     """Candidates per iteration: as the row says, else a whole dataset, else 128 for each of `prompts`.
 
-    Never fewer than `prompts`, and never more than a dataset holds.
+    At least `prompts`, and at most the size of the dataset.
     """
     wanted = row.candidates or (data_size and min(data_size, MOST_CANDIDATES)) or CANDIDATES_PER_PROMPT * prompts
     return max(1, min(max(wanted, prompts), data_size or wanted + prompts))
@@ -70,7 +70,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Decision:
-    """Rollouts of each candidate (N,), and where prompts were drawn by chance the probability of each (N,)."""
+    """The number of rollouts of each candidate (N,) and, if prompts were drawn at random, the probability of each
+    (N,)."""
 
     tries: Counts
     inclusion: Array | None = None

@@ -1,4 +1,4 @@
-"""Reinforce-Ada (arXiv:2510.04996): each prompt is sampled in rounds until it has shown both kinds of rollouts."""
+"""Reinforce-Ada (arXiv:2510.04996): each prompt is sampled in rounds until it has both correct and wrong rollouts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from onedial.training.budget.outcomes import count_solved
 
 @dataclass
 class Sequential:
-    """The next `prompts` of the stream; of each `kept` rollouts train, half of them correct where there are as many.
+    """Samples the next `prompts` of the stream; `kept` rollouts of each are trained on, half of them correct if there
+    are as many.
 
-    A prompt leaves when it has kept/2 of each kind (exit="balanced") or one correct rollout ("positive"), or after the
-    last round. Rows with baseline='posterior' get the mean reward of all rollouts drawn of the prompt, kept or not.
+    A prompt is finished when it has kept/2 of each kind (exit="balanced") or one correct rollout ("positive"), or after
+    the last round. With baseline='posterior' the baseline is the mean reward of all rollouts drawn for the prompt, kept
+    or not.
     """
 
     row: AllocatorRow
@@ -84,7 +86,8 @@ class Sequential:
         return min(solved, tries - solved) >= self.row.kept // 2
 
     def _keep(self, group: Group) -> tuple[Rollout, ...]:
-        """`kept` usable rollouts, half of them correct, filled up with the other kind; in the order of drawing."""
+        """`kept` usable rollouts, half of them correct, filled up with the other kind; in the order in which they were
+        drawn."""
         rng = Random(f"sequential/{self.seed}/{self._iteration}/{group.id}")
         right = [rollout for rollout in group.usable if rollout.verdict.correct]
         wrong = [rollout for rollout in group.usable if not rollout.verdict.correct]

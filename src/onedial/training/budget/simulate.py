@@ -1,13 +1,13 @@
-"""A synthetic learner on which an allocator can be judged in seconds, before it is given a real model.
+"""A synthetic learner on which an allocator can be tested in seconds, before it is used with a real model.
 
 A prompt x is solved with probability p_x = σ(b_x + u_x·θ). b_x is its own difficulty, u_x (norm 2) the skills it needs:
 one skill shared by all prompts, one of its topic, one of its own; θ is what the policy has learned. A rollout's score
-(the gradient of its log-probability) is (r − p_x)·u_x + ξ, where the noise ξ stands for everything in an answer that
-has nothing to do with being correct; its squared norm is 4/ρ on average: ρ is the signal of one rollout over its noise.
-Dead prompts are never solved. Held-out prompts need the same topics and are never trained on.
+(the gradient of its log-probability) is (r − p_x)·u_x + ξ, where the noise ξ represents everything in an answer that
+has nothing to do with being correct; its squared norm is 4/ρ on average: ρ is the signal of one rollout divided by its
+noise. Dead prompts are never solved. Held-out prompts need the same topics and are never trained on.
 
-The learner takes one plain gradient step an iteration on the advantages of the algorithm row. That leaves out what a
-real run adds (optimizer state, clipping, drift of the reference): a difference seen here is a reason to train with an
+The learner takes one plain gradient step per iteration on the advantages of the algorithm row. That leaves out parts of
+a real run (optimizer state, clipping, drift of the reference): a difference seen here is a reason to train with an
 allocator, not a result about training.
 """
 
@@ -55,7 +55,7 @@ class World:
 
 @dataclass(frozen=True)
 class Trace:
-    """A simulated run, one entry an iteration, the state before the first included.
+    """A simulated run, with one entry per iteration and one for the state before the first.
 
     rollouts, tokens   generated so far; silent_tokens: those of groups whose rewards were all equal
     accuracy           mean solve rate of the held-out prompts, exact
@@ -227,11 +227,12 @@ def compare_allocators(
     seeds: int = 5,
     tuning_seeds: int = 2,
 ) -> list[Comparison]:
-    """Simulates each allocator on the same worlds (one a seed) and compares the tokens to a held-out accuracy.
+    """Simulates each allocator on the same worlds (one per seed) and compares the tokens needed to reach a held-out
+    accuracy.
 
-    An allocator that drops silent groups takes larger steps at the same learning rate, so each is given its own best
-    one, chosen on worlds that the comparison does not use. The interval is Student's on the logarithms of the paired
-    ratios. `row` is that of all, or one of each by name.
+    An allocator that drops silent groups takes larger steps at the same learning rate, so each gets its own best
+    learning rate, chosen on worlds that the comparison does not use. The interval is Student's on the logarithms of the
+    paired ratios. `row` is one row for all, or a row for each by name.
     """
     rows = {name: row if isinstance(row, Algorithm) else row[name] for name in allocators}
 

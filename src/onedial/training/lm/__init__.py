@@ -1,1 +1,1 @@
-"""The bridge to Hugging Face causal language models: packed attention, key/value memory, token log-probabilities."""
+"""The bridge to Hugging Face causal language models: packed attention, the KV cache, token log-probabilities."""

@@ -50,7 +50,7 @@ _layouts: list[Layout] = []  # a stack; not a context variable, because CUDA's b
 
 @contextmanager
 def use_layout(layout: Layout) -> Iterator[None]:
-    """Model calls inside this context attend by `layout`, including recomputation in backward."""
+    """Within this context model calls attend by `layout`, including recomputation in backward."""
     _layouts.append(layout)
     try:
         yield
@@ -59,7 +59,7 @@ def use_layout(layout: Layout) -> Iterator[None]:
 
 
 def get_layout() -> Layout:
-    """The layout of the innermost `with using(layout)`."""
+    """The layout of the innermost `with use_layout(layout)`."""
     if not _layouts:
         raise RuntimeError("a model with onedial's attention was called outside `with using(layout)`")
     return _layouts[-1]
@@ -84,7 +84,7 @@ def _attention(
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Hugging Face builds no mask: the layout decides."""
+    """Makes Hugging Face build no mask, because the layout decides."""
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)
@@ -119,7 +119,7 @@ BLOCK = 128  # queries of a sequence taken at a time, so that keys in their futu
 
 
 def mask_own_past(length: int, device: torch.device) -> Tensor:
-    """(1, L, L) True where a query may see a key of its own sequence. Pads come last and need no mask of their own."""
+    """(1, L, L) True if a query may see a key of its own sequence. Padding comes last and needs no mask of its own."""
     return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
 
@@ -160,7 +160,7 @@ def make_additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _Pad(torch.autograd.Function):
-    """Flat tokens to padded places; backward reads the gradients at the places of the tokens and sums nothing."""
+    """Moves flat tokens to padded places; backward copies the gradients at these places and sums nothing."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, to_padded: Tensor, to_flat: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class _Pad(torch.autograd.Function):
 
 
 class _Unpad(torch.autograd.Function):
-    """Padded places to flat tokens; backward leaves 0 at the pads."""
+    """Moves padded places to flat tokens; backward gives 0 at the padding."""
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, to_flat: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class Padding:
         return cls(flat.flatten(), inside.flatten().nonzero().squeeze(1), len(lengths), length)
 
     def pad(self, flat: Tensor) -> Tensor:
-        """(T, …) → (n, L, …). What is done with the pads must not reach the loss: their gradient is dropped."""
+        """(T, …) → (n, L, …). Values at the padding must not reach the loss: their gradient is dropped."""
         padded: Tensor = _Pad.apply(flat, self.to_padded, self.to_flat)  # type: ignore[no-untyped-call]
         return padded.view(self.count, self.length, *flat.shape[1:])
 

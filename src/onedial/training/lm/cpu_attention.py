@@ -89,7 +89,7 @@ def _of(bias: Tensor, piece: slice) -> Tensor:
 
 
 def _whole(prompt: Tensor | None, group: Tensor | None, own: Tensor, piece: slice) -> Tensor:
-    """(n', K, J, D) keys or values of some rollouts: the prompt's, then their own."""
+    """(n', K, J, D) keys or values of some rollouts: the prompt's, then the rollout's own."""
     if prompt is None or group is None:
         return own[piece]
     return torch.cat([prompt.index_select(0, group[piece]), own[piece]], dim=2)
@@ -118,8 +118,8 @@ def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Te
 def _exact_product(left: Tensor, right: Tensor) -> Tensor:
     """(…, M, D), (…, J, D) → (…, M, J) = left·rightᵀ in fp32.
 
-    The processor may multiply in bfloat16 and add in fp32, which is faster, only where both factors are bfloat16
-    numbers: then nothing is lost.
+    The processor may multiply in bfloat16 and add in fp32, which is faster, only if both factors are bfloat16 numbers,
+    because then nothing is lost.
     """
     halves = left.dtype == right.dtype == torch.bfloat16
     before = _mkldnn.matmul.fp32_precision

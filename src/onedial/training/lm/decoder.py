@@ -1,4 +1,4 @@
-"""Forward passes without gradients for generation: any model as it is, and a fused one for the Llama family."""
+"""Forward passes without gradients for generation: for any model unchanged, and a fused one for the Llama family."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def compute_hidden_states(model: nn.Module, tokens: Tensor, layout: Layout) -> T
 
 
 class Decoder(Protocol):
-    """What the engine needs of a model."""
+    """What the engine needs from a model."""
 
     num_layers: int
     head: Head
 
     def load(self, model: nn.Module) -> None:
-        """Takes the model's present weights."""
+        """Uses the model's present weights."""
         ...
 
     def hidden(self, tokens: Tensor, layout: Layout) -> Tensor:
@@ -244,7 +244,7 @@ def _fuse(block: Any) -> _Layer:
 
 
 def join_weights(weights: list[Tensor]) -> Tensor:
-    """Returns the weights concatenated: a view if they are contiguous in memory (see `lay_together`), else a copy."""
+    """The weights concatenated: a view if they are contiguous in memory (see `lay_together`), else a copy."""
     first, place = weights[0], weights[0].storage_offset()
     for weight in weights:
         same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()

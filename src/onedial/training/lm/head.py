@@ -1,8 +1,8 @@
-"""Log-probabilities of chosen tokens from hidden states, without a [tokens × vocabulary] tensor of scores.
+"""Log-probabilities of chosen tokens from hidden states, without a [tokens × vocabulary] tensor of logits.
 
 Logits are computed chunk by chunk and reduced to the log-probabilities. Backward needs onehot(target) − softmax of
-every token: while all of it is small it is kept in the model's type, otherwise it is recomputed chunk by chunk, so that
-memory is bounded for any number of tokens.
+every token: if all of it is small, it is kept in the model's type; otherwise it is recomputed chunk by chunk, so memory
+is bounded for any number of tokens.
 """
 
 from __future__ import annotations

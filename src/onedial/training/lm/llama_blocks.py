@@ -1,10 +1,10 @@
 """Memory-efficient RMSNorm, SwiGLU, RoPE and joined projections for training models of the Llama family.
 
-Hugging Face's RMSNorm keeps an fp32 copy of its input for backward, and its gated unit keeps silu(gate) and the product
-that its last projection reads; here they are recomputed, which is cheap. Projections of the same input (query, key and
-value; gate and up) become one matrix product if their weights are next to each other in memory. Values agree with
-Hugging Face's within rounding, and the norm is that of the fused decoder, so that sampler and trainer agree more
-closely."""
+Hugging Face's RMSNorm keeps an fp32 copy of its input for backward, and its gated unit keeps silu(gate) and the input
+of its last projection; here they are recomputed, which is cheap. Projections of the same input (query, key and value;
+gate and up) become one matrix product if their weights are next to each other in memory. Values agree with Hugging
+Face's within rounding, and the norm is that of the fused decoder, so that sampler and trainer agree more closely.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A linear layer for decoding, where every batch holds one token of each sequence.
 
 The CPU's matrix product rearranges the weights into blocks on every call; for a few dozen tokens this costs as much as
-a quarter of the product. `pack` does it once. The results are the same, bit for bit.
+a quarter of the product. `pack` does it once. The results are bitwise the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Product:
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether blocks help: bfloat16 on a CPU that multiplies it, where torch has the operators for it."""
+    """Whether blocks are faster: bfloat16 on a CPU that multiplies it, if torch has the operators for it."""
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""Text to tokens and back, with the model's own chat template."""
+"""Converts text to tokens and back, with the model's own chat template."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Text:
         self.tokenizer = tokenizer
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """Tokens that the policy reads.
+        """The tokens of a prompt, as the policy reads them.
 
-        Messages go through the chat template, ready for the assistant's turn; plain text is taken as it is.
-        Raises DataError for an empty prompt, or for messages where the model has no chat template.
+        Messages go through the chat template, which ends with the beginning of the assistant's turn; plain text is
+        encoded unchanged. Raises DataError for an empty prompt, or for messages if the model has no chat template.
         """
         if not prompt.plain.strip():
             raise DataError(f"prompt {prompt.id} ({prompt.source or 'no source'}) is empty; remove it from the data")
@@ -39,11 +39,13 @@ class Text:
         return tuple(int(token) for token in tokens)
 
     def encode_written(self, prompt: Prompt, completion: str | Message, ends: Sequence[int]) -> tuple[Tokens, Tokens]:
-        """(prompt tokens, completion tokens) of what somebody else wrote, as the policy would have read and written it.
+        """(prompt tokens, completion tokens) of an example from a dataset, as the policy would have read and written
+        them.
 
-        The completion ends with one of `ends`, where the policy stops: what a chat template puts after it is left out,
-        and where none is there the tokenizer's end-of-sequence token is added. A prompt without text gives its place
-        to the completion's first token, which nothing predicts.
+        The completion ends with its last token in `ends`, the tokens at which the policy stops; what a chat template
+        adds after it is left out. If there is no such token, the tokenizer's end-of-sequence token is added. If the
+        prompt has no text, the first token of the completion takes its place, because nothing comes before it to
+        predict it from.
         """
         words = completion if isinstance(completion, str) else str(completion.get("content") or "")
         read = self.encode(prompt) if prompt.plain else ()
@@ -72,10 +74,10 @@ class Text:
         return text
 
     def refuse_long(self, prompts: Iterable[Prompt], room: int) -> None:
-        """Raises DataError naming the first prompt of more than `room` tokens.
+        """Raises DataError naming the first prompt with more than `room` tokens.
 
-        Only those long enough to be one are encoded: a token takes at least a byte, and no chat template adds more
-        tokens than the first prompt has with it.
+        Prompts that are certainly short enough are not encoded: a token takes at least a byte, and the chat template is
+        taken to add at most as many tokens as the first prompt has in all.
         """
         added: int | None = None
         for prompt in prompts:
@@ -88,5 +90,5 @@ class Text:
 
 
 def locate_prompt(prompt: Prompt) -> str:
-    """Where a person finds the prompt: file and row where it came from one, else how it begins."""
+    """A description of a prompt for messages: file and row if it came from a file, else its beginning."""
     return str(prompt.meta.get("place") or f"{prompt.source} {prompt.plain[:60]!r}")

@@ -1,1 +1,1 @@
-"""Prompts to judged groups: engines that write completions, and the collector that gathers groups."""
+"""From prompts to judged groups: engines that generate completions, and the collector that assembles groups."""

@@ -1,4 +1,6 @@
-"""Collects judged groups: the allocator requests rollouts, the engine writes them, verifiers judge them meanwhile."""
+"""Collects judged groups: the allocator requests rollouts, the engine generates them, and verifiers judge them at the
+same time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from onedial.training.rollout.engine import Engine, Request, Sampling, derive_se
 
 
 class Verifiers(Protocol):
-    """What the collector needs of a `VerifierPool`."""
+    """What the collector needs from a `VerifierPool`."""
 
     def submit(self, key: Hashable, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None: ...
     def poll(self) -> list[tuple[Hashable, Verdict]]: ...
@@ -26,10 +28,10 @@ class Verifiers(Protocol):
 
 @dataclass
 class Collected:
-    """An iteration's allocation, all groups generated in it, and the seconds it took.
+    """The allocation of an iteration, all groups generated in it, and the seconds it took.
 
-    `verify_wait_s` are the seconds in which nothing was left to generate and verdicts were outstanding; `reused` counts
-    the groups that an interrupted run had generated.
+    `verify_wait_s` are the seconds in which nothing was left to generate and verdicts were still missing; `reused` is
+    the number of groups that an interrupted run had already generated.
     """
 
     allocation: Allocation
@@ -71,7 +73,7 @@ class _Open:
 
 
 class AllocatorFailed(AllocatorError):
-    """An allocator raised, or asked for what cannot be; `groups` were generated in the iteration before it did."""
+    """An allocator raised, or requested something impossible; `groups` were generated in the iteration before that."""
 
     def __init__(self, message: str, groups: Sequence[Group]) -> None:
         super().__init__(message)
@@ -82,8 +84,8 @@ class AllocatorFailed(AllocatorError):
 class Collector:
     """Turns an allocator's requests into judged groups.
 
-    `finished_groups` holds groups that an interrupted run has generated, by id: they are used instead of generating
-    them again. The randomness of a rollout comes from (seed, iteration, position, prompt, index) alone.
+    `finished_groups` holds groups that an interrupted run has generated, by id: they are used instead of being
+    generated again. The randomness of a rollout depends on (seed, iteration, position, prompt, index) alone.
     """
 
     engine: Engine
@@ -101,8 +103,8 @@ class Collector:
     def collect(self, iteration: int) -> Collected:
         """Samples until the allocator requests no more.
 
-        Raises AllocatorFailed, with the groups generated so far, when the allocator raises, requests what cannot be, or
-        has requested and trained nothing for `MOST_IDLE` iterations.
+        Raises AllocatorFailed, with the groups generated so far, if the allocator raises, requests something
+        impossible, or has requested and trained nothing for `MOST_IDLE` iterations.
         """
         groups: list[Group] = []
         started, self._waited, self._polls, reused = time.perf_counter(), 0.0, 0, 0

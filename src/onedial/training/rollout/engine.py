@@ -12,7 +12,7 @@ from onedial.core.types import Completion
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 is greedy; top_p 1 and top_k 0 switch the filters off."""
+    """How tokens are drawn. temperature 0 is greedy; top_p 1 and top_k 0 turn the filters off."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -22,7 +22,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A request for completions of one prompt, one per seed. `key` comes back with each of them."""
+    """A request for completions of one prompt, one per seed. Each of them carries the `key` of the request."""
 
     key: Any
     prompt_tokens: Sequence[int]
@@ -40,7 +40,7 @@ class Finished:
 
 
 class Engine(Protocol):
-    """Generates completions. `version` counts the optimizer steps before the weights in use."""
+    """Generates completions. `version` is the number of optimizer steps made before the weights in use."""
 
     version: int
 
@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, model: Any, version: int) -> None:
-        """Takes the model's present weights; completions in progress continue with them."""
+        """Uses the model's present weights; completions in progress continue with them."""
         ...
 
 

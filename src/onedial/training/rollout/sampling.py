@@ -1,6 +1,6 @@
-"""Sampling one token per sequence from logits, by inverting the distribution function at a given uniform number.
+"""Samples one token per sequence from logits, by inverting the distribution function at a given uniform number.
 
-Each sequence brings its own uniform numbers, so its tokens do not depend on which others share the batch. Two passes
+Each sequence has its own uniform numbers, so its tokens do not depend on the other sequences in the batch. Two passes
 over the logits: softmax, then sums over blocks of the vocabulary; only one block per sequence is searched.
 """
 
@@ -54,9 +54,9 @@ def _logp_of(token: Tensor, scores: Tensor) -> Tensor:
 
 
 def filter_scores(scores: Tensor, top_k: int, top_p: float) -> Tensor:
-    """(B, V) with −inf on tokens outside the k likeliest, then outside the smallest set of mass ≥ top_p.
+    """(B, V) with −inf on tokens outside the k most likely ones, then outside the smallest set of mass ≥ top_p.
 
-    Equal scores at the border of the set are all kept. The likeliest token always stays.
+    Equal scores at the border of the set are all kept. The most likely token always stays.
     """
     if 0 < top_k < scores.shape[-1]:
         least = scores.topk(top_k, dim=-1).values[:, -1:]
@@ -70,7 +70,7 @@ def filter_scores(scores: Tensor, top_k: int, top_p: float) -> Tensor:
 
 
 class _Ordered:
-    """The likeliest scores in falling order, their probabilities and running mass."""
+    """The most likely scores in descending order, their probabilities and cumulative mass."""
 
     def __init__(self, scores: Tensor, normalizer: Tensor) -> None:
         self.scores = scores

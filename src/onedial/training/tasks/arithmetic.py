@@ -64,7 +64,7 @@ LEVELS: dict[str, Callable[[Random], Problem]] = {
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Problems of some levels, each level equally likely (list a level twice to double its share)."""
+    """Problems of some levels; each level is equally likely (a level listed twice has double its share)."""
 
     levels: tuple[str, ...] = DEFAULT_LEVELS
     match: str = "end"

@@ -66,10 +66,10 @@ def evaluate_expression(expression: str) -> tuple[Fraction, list[int]]:
 
 @dataclass(frozen=True)
 class CountdownVerifier:
-    """Right when the expression equals the target and uses the given numbers.
+    r"""Correct if the expression equals the target and uses the given numbers.
 
-    The expression is that of the last `<answer>`, else of the last `\\boxed`, else the last line; "= target" after it
-    is ignored. use_all: each number exactly once; otherwise at most once.
+    The expression is that of the last `<answer>`, else of the last `\boxed`, else the last line; "= target" after it is
+    ignored. use_all: each number exactly once; otherwise at most once.
     """
 
     use_all: bool = True
@@ -104,7 +104,8 @@ def find_expression(completion: str) -> str:
 
 @dataclass(frozen=True)
 class Countdown:
-    """Problems with so many numbers between 1 and `max_number` and a target between 1 and `max_target`."""
+    """Problems with one of these counts of numbers between 1 and `max_number`, and a target between 1 and
+    `max_target`."""
 
     counts: tuple[int, ...] = (3, 4)
     max_number: int = 99

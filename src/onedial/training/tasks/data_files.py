@@ -1,4 +1,4 @@
-"""Records of local files and hub datasets, and the splits of prompts that share no content."""
+"""Records of local files and hub datasets, and splits of prompts that have no content in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = tuple(KIND_OF_SUFFIX)
 
 
 def is_data_file(place: str) -> bool:
-    """Whether a place means a local file: it exists, or it ends like one."""
+    """Whether a name means a local file: it exists, or its ending is that of a data file."""
     try:
         return Path(place).expanduser().exists() or has_data_suffix(place)
     except (OSError, RuntimeError):  # a name too long; the home of a user who does not exist
@@ -71,18 +71,18 @@ def read_hub_rows(name: str, split: str, config: str | None = None) -> Iterator[
 
 
 def load_rows(place: str, split: str, config: str | None = None) -> Iterator[tuple[int, Record]]:
-    """Rows of a local file where there is one, else of the hub's dataset of that name."""
+    """The rows of a local file if there is one, else of the hub dataset of that name."""
     return read_rows(place) if is_data_file(place) else read_hub_rows(place, split, config)
 
 
 def find_column(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The row's column whose name is one of `names` (the first that is there), upper and lower case alike."""
+    """The first of `names` that is a column of the row, ignoring case."""
     folded = {str(key).casefold(): str(key) for key in row}
     return next((folded[name] for name in names if name in folded), None)
 
 
 def require_column(row: Mapping[str, Any], name: str, place: str) -> str:
-    """`name` if the row has it; DataError with the nearest match and the columns that exist."""
+    """`name` if the row has it; else DataError with the nearest match and the existing columns."""
     if name in row:
         return name
     raise DataError(f"{place}: no column {name!r}{suggest(name, row)}; the columns are: {', '.join(map(str, row))}")
@@ -91,10 +91,10 @@ def require_column(row: Mapping[str, Any], name: str, place: str) -> str:
 def make_finite(
     name: str, verifier: Verifier, prompts: Mapping[str, Sequence[Prompt]], *, held_out: float
 ) -> FiniteSource:
-    """A source of prompts with their own test split, or divided by content where "test" is missing.
+    """A source of prompts with their own test split, or divided by content if "test" is missing.
 
-    Train prompts whose content is also in the test split are left out, with a note. Both splits are put in the order
-    of their content, so that reordering a file changes no run.
+    Training prompts whose content is also in the test split are left out, with a note. Both splits are sorted by their
+    content, so that reordering a file changes no run.
     """
     check_held_out(held_out)
     notes = []
@@ -116,7 +116,7 @@ def make_finite(
 
 
 def keep_answered(source: FiniteSource) -> FiniteSource:
-    """The source without prompts that have no answer to judge by, with a note; DataError when that leaves none."""
+    """The source without prompts that have no reference answer, with a note; DataError if none is left."""
     splits = {split: [p for p in prompts if has_answer(p)] for split, prompts in source.splits.items()}
     missing = [p for prompts in source.splits.values() for p in prompts if not has_answer(p)]
     if not missing:
@@ -132,7 +132,7 @@ def keep_answered(source: FiniteSource) -> FiniteSource:
 
 
 def has_answer(prompt: Prompt) -> bool:
-    """Whether there is a reference answer that says something."""
+    """Whether there is a reference answer that is not empty."""
     return prompt.answer is not None and str(prompt.answer).strip() != ""
 
 

@@ -38,7 +38,7 @@ class Written:
 
     @property
     def texts(self) -> list[str]:
-        """The completions' words."""
+        """The texts of the completions."""
         return [c if isinstance(c, str) else str(c["content"]) for c in self.completions]
 
 

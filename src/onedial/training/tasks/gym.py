@@ -1,8 +1,8 @@
-"""reasoning-gym's generators, re-seeded, and split by content.
+"""reasoning-gym's generators with seeds of our own, and split by content.
 
-The library seeds item i of a dataset with `seed + i`. Two datasets with neighboring seeds, as its own training
-examples use for train and validation, therefore share all items but one. Here every prompt has a seed of its own,
-drawn from the task's seed path, and the prompt's content decides its split.
+The library seeds item i of a dataset with `seed + i`. Two datasets with neighboring seeds, as its own training examples
+use for train and validation, therefore share all items but one. Here every prompt has its own seed, drawn from the
+task's seed path, and the prompt's content decides its split.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GymVerifier:
     executes_text: bool = True  # some of the library's scorers evaluate the answer as Python
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
-        """The text in `<answer>` counts, or the whole completion without one; `unparseable` when that is empty."""
+        """The text in `<answer>` counts, or the whole completion if there is none; `unparseable` if that is empty."""
         answer = find_tagged(completion) if "</answer>" in completion else completion.strip()
         if not answer:
             return make_unparseable("no answer")
@@ -61,7 +61,7 @@ class Gym:
         return f"reasoning_gym/{'+'.join(parts)}"
 
     def prompt(self, rng: Random) -> Prompt:
-        """Returns the only item of a dataset that is made with its own seed."""
+        """Returns the only item of a dataset that is created with a seed of its own."""
         name, options = rng.choice(self.generators)
         entry = dict(_create_dataset(name, options, rng.getrandbits(31))[0])
         content = self.wording.replace("{question}", entry["question"])

@@ -1,10 +1,10 @@
-"""reasoning-gym's scorers evaluate some answers as Python; here they read them as literals and formulas instead.
+"""reasoning-gym's scorers evaluate some answers as Python; here such answers are read as literals and formulas instead.
 
-The library calls `eval` on the answer (spiral_matrix, n_queens, binary_matrix, string_insertion) or gives it to sympy,
+The library calls `eval` on the answer (spiral_matrix, n_queens, binary_matrix, string_insertion) or passes it to sympy,
 whose parser calls `eval` (countdown, puzzle24, simple_integration, intermediate_integration,
-polynomial_multiplication). In this way an answer could run commands, or read the correct answer from the scorer's
-variables. `guard_library` replaces both calls by readers that evaluate literals and formulas and nothing else.
-The worker's sandbox protects the machine; this protects the reward, which no sandbox can.
+polynomial_multiplication). An answer could thus run commands, or read the correct answer from the scorer's variables.
+`guard_library` replaces both calls by functions that evaluate literals and formulas and nothing else. The worker's
+sandbox protects the machine; this protects the reward, which no sandbox can.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _FORMULA_NODES = (
 
 
 class AnswerRefused(ValueError):
-    """The answer is not what its reader understands; nothing of it was executed."""
+    """The answer is neither a literal nor an allowed formula; nothing of it was executed."""
 
 
 def read_literal(text: str, *scopes: object) -> Any:
-    """The value of a Python literal, or of arithmetic on numbers. `scopes` are eval's, and not used.
+    """The value of a Python literal, or of arithmetic on numbers. `scopes` are eval's arguments and are ignored.
 
     Raises AnswerRefused for anything else.
     """
@@ -91,7 +91,7 @@ def _bits(value: Any) -> int:
 
 
 def check_formula(code: str, names: Mapping[str, Any]) -> None:
-    """Raises AnswerRefused unless code that sympy's parser made calls nothing but `FORMULA_NAMES` and `names`."""
+    """Raises AnswerRefused if code made by sympy's parser calls anything but `FORMULA_NAMES` and `names`."""
     try:
         tree = ast.parse(code.strip(), mode="eval")
     except (SyntaxError, RecursionError, MemoryError, ValueError) as error:
@@ -106,7 +106,7 @@ def check_formula(code: str, names: Mapping[str, Any]) -> None:
 
 
 def guard_library() -> None:
-    """Installs the readers in every loaded module of reasoning-gym, and in sympy's parser. Safe to call again."""
+    """Replaces `eval` in every loaded module of reasoning-gym, and in sympy's parser. Can be called again safely."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "reasoning_gym" and module is not None:
             vars(module)["eval"] = read_literal

@@ -1,8 +1,8 @@
 """A task makes prompts and judges completions; a source gives every task the same interface for the trainer.
 
-Seeds are paths, `Random(f"{task}/{split}/{seed}/{position}")`, never sums: with seed + index, data
-sets with neighboring seeds share all items but one. Splits are disjoint by content: a hash of what the policy reads
-decides the split of a prompt, independently of seed and file order.
+Seeds are paths, `Random(f"{task}/{split}/{seed}/{position}")`, never sums: with seed + index, datasets with neighboring
+seeds share all items but one. Splits have no content in common: a hash of what the policy reads decides the split of a
+prompt, independently of seed and file order.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def assign_split(prompt: Prompt, held_out: float = HELD_OUT) -> Split:
 
 
 def verify(source: TaskSource, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> Verdict:
-    """Judges one completion in this process; for many or for untrusted verifiers use `VerifierPool`."""
+    """Judges one completion in this process; for many completions or untrusted verifiers use `VerifierPool`."""
     return make_verdict(judge(source.verifier, prompt, completion, token_ids))
 
 
@@ -143,7 +143,7 @@ class EndlessSource:
             ) from error
 
     def heldout(self, n: int, seed: int | str = 0) -> list[Prompt]:
-        """Distinct prompts of the test split; gives up, with fewer, after 1000 + 20·n draws."""
+        """Distinct prompts of the test split; returns fewer after 1000 + 20·n draws."""
         found: dict[str, Prompt] = {}
         for position in range(1000 + 20 * n):
             if len(found) >= n:
@@ -159,7 +159,7 @@ class EndlessSource:
 
 @dataclass(frozen=True)
 class FiniteSource:
-    """Prompts of a dataset, walked in a fresh shuffled order each epoch."""
+    """The prompts of a dataset, in a new random order each epoch."""
 
     name: str
     verifier: Verifier
@@ -213,7 +213,8 @@ def add_meta(prompt: Prompt, source: str) -> Prompt:
 
 
 def check_text(prompt: Prompt, where: str) -> None:
-    """Raises DataError where the prompt or its answer cannot be written as UTF-8: no tokenizer and no file takes it."""
+    """Raises DataError if the prompt or its answer cannot be written as UTF-8, because no tokenizer and no file accepts
+    it."""
     for name, text in (("prompt", prompt.plain), ("answer", str(prompt.answer)), ("source", prompt.source)):
         try:
             text.encode()

@@ -1,4 +1,4 @@
-"""A task of the user's: a live object or "file.py:name", with `prompt(rng)` and `verify(prompt, completion)`."""
+"""A task written by the user: a live object or "file.py:name", with `prompt(rng)` and `verify(prompt, completion)`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class UserTask:
 
 @dataclass(frozen=True)
 class TaskVerifier:
-    """`task.verify` as a verifier. A spec with options instead of an object is opened again where it is judged."""
+    """`task.verify` as a verifier. If a spec with options is given instead of an object, it is opened again in the
+    worker."""
 
     task: Any
     name: str

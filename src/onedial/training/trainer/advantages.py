@@ -1,4 +1,4 @@
-"""The advantage stage: rewards are shaped, compared inside their group or with a critic, and written to the batch."""
+"""The advantage stage: rewards are shaped, compared within their group or with a critic, and written to the batch."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ REWARDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def compute_advantages(
     batch: Batch, policy: Policy, reference: nn.Module | None, critic: Critic | None, *, iteration: int
 ) -> tuple[Batch, dict[str, float]]:
-    """The batch with its advantages, and figures on how well a critic foresaw the rewards (empty without one).
+    """The batch with its advantages, and figures on how well a critic predicted the rewards (empty without a critic).
 
-    With kl_in="reward" the reference takes part, with a critic its values do: one forward pass without gradient each.
+    With kl_in="reward" the reference is evaluated, with a critic its values: one forward pass without gradient each.
     """
     run, row = policy.run, policy.run.algorithm
     token_kl = None
@@ -53,9 +53,10 @@ def kl_to_reference(policy: Policy, batch: Batch, reference: nn.Module) -> Tenso
 def shape_rewards(
     algorithm: Algorithm, reward: Tensor, positive: Tensor, lengths: Tensor, *, max_new_tokens: int
 ) -> Tensor:
-    """(B,) rewards the row trains on, with the overlong penalty of completions of `lengths` tokens.
+    """(B,) rewards the row trains on, with the overlong penalty for completions of `lengths` tokens.
 
-    The penalty comes after the verifier's reward, so a group of equal rewards can still be told by those.
+    The penalty is added after the verifier has judged, so the log still shows whether all of a group's rewards were
+    equal before it.
     """
     shaped = REWARDS[algorithm.reward](reward, positive)
     if buffer := algorithm.penalty_buffer(max_new_tokens):

@@ -1,11 +1,12 @@
-"""Checkpoints: a Hugging Face folder that anything can load, and beside it all that resuming needs.
+"""Checkpoints: a Hugging Face folder that any tool can load, and beside it everything that resuming needs.
 
     checkpoints/iteration_000010/          config.json, model.safetensors, tokenizer …, manifest.json
     checkpoints/iteration_000010/resume/   masters.safetensors, moments.safetensors, state.json, and with a critic
                                            critic_masters.safetensors, critic_moments.safetensors
 
-Written aside, flushed and renamed: a kill at any moment leaves the previous checkpoint whole. The manifest holds size
-and hash of every file, and of the run's logs up to here; `checkpoint_checks` compares what is loaded with it.
+A checkpoint is written under another name, flushed and renamed: after a kill at any moment the previous checkpoint is
+complete. The manifest holds size and hash of every file, and of the run's logs up to that iteration;
+`checkpoint_checks` compares what is loaded with it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LOGS = ("metrics.jsonl", "eval.jsonl")
 
 
 def checkpoint_path(directory: Path, iteration: int) -> Path:
-    """Where the checkpoint after an iteration lies."""
+    """The path of the checkpoint after an iteration."""
     return directory / "checkpoints" / f"{PREFIX}{iteration:06d}"
 
 
@@ -50,17 +51,17 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def _trained(policy: Policy, critic: Critic | None) -> dict[str, Weights]:
-    """What training moves, by the first word of its files' names."""
+    """Everything that training changes, by the first word of its files' names."""
     return {"": policy.weights} if critic is None else {"": policy.weights, "critic_": critic.weights}
 
 
 def save(
     directory: Path, iteration: int, policy: Policy, critic: Critic | None, tokenizer: Any, state: Mapping[str, Any]
 ) -> Path:
-    """Writes a checkpoint and then drops all but the newest `keep_checkpoints`.
+    """Writes a checkpoint and then removes all but the newest `keep_checkpoints`.
 
-    Raises, with the previous checkpoint untouched, CheckpointError when the disk is full or cannot be written, and
-    DivergenceError when a weight is not a finite number.
+    If the disk is full or cannot be written it raises CheckpointError, and if a weight is not a finite number
+    DivergenceError; the previous checkpoint is then unchanged.
     """
     for part, weights in _trained(policy, critic).items():
         if not all(bool(torch.isfinite(master).all()) for master in weights.masters):
@@ -108,7 +109,8 @@ def _check_space(aside: Path, policy: Policy, critic: Critic | None) -> None:
 
 
 def _write_model(folder: Path, policy: Policy, tokenizer: Any) -> None:
-    """The model at its masters' precision (LoRA: the adapters alone), as transformers or peft load it."""
+    """The model at the precision of its master weights (LoRA: only the adapters), in the format of transformers or
+    peft."""
     model: Any = policy.model
     state = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
     if policy.run.lora_rank:
@@ -134,10 +136,10 @@ def _write_weights(folder: Path, part: str, weights: Weights) -> None:
 
 
 def load(path: Path, policy: Policy, critic: Critic | None = None) -> dict[str, Any]:
-    """Puts a checkpoint's weights and moments into policy and critic and returns the rest of its state.
+    """Loads a checkpoint's weights and moments into policy and critic and returns the rest of its state.
 
-    Nothing is changed before all of it was checked. Raises CheckpointError when it is incomplete, belongs to another
-    model or another iteration, or holds tensors of another type or shape, or numbers that are not finite.
+    Nothing is changed before everything has been checked. Raises CheckpointError if it is incomplete, belongs to
+    another model or another iteration, or holds tensors of another type or shape, or numbers that are not finite.
     """
     folder = path / "resume"
     try:

@@ -1,4 +1,4 @@
-"""What must hold of a checkpoint before its weights enter a model, and of the files beside it."""
+"""The checks on a checkpoint before its weights are loaded into a model, and on the files beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def has_manifest(path: Path) -> bool:
-    """Whether a checkpoint was written with a manifest; those of earlier versions were not."""
+    """Whether a checkpoint was written with a manifest; checkpoints of earlier versions were not."""
     state = path / "resume" / "state.json"
     marked = state.is_file() and b"has_manifest" in state.read_bytes()
     return marked or (path / FOLDER_MANIFEST).exists()
@@ -41,7 +41,7 @@ def parse_iteration(path: Path) -> int:
 
 
 def check_state(path: Path, state: Any, *, iteration: int) -> None:
-    """Raises CheckpointError for a state that lacks something or is of another iteration."""
+    """Raises CheckpointError if the state lacks something or belongs to another iteration."""
     kinds = {"iteration": int, "step": int, "train_s": float | int, "collector": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in kinds.items()):
         raise CheckpointError(f"{path}: does not hold the state of a run ({', '.join(kinds)})")

@@ -1,4 +1,4 @@
-"""Settings of a training process: CPU threads, and how the C library keeps freed memory."""
+"""Settings of a training process: the number of CPU threads, and how the C library keeps freed memory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def prepare_process(threads: int) -> None:
 def keep_freed_memory() -> None:
     """Makes the C library keep freed memory instead of returning it to the system.
 
-    Otherwise the large tensors of every pass are mapped again, and the system clears each page of a new mapping: a
-    fifth of an update's time on a CPU. The peak of memory does not change. Does nothing where the C library is not
+    Otherwise the large tensors of every pass are mapped again, and the system clears each page of a new mapping, which
+    takes a fifth of an update's time on a CPU. The peak of memory does not change. Does nothing if the C library is not
     glibc.
     """
     if _glibc():
@@ -36,9 +36,10 @@ def keep_freed_memory() -> None:
 
 
 def trim_memory_beyond(limit: int) -> bool:
-    """Returns freed memory to the system if the process holds more than `limit` bytes. Returns whether it did.
+    """Returns freed memory to the system if the process holds more than `limit` bytes. Returns whether it did so.
 
-    Batches differ in size and leave holes that the next ones do not fit, so the memory kept grows slowly over a run.
+    Batches differ in size and leave gaps that the next ones do not fit into, so the memory that is kept grows slowly
+    over a run.
     """
     if not _glibc() or read_process_bytes() <= limit:
         return False

@@ -1,4 +1,4 @@
-"""The critic: predicts, before each token of a completion, the reward still to come, and learns it by regression."""
+"""The critic: predicts the reward still to come before each token of a completion, and is trained by regression."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TIMES_LR, HEAD_LR = 10.0, 1e-3
 
 
 def critic_rate(run: Run, lr: float) -> float:
-    """The critic's learning rate while the policy's is `lr`: both follow the same schedule.
+    """The critic's learning rate when the policy's is `lr`: both follow the same schedule.
 
-    Unless the run says otherwise, ten times the policy's (verl's defaults are 1e-5 and 1e-6; VAPO's 2e-6 and 1e-6 are
+    Unless the run sets it, it is ten times the policy's (verl's defaults are 1e-5 and 1e-6; VAPO's 2e-6 and 1e-6 are
     for many more steps than a small machine makes), and 1e-3 for a head alone, which is one linear layer.
     """
     peak = run.critic_lr or (TIMES_LR * run.lr if run.critic == "model" else HEAD_LR)
@@ -72,7 +72,7 @@ class Critic:
     def learn(self, batch: Batch, parts: Sequence[Tensor], lr: float, progress: Progress) -> float:
         """One optimizer step towards `returns` on the rollouts of each part; returns the mean loss.
 
-        Silent groups teach a critic too, so every rollout in `rollout_mask` takes part.
+        A critic also learns from silent groups, so every rollout in `rollout_mask` is used.
         """
         losses = []
         for number, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""`evaluate`: accuracy of a model on held-out prompts, whether it comes from a hub, a folder or a run."""
+"""`evaluate`: the accuracy of a model on held-out prompts, whether it comes from a hub, a folder or a run."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ SETTINGS = (*OF_THE_RUN, "device", "threads", "unsafe_verifiers", "trust_remote_
 
 @dataclass(frozen=True)
 class EvalSpec:
-    """What to evaluate: `run` holds the settings (those of training are not used), `weights` the model's place.
+    """What to evaluate: `run` holds the settings (those for training are not used), `weights` the place of the model.
 
-    `base` is set where `weights` is a folder of LoRA adapters: the model that they belong to.
+    If `weights` is a folder of LoRA adapters, `base` is the model that they belong to.
     """
 
     run: Run
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def make_eval_spec(model: str | Path, given: Mapping[str, Any], *, trust: Trust = NO_TRUST) -> EvalSpec:
-    """The evaluation that settings ask for, with those of the run as defaults where `model` is a run's directory.
+    """The evaluation that the settings ask for. If `model` is a run's directory, the run's settings are the defaults.
 
     Raises ConfigError for an unknown or impossible setting, RunDirError for a run without a checkpoint.
     """
@@ -137,7 +137,7 @@ def run_evaluation(
 ) -> Evaluation:
     """Loads the model, generates, judges and averages. The same seed gives the same completions.
 
-    note: takes one line that says in which sandbox verifiers run.
+    note: receives one line that says in which sandbox verifiers run.
     """
     run = spec.run
     if save is not None and not save.parent.is_dir():
@@ -172,9 +172,10 @@ def run_evaluation(
 
 
 def _load(spec: EvalSpec) -> tuple[Any, Any]:
-    """Model and tokenizer on the device, ready for the engine; adapters stay beside their base, as in training.
+    """Model and tokenizer on the device, ready for the engine; adapters are not merged into the base model, as in
+    training.
 
-    Raises CheckpointError for a checkpoint of a run that is damaged.
+    Raises CheckpointError for a damaged checkpoint of a run.
     """
     device = pick_device(spec.run.device)
     dtype = pick_dtype(spec.run.dtype, device)

@@ -1,7 +1,8 @@
-"""Gradients of single groups, and their sketch: a short vector that keeps inner products.
+"""Gradients of single groups, and their sketch: a short vector that preserves inner products.
 
-A sketch multiplies every entry of the gradient by a random sign and adds up those whose number leaves the same
-remainder (a count sketch, Charikar, Chen and Farach-Colton 2002, with remainders for a hash). E⟨Sx, Sy⟩ = ⟨x, y⟩.
+A sketch multiplies every entry of the gradient by a random sign and adds up the entries whose numbers have the same
+remainder (a count sketch, Charikar, Chen and Farach-Colton 2002, with remainders instead of a hash). E⟨Sx, Sy⟩ = ⟨x,
+y⟩.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ LAYER_STRIDE = 4
 
 
 def choose_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Returns the trainable matrices of every fourth block, the last one included; all parameters without blocks."""
+    """The trainable matrices of every fourth block, including the last one; all parameters if the model has no
+    blocks."""
     trained = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
     blocks = {
         name: int(found[1]) for name, _ in trained if (found := re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name))
@@ -72,10 +74,10 @@ def take_gradient(
     parameters: Sequence[Tensor],
     reduce: Callable[[Sequence[Tensor]], Tensor],
 ) -> Tensor:
-    """Returns `reduce` of the gradient that ascends the row's objective on a batch, as if it were a whole step.
+    """Returns `reduce` of the gradient that increases the row's objective on a batch, treated as a whole step.
 
-    `batch` has advantages, and "old_logp" where the policy has moved since. `reduce` must be linear (a sketch): the
-    batch is computed in micro-batches. The gradients that training gathers are left as they are.
+    `batch` has advantages, and "old_logp" if the policy has changed since. `reduce` must be linear (a sketch), because
+    the batch is computed in micro-batches. Gradients accumulated by training are not changed.
     """
     counts = Counts.of(batch)
     total: Tensor | None = None

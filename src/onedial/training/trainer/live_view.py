@@ -1,6 +1,7 @@
-"""The display of a running training: a live page on a terminal, one plain line per iteration anywhere else.
+"""The display of a running training: a live page on a terminal, one plain line per iteration elsewhere.
 
-The page is redrawn only when the caller calls `update` or `progress` (there is no thread), at most four times a second.
+The page is redrawn only when the caller calls `update` or `progress` (there is no thread), at most four times per
+second.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ OFFLINE_COLUMNS = (
 class View:
     """Context manager around a run. `title` names it, `iterations` is the number of the last one; 0 if it is not known.
 
-    `plain` forces one line per iteration; by default that is so when the output is no terminal, is a dumb one, cannot
-    show block characters, or when NO_COLOR is set.
+    `plain` forces one line per iteration. That is the default if the output is not a terminal or a very simple one, if
+    it cannot show block characters, or if NO_COLOR is set.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class View:
             self._live = None
 
     def update(self, metrics: Mapping[str, Any]) -> None:
-        """Show the metrics of an iteration that has ended (the keys of `metrics.jsonl`; absent or None shows as –)."""
+        """Shows the metrics of a finished iteration (the keys of `metrics.jsonl`; absent or None is shown as –)."""
         self.metrics = metrics
         if self._updates == 0 and metrics.get("rollouts_generated") == 0:
             self.columns = OFFLINE_COLUMNS
@@ -114,7 +115,7 @@ class View:
         self._draw(force=True)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage (generate, verify, update) of the iteration under way is; cheap, call it freely."""
+        """Shows how far a stage (generate, verify, update) of the present iteration is; cheap, can be called often."""
         self.stage = (stage, done, total)
         self._draw(force=False)
 
@@ -150,7 +151,7 @@ class View:
         )
 
     def _likelihood(self, width: int) -> Text:
-        """The likelihood of the data: shown instead of rewards and groups by rows that train on a dataset."""
+        """The likelihood of the data, shown instead of rewards and groups for rows that train on a dataset."""
         get = self.metrics.get
         text = (
             Text().append("−log π   ", "bold").append(_shown(get("nll"), "{:.3f}"), "bold cyan").append(" nats a token")
@@ -234,7 +235,7 @@ class View:
         return grid
 
     def _visited(self) -> str:
-        """How many of the candidates were sampled, and how often each."""
+        """The number of candidates that were sampled, and how often each was."""
         get = self.metrics.get
         groups, rollouts = _number(get("groups_generated")) or 0.0, _number(get("rollouts_generated")) or 0.0
         return f"{groups:.0f} of {_shown(get('candidates'), '{:.0f}')}, {rollouts / max(1.0, groups):.1f} tries each"
@@ -325,7 +326,7 @@ def _duration(seconds: float) -> str:
 
 
 def open_view(run: Run, title: str = "", *, plain: bool | None = None) -> View:
-    """The view of a run, by default titled by its row and task. How many iterations a budget of tokens lasts is not
-    known."""
+    """The view of a run, by default titled by its row and task. With a budget of tokens, the number of iterations is
+    not known in advance."""
     last = 0 if run.max_generated_tokens else run.iterations
     return View(title or f"{run.algorithm.name} on {run.task_name}", last, plain=plain)

@@ -26,9 +26,9 @@ from onedial.training.trainer.stopping import stop_if_exhausted, stop_on_diverge
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: its directory, the evaluations at its start and end, and the seconds spent training.
+    """What a run returns: its directory, the evaluations at its start and end, and the seconds spent training.
 
-    An evaluation that was made before the run was resumed is None here and stands in `eval.jsonl`.
+    An evaluation that was made before the run was resumed is None here; it is in `eval.jsonl`.
     """
 
     directory: Path
@@ -40,7 +40,7 @@ class Result:
 def train(run: Run, *, resume: bool = False, view: View | None = None) -> Result:
     """Trains a model as `run` says, writes everything into its run directory, and returns the evaluations.
 
-    With `resume`, goes on from the newest checkpoint; rollouts already generated are not generated again, and the
+    With `resume`, continues from the newest checkpoint; rollouts already generated are not generated again, and the
     result equals that of a run that was never stopped. Raises UserError for every mistake that the user can fix.
     """
     run = run if resume else run.with_free_directory()

@@ -1,4 +1,4 @@
-"""The weights that training changes: fp32 masters if compute is bf16, their accumulated gradients, and AdamW."""
+"""The weights that training changes: fp32 master weights if computation is in bf16, their gradients, and AdamW."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onedial.core.settings import Run
 class Weights:
     """Trainable weights of a module with their optimizer; policy and critic have one each.
 
-    `parameters` compute (in bf16 or fp32). `masters` are the fp32 weights that the optimizer changes: copies of the
-    trainable parameters, or the parameters themselves if compute is fp32. `exact` holds weights at the precision of the
-    model's file, by name; a weight that is not in it starts from its compute weight.
+    `parameters` are used for computation (in bf16 or fp32). `masters` are the fp32 weights that the optimizer changes:
+    copies of the trainable parameters, or the parameters themselves if computation is in fp32. `exact` holds weights at
+    the precision of the model's file, by name; a weight that is not in it starts from its parameter.
     """
 
     def __init__(self, module: nn.Module, exact: Mapping[str, Tensor], run: Run) -> None:

@@ -1,8 +1,8 @@
 """Plans the tokens of a micro-batch from a memory budget and the model's shape.
 
-The plan is made before anything is loaded, from the configuration alone, so that the same machine always gets the same
-plan. The memory of one token is estimated from the linear layers: each keeps its input for backward, and the next layer
-keeps its output.
+The plan is made from the configuration alone, before anything is loaded, so the same machine always gets the same plan.
+The memory of one token is estimated from the linear layers: each keeps its input for backward, and the next layer keeps
+its output.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def machine_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The resolved run, with `micro_batch_tokens`; the bytes it is expected to hold, and a note for the user."""
+    """The resolved run, with `micro_batch_tokens`; the bytes it is expected to use, and a note for the user."""
 
     run: Run
     expected: int
@@ -126,7 +126,8 @@ class MemoryPlan:
 
 
 def plan_memory(run: Run, path: str | Path, *, micro_batch_tokens: int | None = None) -> MemoryPlan:
-    """Plans `micro_batch_tokens`, unless the run sets them or `micro_batch_tokens` says what a resumed run had."""
+    """Plans `micro_batch_tokens`, unless the run sets it or the argument `micro_batch_tokens` gives the value of a
+    resumed run."""
     device = pick_device(run.device)
     shape = read_shape(path, trust_remote_code=run.trust_remote_code)
     element = pick_dtype(run.dtype, device).itemsize

@@ -1,4 +1,4 @@
-"""The metrics of an iteration: one flat record that metrics.jsonl, the live view and the trackers share.
+"""The metrics of an iteration: one flat record, used by metrics.jsonl, the live view and the trackers.
 
 `METRICS` describes each metric and its unit; a test compares it with the records of a run.
 """

@@ -1,7 +1,7 @@
 """Groups from a dataset instead of an engine: demonstrations (groups of one) and pairs (chosen, rejected).
 
-What is trained on at a data position is a pure function of the data, the seed and the position, as for prompts, so a
-run resumes from its position alone. The data are walked in a fresh shuffled order each epoch.
+The example at a data position is a pure function of the data, the seed and the position, as for prompts, so a run
+resumes from its position alone. The data are used in a new random order each epoch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from onedial.training.trainer.past_rollouts import make_past_demonstrations, mak
 
 @dataclass(frozen=True)
 class Examples:
-    """What an offline row trains on: `draw` gives the group at a data position; `digest` identifies the data."""
+    """The training examples of an offline row: `draw` gives the group at a data position; `digest` identifies the
+    data."""
 
     draw: Callable[[int], Group]
     digest: str
@@ -40,7 +41,7 @@ class Examples:
 
 @dataclass
 class OfflineCollector:
-    """Takes the next groups of the data in each iteration, in place of the `Collector` of generated rollouts."""
+    """Takes the next groups of the data in each iteration, instead of a `Collector`, which generates rollouts."""
 
     examples: Examples
     groups: int
@@ -76,7 +77,7 @@ class OfflineCollector:
 def open_examples(run: Run, task: TaskSource, text: Text, ends: Sequence[int], context: int) -> Examples:
     """Opens the examples that a run's algorithm and `data` ask for: a file, a run, or the task's own demonstrations.
 
-    Raises ConfigError where there is nothing to train on, DataError for data that cannot be used.
+    Raises ConfigError if there is nothing to train on, DataError for data that cannot be used.
     """
     pairs = run.algorithm.source == "pairs"
     if not run.data and pairs:

@@ -1,4 +1,4 @@
-"""Opens a training run: task, models, engine, verifiers, collector and trackers, and closes what must be closed."""
+"""Opens a training run: task, models, engine, verifiers, collector and trackers; and closes them at the end."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Models:
 class Trainer:
     """Resources and state of a training run: `iteration` iterations and `step` optimizer steps are completed.
 
-    `run` is resolved, `asked` as it was asked for. `train_s` are the seconds they took, checkpoints included,
-    evaluations not; `generated_tokens` are the completion tokens of their rollouts. `expected_bytes` is the memory that
-    the run was planned for.
+    `run` has all settings resolved, `asked` has them as given. `train_s` is the training time in seconds, including
+    checkpoints but not evaluations; `generated_tokens` is the number of completion tokens so far. `expected_bytes` is
+    the memory that was planned for the run.
     """
 
     run: Run
@@ -83,9 +83,9 @@ class Trainer:
         return self.iteration >= self.run.iterations or 0 < limit <= self.generated_tokens
 
     def collect(self, iteration: int) -> Collected:
-        """The iteration's judged groups; reward functions see its number as `trainer_state.global_step`.
+        """The judged groups of the iteration; reward functions see its number as `trainer_state.global_step`.
 
-        Raises AllocatorError once the groups that a failing allocator left are saved: a resumed run uses them again.
+        Raises AllocatorError after saving the groups that a failing allocator left: a resumed run uses them again.
         """
         self.verifiers.step = iteration
         try:
@@ -103,7 +103,7 @@ class Trainer:
 def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
     """The trainer of a run whose directory is locked. A new run is written to it; a run to resume is not restored yet.
 
-    Everything that a person can have got wrong is opened before the directory holds a run. Raises UserError.
+    Everything that may be a mistake of the user is opened before the directory holds a run. Raises UserError.
     """
     recorded: dict[str, int] = {}
     if resume:
@@ -143,7 +143,7 @@ def open_run(run: Run, *, resume: bool, view: View) -> Iterator[Trainer]:
 
 
 def _idle_clip(run: Run) -> list[str]:
-    """What to say of a clip that cannot bind; there are never more mini-batches than prompts."""
+    """The note on a clip that can never have an effect; there are never more mini-batches than prompts."""
     row = run.algorithm
     idle = replace(row, updates_per_iteration=min(row.updates_per_iteration, run.prompts_per_iteration)).idle_clip
     return [f"the clip is idle: {idle}"] if idle else []
@@ -180,7 +180,8 @@ def make_sampling(run: Run) -> Sampling:
 def _open_collector(
     run: Run, task: TaskSource, models: Models, verifiers: VerifierPool, *, plan: Path, view: View
 ) -> Collector | OfflineCollector:
-    """What gathers groups for the row's source: an engine on the policy, on the frozen reference, or a dataset."""
+    """The source of the row's rollouts: an engine with the policy's weights, one with the frozen reference, or a
+    dataset."""
     tokenizer, policy = models.text.tokenizer, models.policy.model
     if not run.algorithm.generates:
         ends = find_stop_ids(policy.config, policy.generation_config, tokenizer)
@@ -207,14 +208,14 @@ def _open_collector(
 
 
 def _open_schedule(run: Run, task: TaskSource, plan: Path) -> UniformSchedule | PlanSchedule:
-    """Every prompt with the run's group size, or what a plan file says of prompts and their tries."""
+    """Every prompt with the run's group size, or the prompts and tries of a plan file."""
     return (
         follow_plan(read_plan(plan), task, run.seed, where=str(plan)) if run.plan else UniformSchedule(run.group_size)
     )
 
 
 def _known_prompts(run: Run, task: TaskSource) -> Iterator[Prompt]:
-    """All training prompts of a dataset, the first of an endless task, and those of the evaluation."""
+    """All training prompts of a dataset or the first ones of an endless task, and the prompts of the evaluation."""
     for position in range(task.size("train") or 1 if run.algorithm.generates else 0):
         yield task.draw("train", run.seed, position)
     yield from task.heldout(run.eval_prompts, run.seed) if run.eval_prompts else ()

@@ -15,10 +15,10 @@ from onedial.training.budget.allocation import Allocation
 
 
 def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
-    """Packs the tokens of all usable rollouts; one that a policy older than `version` wrote is stale.
+    """Packs the tokens of all usable rollouts; a rollout written by a policy older than `version` is marked stale.
 
-    A rollout without a usable verdict (timeout, error) is left out before any statistic is taken. The batch says what
-    is known of each rollout; `add_advantages` turns its rewards into advantages.
+    A rollout without a usable verdict (timeout, error) is left out before any statistic is computed. The batch holds
+    what is known about each rollout; `add_advantages` turns its rewards into advantages.
     """
     rollouts = [rollout for group in groups for rollout in group.usable]
     lengths = torch.tensor([len(rollout.completion.token_ids) for rollout in rollouts], dtype=torch.long)
@@ -43,9 +43,9 @@ def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
 
 
 def pack_allocation(row: Algorithm, allocation: Allocation, *, version: int = 0) -> Batch:
-    """Packs the groups that train, with what the allocator says of them as far as the loss uses it.
+    """Packs the groups that train, with what the allocator says about them if the loss uses it.
 
-    `expected` for rows with baseline='posterior'; `weight` where the allocator weighs.
+    `expected` for rows with baseline='posterior'; `weight` if the allocator weighs rollouts.
     """
     batch = pack(allocation.train, version=version)
     known = [allocation.expectations[group.id] for group in allocation.train if group.id in allocation.expectations]
@@ -75,13 +75,13 @@ def split_minibatches(batch: Batch, updates: int, seed: int) -> list[Tensor]:
 
 
 def split_micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) -> list[list[int]]:
-    """The rollouts of each micro-batch, so that none holds more than `max_tokens` tokens with its prompts, if possible.
+    """The rollouts of each micro-batch, so that none holds more than `max_tokens` tokens including its prompts, if
+    possible.
 
     A prompt that takes more than half of a micro-batch leaves half of it to completions; otherwise it would be computed
-    again for every rollout or two.
-    Groups stay together while they fit, because their rollouts share the prompt; a longer group is cut between
-    rollouts. A single rollout is never cut, nor with `whole_groups` any group (the loss of a pair needs both its
-    rollouts). Neighbors have about the same length, which keeps padding inside attention small.
+    again for every rollout or two. Groups stay together if they fit, because their rollouts share the prompt; a longer
+    group is cut between rollouts. A single rollout is never cut, and with `whole_groups` no group is (the loss of a
+    pair needs both its rollouts). Neighbors have about the same length, which keeps padding inside attention small.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens}: memory_plan.plan_memory decides micro_batch_tokens")
@@ -109,13 +109,14 @@ def split_micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = F
 
 
 def make_micro_batches(batch: Batch, max_tokens: int, *, whole_groups: bool = False) -> list[Batch]:
-    """The micro-batches of `split_micro_batches`."""
+    """The micro-batches that `split_micro_batches` chooses."""
     return [batch.select(part) for part in split_micro_batches(batch, max_tokens, whole_groups=whole_groups)]
 
 
 @torch.no_grad()
 def map_micro_batches(batch: Batch, max_tokens: int, function: Callable[[Batch], Tensor]) -> Tensor:
-    """(T,) of a whole batch from a function of its micro-batches, without gradient; fp32 on the CPU."""
+    """Applies a function to the micro-batches of a batch, without gradient, and joins the results: (T,), fp32 on the
+    CPU."""
     result = torch.empty(len(batch.tokens))
     for part in split_micro_batches(batch, max_tokens):
         result[batch.token_index(part)] = function(batch.select(part)).float().cpu()

@@ -1,10 +1,10 @@
 """Training data from an earlier run: pairs from its mixed groups, and its correct rollouts as demonstrations.
 
-Both are taken from the newer half of the run's iterations: earlier rollouts come from a policy far from the one that
-starts here, with mistakes that it no longer makes.
+Both are taken from the newer half of the run's iterations: earlier rollouts come from a policy that is far from the one
+that starts here, with mistakes that it no longer makes.
 
 A mixed group of k correct and w wrong rollouts gives min(PAIRS_PER_GROUP, max(k, w)) pairs. Both sides are shuffled by
-the seed and used in turn: the rollouts of a side are used equally often (give or take one), no pair is used twice, and
+the seed and used in turn: the rollouts of a side are used equally often (plus or minus one), no pair is used twice, and
 the number of pairs of a group is limited, so that large groups do not dominate.
 """
 
@@ -101,8 +101,8 @@ def read_past_groups(
 
     Their prompts are drawn again from the task of the run, or from `task`.
 
-    Raises DataError where there are no rollouts, where the task no longer gives the prompts that were logged, or where
-    `text`, the tokenizer at hand, is not that of the run.
+    Raises DataError if there are no rollouts, if the task no longer gives the logged prompts, or if `text`, the present
+    tokenizer, is not the one of the run.
     """
     known = ("seed",) if task is not None else ("seed", "task")  # of a live task the file holds only the name
     run = make_run(read_run_settings(directory, trust=trust, only=known), where=f"{directory / 'run.toml'}: ")

@@ -9,7 +9,8 @@ from onedial.training.trainer.open_run import Trainer, make_sampling
 
 
 def evaluate_when_due(trainer: Trainer) -> Evaluation | None:
-    """Held-out accuracy after the iterations done so far; None when none is due or it is in `eval.jsonl`."""
+    """Held-out accuracy after the iterations done so far; None if no evaluation is due or it is already in
+    `eval.jsonl`."""
     run, iteration, path = trainer.run, trainer.iteration, trainer.run.directory / "eval.jsonl"
     due = iteration == 0 or trainer.finished or (run.eval_every and iteration % run.eval_every == 0)
     if not run.eval_prompts or not due or any(r["iteration"] == iteration for r in read_json_lines(path)):

@@ -23,7 +23,7 @@ from onedial.training.trainer.packing import map_micro_batches
 
 
 def pick_device(name: str) -> torch.device:
-    """The device asked for; auto takes CUDA where there is one."""
+    """The requested device; auto uses CUDA if it is available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -35,7 +35,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute type asked for; auto takes bfloat16 where the machine multiplies it in hardware."""
+    """The requested type for computation; auto uses bfloat16 if the machine multiplies it in hardware."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
@@ -45,10 +45,10 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 class Policy:
-    """A causal LM with what training needs around it.
+    """A causal LM with everything that training needs from it.
 
-    `model` computes (in bf16 or fp32) and `weights` move it. `temperature` is the sampling temperature, at which
-    every log-probability is taken.
+    `model` computes (in bf16 or fp32) and `weights` are what the optimizer changes. `temperature` is the sampling
+    temperature, at which every log-probability is computed.
     """
 
     def __init__(self, run: Run, model_path: str | Path) -> None:
@@ -80,8 +80,9 @@ class Policy:
         return hidden.index_select(0, layout.predictors), get_head(model), layout
 
     def _share_embedding_gradient(self) -> None:
-        """If head and embedding share their weight, the gradient of the few embeddings that were looked up is added to
-        the head's in place; otherwise every pass would fill and add a second table of the vocabulary."""
+        """If output layer and embedding share their weight, the gradient of the few embeddings that were used is added
+        to the output layer's in place; otherwise every pass would fill and add a second tensor of the size of the
+        vocabulary."""
         base: Any = get_base_model(self.model)
         table = base.get_input_embeddings()
         if table.weight is base.get_output_embeddings().weight and table.weight.requires_grad:
@@ -93,7 +94,7 @@ class Policy:
             loss.backward()
 
     def step(self, lr: float) -> float:
-        """One optimizer step from the gathered gradients; returns their norm before clipping."""
+        """One optimizer step from the accumulated gradients; returns their norm before clipping."""
         return self.weights.step(lr)
 
     def frozen_copy(self) -> nn.Module:
@@ -116,7 +117,8 @@ def evaluate_logps(policy: Policy, batch: Batch, reference: nn.Module | None = N
 def load_trainable(
     run: Run, path: str | Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[Any, dict[str, Tensor]]:
-    """A causal LM as the run trains it, and its weights by name at the precision of the file (none with LoRA)."""
+    """A causal LM in the form that the run trains, and its weights by name at the precision of the file (none with
+    LoRA)."""
     exact: Any = load_causal_lm(path, dtype=torch.float32, trust_remote_code=run.trust_remote_code)
     masters = {} if run.lora_rank else {name: weight.detach().clone() for name, weight in exact.named_parameters()}
     model = _prepared(exact.to(dtype), run).to(device)
@@ -125,7 +127,7 @@ def load_trainable(
 
 
 def _prepared(model: Any, run: Run) -> Any:
-    """Packed attention, no dropout (the policy that samples is the policy that trains), LoRA where asked for."""
+    """Packed attention, no dropout (sampling and training must use the same policy), LoRA if requested."""
     use_packed_attention(model)
     patch_llama_blocks(model)
     if run.lora_rank:

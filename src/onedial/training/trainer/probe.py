@@ -1,7 +1,8 @@
-"""`--probe`: every few iterations, gradients of single groups on a sketch, before the update moves the policy.
+"""`--probe`: every few iterations, sketched gradients of single groups, before the update changes the policy.
 
-Of each probed group three gradients are taken over some of the weights: the row's own, and the slope of scores on
-rewards in two halves (`core.maths.half_split`). One line per group goes to `probe.jsonl`, their summary to the metrics.
+Three gradients of each probed group are computed over some of the weights: the row's own, and the slope of scores on
+rewards in two halves (`core.maths.half_split`). One line per group is written to `probe.jsonl`, and their summary to
+the metrics.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SLOPE = replace(ALGORITHMS["reinforce"], name="slope", baseline="group_mean", di
 
 @dataclass(frozen=True)
 class ProbedGroup:
-    """What a probe says of one group: the norm of the row's own gradient, and its halves; None where one is silent."""
+    """The result of a probe for one group: the norm of the row's own gradient, and its halves; None if a half is
+    silent."""
 
     iteration: int
     group_id: str
@@ -47,7 +49,8 @@ class ProbedGroup:
 
 
 class Probe:
-    """Probes the iterations 1, 1 + PROBE_EVERY, … of a run; changes neither the policy nor what training gathers."""
+    """Probes the iterations 1, 1 + PROBE_EVERY, … of a run; changes neither the policy nor the gradients that training
+    accumulates."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -104,8 +107,7 @@ class Probe:
 
 
 def summarize_probe(groups: Sequence[ProbedGroup], directions: Tensor) -> dict[str, Any]:
-    """Returns the metrics of probed groups and the (groups, size) sketches of their gradients; None where there is
-    nothing to take a mean of."""
+    """The metrics of probed groups; `directions` (groups, size) are the sketches of their gradients."""
     splits = [split for group in groups if (split := read_half_split(asdict(group))) is not None]
     estimate = estimate_signal(splits)
     unit = torch.nn.functional.normalize(directions, dim=1)

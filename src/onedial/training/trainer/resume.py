@@ -1,4 +1,4 @@
-"""Resuming: a run goes on from its newest checkpoint, and rollouts generated after it are not generated again."""
+"""Resuming: a run continues from its newest checkpoint, and rollouts generated after it are not generated again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from onedial.training.trainer.open_run import Trainer
 
 
 def restore(trainer: Trainer) -> None:
-    """Puts the run's newest checkpoint into the trainer, and drops log lines of iterations that are done again.
+    """Loads the run's newest checkpoint into the trainer, and removes log lines of iterations that are repeated.
 
-    Raises RunDirError when all iterations are completed, and CheckpointError for a damaged file, with the way to go on.
+    Raises RunDirError if all iterations are completed, and CheckpointError for a damaged file; both say how to
+    continue.
     """
     directory = trainer.run.directory
     stored = checkpoint.find_latest(directory)
@@ -41,7 +42,7 @@ def restore(trainer: Trainer) -> None:
 
 
 def _was_recorded(trainer: Trainer, stored: Path | None) -> bool:
-    """Whether the run's files have recorded hashes; says so where a run of an earlier version has none."""
+    """Whether hashes of the files of the run were recorded; prints a note if a run of an earlier version has none."""
     # a checkpoint tells of itself: a run of an earlier version has a manifest as soon as it was resumed once
     recorded = (trainer.run.directory / RUN_MANIFEST).exists() if stored is None else has_manifest(stored)
     if not recorded:
@@ -77,7 +78,7 @@ def _load(trainer: Trainer, stored: Path, *, check: bool) -> None:
 
 
 def _describe_end(trainer: Trainer) -> str:
-    """Why a run is finished, and the setting that lets it go on."""
+    """Why a run is finished, and the setting that lets it continue."""
     run = trainer.run
     if trainer.iteration >= run.iterations:
         done = trainer.iteration
@@ -90,7 +91,8 @@ def _describe_end(trainer: Trainer) -> str:
 
 
 def _advice(directory: Path, damaged: Path) -> str:
-    """How to go on without a damaged checkpoint. Nothing falls back by itself: what is lost should be known."""
+    """How to continue without a damaged checkpoint. Nothing is skipped automatically, because the user should know what
+    is lost."""
     for other in reversed(checkpoint.list_checkpoints(directory)):
         if other == damaged:
             continue
@@ -134,7 +136,7 @@ def _evaluation_is_missing(trainer: Trainer) -> bool:
 
 
 def _surplus_groups(trainer: Trainer, names: Sequence[Sequence[Any]], *, check: bool) -> list[Group]:
-    """Groups that wait for their update, from the rollouts on disk, with their prompts drawn again from the task."""
+    """Groups that wait for their update, from the rollouts on disk; their prompts are drawn again from the task."""
     groups = []
     for iteration, name in names:
         path = rollout_path(trainer.run.directory, iteration)

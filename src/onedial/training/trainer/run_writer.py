@@ -23,7 +23,7 @@ Signals = dict[tuple[str, int], TrainingSignal]
 
 
 def save_rollouts(trainer: Trainer, iteration: int, collected: Collected, batch: Batch) -> None:
-    """Writes all groups generated, before they train, and reports verifiers that failed on the screen."""
+    """Writes all groups generated, before they are used for training, and prints which verifiers failed."""
     row, trained = trainer.run.algorithm, collected.allocation.train
     if not row.generates:
         return
@@ -45,7 +45,8 @@ def save_rollouts(trainer: Trainer, iteration: int, collected: Collected, batch:
 
 
 def collect_signals(groups: Sequence[Group], batch: Batch) -> Signals:
-    """Shaped reward, advantage and part in the loss of every usable rollout, by group id and rollout index."""
+    """The shaped reward, the advantage and the use in the loss of every usable rollout, by group id and rollout
+    index."""
     keys = [(group.id, rollout.index) for group in groups for rollout in group.usable]
     weight = batch.get("weight")
     weights = [None] * len(keys) if weight is None else weight.tolist()
@@ -54,7 +55,7 @@ def collect_signals(groups: Sequence[Group], batch: Batch) -> Signals:
 
 
 def _shaped_only(trainer: Trainer, groups: Sequence[Group]) -> Signals:
-    """Shaped rewards of groups that do not train, for the log."""
+    """Shaped rewards of groups that are not trained on, for the log."""
     rollouts = [(group.id, rollout) for group in groups for rollout in group.usable]
     shaped = shape_rewards(
         trainer.run.algorithm,
@@ -68,7 +69,7 @@ def _shaped_only(trainer: Trainer, groups: Sequence[Group]) -> Signals:
 
 
 def log_metrics(trainer: Trainer, iteration: int, metrics: dict[str, Any]) -> None:
-    """Completes an iteration: writes its line of metrics to the file, the screen and the trackers."""
+    """Completes an iteration: writes its metrics to the file, the screen and the trackers."""
     trainer.iteration = iteration
     trainer.train_s += metrics["time_s"]
     trainer.generated_tokens += metrics["tokens_generated"]
@@ -80,7 +81,7 @@ def log_metrics(trainer: Trainer, iteration: int, metrics: dict[str, Any]) -> No
 
 
 def note_fewer_minibatches(trainer: Trainer, made: int) -> None:
-    """Says once that an iteration had fewer groups, and so fewer mini-batches, than `updates_per_iteration`."""
+    """Prints once that an iteration had fewer groups, and so fewer mini-batches, than `updates_per_iteration`."""
     asked = trainer.run.algorithm.updates_per_iteration
     if made < asked and not trainer.said_fewer_minibatches:
         trainer.said_fewer_minibatches = True

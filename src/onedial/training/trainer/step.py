@@ -23,7 +23,7 @@ from onedial.training.trainer.stopping import check_finite
 
 @dataclass(frozen=True)
 class Updated:
-    """What an iteration's updates did.
+    """The results of the updates of an iteration.
 
     `loss` and `grad_norm` are means over the steps made, `sums` are over the tokens trained on, in all epochs.
     `minibatches` is the number per epoch, which cannot exceed the number of groups.
@@ -40,7 +40,7 @@ class Updated:
 
     @property
     def tokens_trained(self) -> int:
-        """Completion tokens that had a gradient, each counted once however many epochs."""
+        """Completion tokens that had a gradient, each counted once whatever the number of epochs."""
         return int(self.sums.get("tokens", 0)) // self.epochs
 
     def mean(self, name: str, over: str = "tokens") -> float | None:
@@ -69,9 +69,9 @@ def update(
 ) -> Updated:
     """Trains on a batch with advantages, the critic first. `iteration` counts from 1.
 
-    Each of `epochs_per_iteration` passes is cut anew into `updates_per_iteration` mini-batches with one optimizer step
-    each; the ratio always compares with the policy before the first step. During `critic_warmup` only the critic
-    learns. Raises NotFinite before a step that a loss or gradient of inf or nan would spoil.
+    In each of `epochs_per_iteration` passes the batch is divided anew into `updates_per_iteration` mini-batches with
+    one optimizer step each; the ratio always compares with the policy before the first step. During `critic_warmup`
+    only the critic learns. Raises NotFinite before a step whose loss or gradient is inf or nan.
     """
     run, row = policy.run, policy.run.algorithm
     lr = learning_rate(run, iteration)
@@ -106,13 +106,13 @@ def _mean(values: list[float]) -> float:
 
 
 def _minibatch_seed(run: Run, iteration: int, epoch: int) -> int:
-    """The seed that deals groups into mini-batches; its path counts from 0, as in runs of earlier versions."""
+    """The seed that divides groups into mini-batches; its path counts from 0, as in runs of earlier versions."""
     path = ("minibatch", iteration - 1, *([epoch] if epoch else []))
     return derive_seed(run.seed, *path)
 
 
 def _part_of(progress: Progress, number: int, parts: int) -> Callable[[int, int], None]:
-    """Progress inside one of several mini-batches: takes micro-batches done and in all."""
+    """Progress within one of several mini-batches: takes micro-batches done and their total."""
     return lambda done, total: progress("update", number * total + done, parts * total)
 
 
@@ -121,7 +121,7 @@ def _accumulate_gradient(
 ) -> float:
     """Adds the gradient of a mini-batch, micro-batch by micro-batch, and its sums; returns its loss.
 
-    Only the `live` rollouts are computed; the others have no gradient and count in every denominator.
+    Only the `live` rollouts are computed; the others have no gradient but count in every denominator.
     """
     run, counts, loss = policy.run, Counts.of(minibatch), 0.0
     whole = run.algorithm.needs_whole_groups
@@ -149,7 +149,7 @@ def _backward(policy: Policy, piece: Batch, counts: Counts) -> tuple[float, dict
 
 
 def _old_logps(policy: Policy, batch: Batch, parts: list[Tensor]) -> Tensor:
-    """(T,) log-probabilities before the iteration's first step: later mini-batches meet a policy that has moved."""
+    """(T,) log-probabilities before the iteration's first step: for later mini-batches the policy has changed since."""
     old = torch.empty(len(batch.tokens))
     for part in parts:
         minibatch = batch.select(part)
@@ -158,8 +158,8 @@ def _old_logps(policy: Policy, batch: Batch, parts: list[Tensor]) -> Tensor:
 
 
 def _logp_before(batch: Batch, logp: Tensor) -> Tensor:
-    """(T,) old log-probabilities before the first step: the trainer's own, so that the ratio is 1; of stale rollouts
-    the engine's, so that the ratio corrects for their age."""
+    """(T,) old log-probabilities before the first step: the trainer's own, so that the ratio is 1. For stale rollouts
+    they are the engine's, so that the ratio corrects for their age."""
     stale, engine = batch.get("stale"), batch.get("engine_logp")
     if stale is None or engine is None:
         return logp

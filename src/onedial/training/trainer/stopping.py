@@ -1,4 +1,4 @@
-"""How a run stops before its last iteration: no full batch of mixed groups, or numbers that are not finite."""
+"""Stops a run before its last iteration: if there is no full batch of mixed groups, or if numbers are not finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onedial.training.rollout.collector import Collected
 
 
 class NotFinite(ArithmeticError):
-    """A loss or gradient norm that is not a finite number, and the mini-batch that gave it."""
+    """A loss or gradient norm that is not a finite number, and its mini-batch."""
 
     def __init__(self, what: str, value: float, minibatch: Batch) -> None:
         super().__init__(f"the {what} is {value}")
@@ -58,9 +58,9 @@ def _tensors_of(batch: Batch) -> dict[str, Tensor]:
 
 
 def stop_if_exhausted(run: Run, collected: Collected) -> None:
-    """Raises EngineError with on_exhausted="stop" when the refill limit left the batch short.
+    """Raises EngineError with on_exhausted="stop" if the refill limit left the batch incomplete.
 
-    Call it once the rollouts are saved: a resumed run uses them again.
+    Call it after the rollouts are saved: a resumed run uses them again.
     """
     allocation = collected.allocation
     if run.on_exhausted != "stop" or not allocation.exhausted:

@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard, wandb or trackio. Each package is imported only when its tracker is asked for."""
+"""Sends metrics to TensorBoard, wandb or trackio. Each package is imported only if its tracker is requested."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from onedial.core.errors import ConfigError, MissingExtra, suggest
 
 
 class Tracker(Protocol):
-    """Where the metrics of each iteration go beside `metrics.jsonl`."""
+    """Receives the metrics of each iteration, in addition to `metrics.jsonl`."""
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Write the numbers of one iteration; what is no number (a histogram's counts, a text) is left out."""
+        """Writes the numbers of one iteration; values that are not numbers (counts of a histogram, texts) are left
+        out."""
 
     def close(self) -> None:
-        """Flush and end; called once, also when the run fails."""
+        """Flushes and ends; called once, also if the run fails."""
 
 
 class TensorBoard:
@@ -80,7 +81,7 @@ def open_trackers(names: Sequence[str], run_dir: Path, config: Mapping[str, Any]
 
 
 def select_numeric(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are numbers; a truth value, a list or None is no number."""
+    """The metrics that are numbers, without booleans, lists and None."""
     return {
         name: float(value)
         for name, value in metrics.items()

@@ -1,7 +1,7 @@
-r"""Reading answers out of completions: the last number, the last word, `\boxed{…}`, `#### answer`.
+r"""Reads answers from completions: the last number, the last word, `\boxed{…}`, `#### answer`.
 
-Numbers are exact (`Fraction`), so that 0.1 is one tenth and 1,000 is a thousand. All functions are pure, accept any
-text, and return None where there is no answer.
+Numbers are exact (`Fraction`), so 0.1 is one tenth and 1,000 is a thousand. All functions are pure, accept any text,
+and return None if there is no answer.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def last_number(text: str) -> Fraction | None:
 
 
 def bare_number(text: str) -> Fraction | None:
-    """Returns the number if the whole text is one, ignoring white space and one final full stop; else None."""
+    """Returns the number if the whole text is one, ignoring white space and a final period; else None."""
     match = _BARE.fullmatch(text)
     return parse_number(match.group(1)) if match else None
 
 
 def closing_number(text: str) -> Fraction | None:
-    """Returns the number at the end of the text, ignoring white space and full stops after it; else None.
+    """Returns the number at the end of the text, ignoring white space and periods after it; else None.
 
-    "The sum is 12." closes with 12; "12 is the sum" does not, and neither does "12 apples".
+    "The sum is 12." ends with 12; "12 is the sum" does not, and neither does "12 apples".
     """
     trimmed = text.rstrip(" \t\r\n.")
     matches = list(_IN_TEXT.finditer(trimmed))

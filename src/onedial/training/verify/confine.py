@@ -1,8 +1,8 @@
 """How a worker confines itself: user, Landlock, seccomp, resource limits. Runs before any model text arrives.
 
-Only the kernel's own interface is used, through ctypes: no package on the index wraps Landlock and seccomp for Python
-and is kept. Numbers are those of `linux/landlock.h`, `linux/seccomp.h`, `linux/filter.h` and the system call tables
-of x86-64 and arm64. On other systems everything but the resource limits is skipped; `sandbox.probe` finds out.
+Only the kernel's own interface is used, through ctypes, because no maintained package offers Landlock and seccomp to
+Python. The numbers are those of `linux/landlock.h`, `linux/seccomp.h`, `linux/filter.h` and the system call tables of
+x86-64 and arm64. On other systems only the resource limits are applied; `sandbox.probe` finds this out.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ class Limits:
 
 
 def confine(limits: Limits) -> None:
-    """Applies the limits to this process, which must have one thread, and to all that it starts; there is no way back.
+    """Applies the limits to this process, which must have one thread, and to everything that it starts; they cannot be
+    removed.
 
-    Raises OSError when Landlock or the change of user was asked for and fails.
+    Raises OSError if Landlock or the change of user was requested and fails.
     """
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
@@ -104,7 +105,7 @@ def landlock_abi() -> int:
 
 
 def restrict_files(readable: Sequence[str], writable: str) -> None:
-    """Landlock: nothing can be opened but these. Raises OSError where the kernel has no Landlock."""
+    """Landlock: no other files can be opened. Raises OSError if the kernel has no Landlock."""
     abi = landlock_abi()
     if not abi:
         raise OSError(errno.ENOSYS, "this kernel has no Landlock")
@@ -131,9 +132,9 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def filter_calls() -> None:
-    """seccomp: the calls of `_DENIED`, new namespaces and other processes' limits fail with EPERM.
+    """seccomp: the calls of `_DENIED`, new namespaces, and changes to limits of other processes fail with EPERM.
 
-    Does nothing on an architecture whose numbers are not known here.
+    Does nothing on an architecture whose call numbers are not known here.
     """
     if platform.machine() not in _ARCHITECTURES:
         return
@@ -165,7 +166,7 @@ def _program(column: int, audit: int) -> list[bytes]:
 
 
 def drop_capabilities() -> None:
-    """No capability is left, nor can one come back; a process without any is not changed."""
+    """Drops all capabilities, permanently; a process without any is not changed."""
     for capability in range(64):
         with contextlib.suppress(OSError):
             _prctl(_PR_CAPBSET_DROP, capability)
@@ -185,7 +186,8 @@ def limit_memory(memory_mb: int, statm: int) -> None:
 
 
 def allow_cpu_time(seconds: float) -> None:
-    """Processor seconds from now on until the worker is killed; what it starts has no more than the worker."""
+    """Limits processor time, in seconds from now, after which the worker is killed; its children have the same
+    limit."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     limit = int(used.ru_utime + used.ru_stime + seconds) + 1

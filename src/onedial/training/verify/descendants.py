@@ -1,4 +1,4 @@
-"""The processes below a process: found, adopted, killed. Linux; elsewhere the process group has to do."""
+"""Finds, adopts and kills the descendants of a process. Linux only; elsewhere process groups are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def kill_descendants(pid: int) -> None:
-    """SIGKILL to every living process below `pid`, in rounds: orphans of what was killed may come back to it."""
+    """Sends SIGKILL to every living process below `pid`, repeatedly: orphans of killed processes may become its
+    children."""
     for _ in range(_ROUNDS):
         living = list_descendants(pid)
         for descendant in living:

@@ -1,8 +1,8 @@
-r"""Mathematical equality of answers, by math-verify. Runs in worker processes only: sympy can take for ever.
+r"""Mathematical equality of answers, by math-verify. Runs only in worker processes, because sympy may not terminate.
 
-math-verify's own time limits are switched off. They are SIGALRM handlers: outside the main thread they raise, inside
-it they turn "took too long" into "wrong" (peers' bugs: silent zeros, then endless hangs). The pool's limit on the
-whole process replaces them, and gives `timeout`, which is not `wrong`.
+math-verify's own time limits are switched off. They are SIGALRM handlers: outside the main thread they raise, inside it
+they turn "took too long" into "wrong", which has given other libraries silent zeros and endless hangs. The pool's limit
+on the whole process replaces them, and gives `timeout`, which is not `wrong`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _TAIL = 4000  # characters read when nothing is boxed: the answer is at the end,
 
 @dataclass(frozen=True)
 class Math:
-    r"""Right when the completion's answer equals the reference mathematically.
+    r"""Correct if the completion's answer equals the reference mathematically.
 
-    What stands in the last `\boxed{…}` counts; without one, the text after the last `####`, or what math-verify
+    The content of the last `\boxed{…}` counts; without one, the text after the last `####`, or what math-verify
     extracts from the end of the completion. A completion with nothing to parse is `unparseable`.
     """
 
@@ -34,7 +34,7 @@ class Math:
     in_process: bool = False
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
-        """`unparseable` when nothing in the completion reads as mathematics."""
+        """`unparseable` if nothing in the completion is mathematics."""
         reference = str(prompt.answer)
         written = boxed(completion) or after_hashes(completion)
         if written is not None and _strip_spacing(written) == _strip_spacing(reference):
@@ -62,7 +62,7 @@ def _strip_spacing(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _parse_reference(answer: str) -> Any:
-    """The parsed reference, kept: a whole group asks for the same one. Raises ValueError when it cannot be read."""
+    """The parsed reference, cached, because a whole group uses the same one. Raises ValueError if it cannot be read."""
     inner = boxed(answer) or answer.strip().strip("$")
     gold = _parse(f"${inner}$")
     if not gold:

@@ -1,7 +1,7 @@
 """A pool of killable worker processes, so that judging overlaps decoding and no verifier can stop a run.
 
-A verifier that raises, ends its process, or returns nonsense gives an `error`; one that takes too long gives a
-`timeout` and is killed with all that it started. Neither is ever a reward.
+A verifier that raises, ends its process, or returns something invalid gives an `error`; one that takes too long gives a
+`timeout` and is killed with all processes that it started. Neither is ever a reward.
 
 Why not pebble, loky or `concurrent.futures`: they unpickle what a worker returns, so a verifier that executes text
 could run code in the trainer (here replies are JSON); they do not kill the descendants of a worker; they have no limit
@@ -33,10 +33,11 @@ Item = tuple[Hashable, bytes]
 
 
 class VerifierPool:
-    """Judges completions asynchronously; results come back in the order they are ready, under the caller's keys.
+    """Judges completions asynchronously; results come back in the order in which they are ready, under the caller's
+    keys.
 
-    A verifier with `in_process = True` is called directly in `submit` and no worker is started.
-    `step` is the iteration that reward functions see as `trainer_state.global_step`.
+    A verifier with `in_process = True` is called directly in `submit` and no worker is started. `step` is the iteration
+    that reward functions see as `trainer_state.global_step`.
     """
 
     def __init__(
@@ -96,11 +97,11 @@ class VerifierPool:
 
     @property
     def pending(self) -> int:
-        """Items submitted and not yet handed back."""
+        """Items submitted whose results have not been returned."""
         return self._pending
 
     def submit(self, key: Hashable, prompt: Prompt, completion: str, token_ids: Sequence[int] = ()) -> None:
-        """Have one completion judged; returns at once, except for in-process verifiers, which judge here."""
+        """Submits one completion; returns at once, except for in-process verifiers, which judge here."""
         if self._closed:
             raise VerifierError("the verifier pool is closed")
         self._pending += 1
@@ -110,7 +111,7 @@ class VerifierPool:
             self._todo.put((key, _pack_item(prompt, completion, token_ids)))
 
     def poll(self) -> list[tuple[Hashable, Verdict]]:
-        """What is ready now, without waiting. Raises VerifierError when no worker can be started."""
+        """The results that are ready, without waiting. Raises VerifierError if no worker can be started."""
         if self._failure is not None:
             raise self._failure
         results = []
@@ -124,7 +125,7 @@ class VerifierPool:
         return results
 
     def drain(self, timeout: float | None = None) -> list[tuple[Hashable, Verdict]]:
-        """Wait until everything submitted is judged, or `timeout` seconds; what is late stays pending."""
+        """Waits until everything submitted is judged, or `timeout` seconds; late results stay pending."""
         deadline = None if timeout is None else time.monotonic() + timeout
         results = self.poll()
         while self._pending and (deadline is None or time.monotonic() < deadline):
@@ -133,7 +134,7 @@ class VerifierPool:
         return results
 
     def close(self) -> None:
-        """Kill the workers; what has not been judged is dropped. Safe to call twice."""
+        """Kills the workers; what has not been judged is dropped. Can be called twice."""
         self._closed = True
         for _ in self._threads:
             self._todo.put(None)
@@ -150,7 +151,7 @@ class VerifierPool:
         self.close()
 
     def _serve_items(self) -> None:
-        """One thread per worker: take items, have them judged, replace the worker when it had to be killed."""
+        """One thread per worker: takes items, has them judged, and replaces the worker if it had to be killed."""
         process: Process | None = None
         backlog: deque[Item] = deque()
         idle_deaths = 0
@@ -179,7 +180,7 @@ class VerifierPool:
             self._failure = error
 
     def _take_items(self, backlog: deque[Item]) -> bool:
-        """Wait for an item and add its fair share of those waiting behind it; False when the pool is closing."""
+        """Waits for an item and takes its fair share of those waiting behind it; False if the pool is closing."""
         item = self._todo.get()
         share = min(_MAX_BATCH - 1, self._todo.qsize() // self._workers)
         while item is not None:
@@ -194,7 +195,7 @@ class VerifierPool:
         return False
 
     def _judge_backlog(self, process: Process, backlog: deque[Item]) -> bool:
-        """Judge the backlog as far as the worker lives; False when it is to be replaced. Each item is judged once."""
+        """Judges the backlog while the worker lives; False if the worker must be replaced. Each item is judged once."""
         if not process.alive():  # died while idle: nobody's verdict
             return False
         started = time.monotonic()
@@ -221,7 +222,7 @@ class VerifierPool:
         return self._verifier.name
 
     def _launch_worker(self) -> Process:
-        """A new worker, with one more try when the first does not come up."""
+        """A new worker, with one more attempt if the first does not start."""
         try:
             process = self._start_process()
         except (VerifierError, OSError):
@@ -258,9 +259,9 @@ class VerifierPool:
 
 
 def refuse_unsafe(verifier: Verifier, sandbox: Sandbox | None) -> None:
-    """Raises ConfigError when the verifier executes what the model writes and the sandbox would not contain it.
+    """Raises ConfigError if the verifier executes what the model writes and the sandbox would not contain it.
 
-    sandbox: None where the verifier runs in the trainer's process.
+    sandbox: None if the verifier runs in the trainer's process.
     """
     if not getattr(verifier, "executes_text", False) or (sandbox and sandbox.level in (*SUFFICIENT, "none")):
         return

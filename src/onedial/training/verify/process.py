@@ -1,4 +1,4 @@
-"""One worker process from the trainer's side: start, ask, kill with everything it started."""
+"""One worker process from the trainer's side: starts it, sends work, and kills it with everything it started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _SIGNAL_BASE = 128  # exit status of bubblewrap when what it ran died of signal 
 
 
 class Process:
-    """A started worker. Not forked (the trainer has threads): a fresh interpreter in its own session and group."""
+    """A started worker. It is not forked, because the trainer has threads: a new interpreter in its own session and
+    group."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Process:
             raise VerifierError(f"the verifier could not be loaded in a worker: {answer['why']}")
 
     def ask(self, step: int, items: Sequence[bytes]) -> None:
-        """Send pickled items to judge; each is answered by one `answer`, in order."""
+        """Sends pickled items to judge; each is answered by one `answer`, in order."""
         send(self._channel, pickle.dumps((step, list(items))))
 
     def answer(self, timeout_s: float) -> Fields:
@@ -108,10 +109,10 @@ class Process:
         return exit_status(self._process) is None
 
     def is_crowded(self, spent_s: float) -> bool:
-        """Whether verifiers have left many processes behind, after work of `spent_s` seconds.
+        """Whether verifiers have left many processes running, after work of `spent_s` seconds.
 
-        A look costs about as much as two judgements, so after work too short to have started many processes it is left
-        out, unless the last one was `_LOOK_S` seconds ago.
+        This check costs about as much as two judgments. After work too short to have started many processes it is
+        skipped, unless the last check was `_LOOK_S` seconds ago.
         """
         now = time.monotonic()
         if spent_s < _QUICK_S and now - self._looked < _LOOK_S:
@@ -120,7 +121,7 @@ class Process:
         return len(list_descendants(self.pid)) > _MAX_LEFT_BEHIND
 
     def hang_up(self) -> None:
-        """Shut the channel, from any thread: whoever waits for an answer gets EOFError."""
+        """Closes the channel, from any thread: a thread that waits for an answer gets EOFError."""
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 
@@ -155,7 +156,7 @@ class Process:
 
 
 def _readable(descriptors: Sequence[int], timeout_s: float) -> list[int]:
-    """Those with something to read, waiting up to `timeout_s`. poll, not select: numbers above 1023 are common."""
+    """The files that can be read, waiting up to `timeout_s`. Uses poll, because select fails for numbers above 1023."""
     poller = select.poll()
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN)

@@ -63,7 +63,7 @@ class Reward:
 
     @property
     def executes_text(self) -> bool:
-        """Whether a function says of itself (`executes_text = True`) that it runs what the model writes."""
+        """Whether a function declares (`executes_text = True`) that it runs what the model writes."""
         return any(getattr(load_reward(function), "executes_text", False) for function in self.functions)
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
@@ -242,7 +242,8 @@ def get_name(function: str | Function) -> str:
 
 
 def settle_path(spec: str) -> str:
-    """Returns the spec with the real path of its file: a worker has another home folder and sees no symbolic links."""
+    """Returns the spec with the real path of its file, because a worker has another home folder and sees no symbolic
+    links."""
     place, _, name = spec.rpartition(":")
     if not place.endswith(".py"):
         return spec

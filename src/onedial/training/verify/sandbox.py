@@ -1,9 +1,9 @@
-"""The sandbox that verifiers run in: its levels, what each consists of, and which one works on this machine.
+"""The sandbox in which verifiers run: its levels, what each consists of, and which one works on this machine.
 
-    namespace  bubblewrap: own processes, own file tree, no network, another user where the trainer is root
+    namespace  bubblewrap: own processes, own file tree, no network, another user if the trainer is root
     landlock   the kernel's Landlock and seccomp: no other files, no network; the processes of the machine stay visible
-    process    reduced environment, seccomp where there is one, and resource limits; files can be read
-    none       nothing at all; only where it was asked for (`unsafe_verifiers`)
+    process    reduced environment, seccomp if there is one, and resource limits; files can be read
+    none       no protection; only if it was requested (`unsafe_verifiers`)
 
 Levels are found by trying: a probe runs in the sandbox and attempts what must be impossible there.
 """
@@ -53,7 +53,7 @@ _PROBE_S = 20.0
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A level and whether workers change to a user of their own. skipped: why no stronger level was taken."""
+    """A level, and whether workers change to a user of their own. skipped: why no stronger level was chosen."""
 
     level: str
     change_user: bool = False
@@ -91,7 +91,7 @@ class Launch:
 
 
 def prepare_launch(sandbox: Sandbox, readable: Sequence[str]) -> Launch:
-    """Everything a worker in this sandbox needs; makes its private folder where the level has none of its own."""
+    """Everything that a worker in this sandbox needs; creates its private folder if the level has none of its own."""
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if sandbox.level == "none":
         return Launch((), {**os.environ, **threads}, None)
@@ -139,7 +139,7 @@ def _bubblewrap_version() -> tuple[int, ...]:
 
 
 def choose_sandbox(readable: Sequence[str], *, unsafe: bool = False) -> Sandbox:
-    """The strongest level that this machine gives, found by trying each; "none" when it was asked for."""
+    """The strongest level that works on this machine, found by trying each; "none" if it was requested."""
     if unsafe:
         return Sandbox("none")
     if sys.platform != "linux":
@@ -225,7 +225,7 @@ def probe(sandbox: Sandbox) -> str | None:
 def attempt(arguments: Sequence[str]) -> None:
     """The probe: confines itself, tries what must fail, and prints what succeeded as a JSON list.
 
-    Whether the signal arrived is for the trainer to see: in a process namespace the number means somebody else.
+    The trainer checks whether the signal arrived, because in a process namespace the same number means another process.
     """
     secret, port, victim = arguments[1], int(arguments[2]), int(arguments[3])
     confine(Limits(**json.loads(arguments[0])))
@@ -264,7 +264,7 @@ def is_library(entry: str) -> bool:
 
 
 def list_readable(verifier: object, hidden: Sequence[Path] = ()) -> tuple[str, ...]:
-    """What workers with this verifier may read: `list_libraries`, and the user's code where the verifier is made of it.
+    """What workers with this verifier may read: `list_libraries`, and the user's code if the verifier contains some.
 
     A verifier of this package names the objects it loads in `user_code` (specs), or has no such attribute.
     """
@@ -278,10 +278,10 @@ def list_readable(verifier: object, hidden: Sequence[Path] = ()) -> tuple[str, .
 
 
 def list_user_paths(files: Sequence[Path], hidden: Sequence[Path]) -> tuple[str, ...]:
-    """Python files and packages of the user's own, which a worker must import; nothing of `hidden` (the run).
+    """The user's own Python files and packages, which a worker must import, but nothing of `hidden` (the run).
 
-    They are looked for beside the files named and along sys.path. Data files, and anything whose name begins with a
-    dot, are not among them.
+    They are searched beside the files named and along sys.path. Data files, and everything whose name begins with a
+    dot, are not included.
     """
     libraries = list_libraries()
     roots = [file.parent for file in files]
@@ -316,7 +316,7 @@ def _is_importable(entry: Path) -> bool:
 
 
 def _avoid(path: Path, hidden: Sequence[Path]) -> list[Path]:
-    """The path, or its importable entries where something hidden lies in it; nothing for what is hidden itself."""
+    """The path; its importable entries if something hidden lies in it; nothing if it is hidden itself."""
     path = path.resolve()
     if any(path.is_relative_to(place) for place in hidden):
         return []
@@ -326,7 +326,7 @@ def _avoid(path: Path, hidden: Sequence[Path]) -> list[Path]:
 
 
 def _without_nested(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Existing paths as text, in order, but for those that lie below another one."""
+    """Existing paths as text, in order, without those that lie inside another one."""
     existing = dict.fromkeys(Path(os.path.abspath(path)) for path in paths if path.exists())
     return tuple(sorted(str(path) for path in existing if not any(parent in existing for parent in path.parents)))
 

@@ -59,7 +59,7 @@ class Transcript:
     unit: str = "word"
 
     def __call__(self, prompt: PromptLike, completion: str) -> Fields:
-        """Case, punctuation and spacing do not count."""
+        """Ignores case, punctuation and spacing."""
         reference, hypothesis = (split_units(str(text), self.unit) for text in (prompt.answer or "", completion))
         errors = align(reference, hypothesis)
         plain = max(0.0, 1.0 - errors.rate)
@@ -102,7 +102,7 @@ def split_units(text: str, unit: str = "word") -> list[str]:
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Errors:
-    """Errors of the cheapest alignment; without any unit on a side all of the other are hard errors."""
+    """The errors of the cheapest alignment; if one side is empty, every unit of the other is a hard error."""
     if not reference or not hypothesis:
         return Errors(0, 0, len(reference) + len(hypothesis), len(reference), len(hypothesis))
     from rapidfuzz.distance import Levenshtein
@@ -149,7 +149,7 @@ def measure_common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def count_repeats(units: Sequence[str]) -> int:
-    """How often the most repeated phrase of one to four units comes in a row."""
+    """How often the most repeated phrase of one to four units occurs in a row."""
     most = 1
     for size in range(1, LONGEST_PHRASE + 1):
         for start in range(size):

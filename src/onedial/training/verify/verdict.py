@@ -1,8 +1,8 @@
-"""Converts what a verifier returned to a verdict.
+"""Converts the return value of a verifier to a verdict.
 
-A reward that is not a finite number is never a reward: the verdict becomes an `error` that names the verifier
-and the value, is excluded from its group, and is counted. Everything here works on plain dicts and imports no torch, so
-that it also runs inside workers; `make_verdict` alone makes the `Verdict`.
+A reward that is not a finite number is never used: the verdict becomes an `error` that names the verifier and the
+value, is excluded from its group, and is counted. Everything here works on plain dicts and imports no torch, so that it
+also runs inside workers; only `make_verdict` makes the `Verdict`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_fields(raw: object, name: str) -> Fields:
 
 
 def make_failure(outcome: str, detail: str) -> Fields:
-    """Returns the fields of a verdict without a judgement: `timeout` or `error`, with the reason."""
+    """Returns the fields of a verdict without a judgment: `timeout` or `error`, with the reason."""
     return {
         "reward": 0.0,
         "correct": None,

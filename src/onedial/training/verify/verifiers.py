@@ -1,4 +1,6 @@
-"""Built-in verifiers of text answers. Frozen, picklable, free of torch: they run in the trainer or in a worker."""
+"""Built-in verifiers of text answers. They are frozen, can be pickled, and need no torch: they run in the trainer or in
+a worker.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ class Number:
     in_process: bool = True
 
     def judge(self, prompt: PromptLike, completion: str, token_ids: Sequence[int] = ()) -> Fields:
-        """`unparseable` when the completion holds no number at all."""
+        """`unparseable` if the completion contains no number."""
         reference = parse_number(str(prompt.answer))
         if reference is None:
             raise ValueError(f"reference answer {prompt.answer!r} is not a number")

@@ -2,11 +2,11 @@
 
 It imports neither torch nor `onedial.core.types`, writes nothing to the terminal, and dies with its parent. Before the
 verifier is loaded the worker confines itself (`confine`), inside the file tree and process namespace that bubblewrap
-gave it where there is one. What the verifier does (print, fork, exit, allocate, hang) is contained here or ended from
+gave it, if there is one. Whatever the verifier does (print, fork, exit, allocate, hang) is contained here or ended from
 outside by `Process.kill`.
 
-Frames are a 4-byte length and a body. To the worker: pickle (its own parent's data). From the worker: JSON, so that
-nothing a verifier can be talked into returning is ever unpickled by the trainer.
+Frames are a 4-byte length and a body. Messages to the worker are pickles (its own parent's data). Messages from the
+worker are JSON, so that nothing that a verifier returns is ever unpickled by the trainer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PromptView:
 
 
 def main(descriptor: int) -> None:
-    """Serve the parent at the other end of a socket until it closes."""
+    """Serves the parent at the other end of a socket until it closes."""
     os.set_inheritable(descriptor, False)
     channel = socket.socket(fileno=descriptor)
     setup = pickle.loads(receive(channel))
@@ -99,10 +99,11 @@ def _explain(error: BaseException, name: str, *, sandboxed: bool) -> Fields:
 
 
 def run_supervised(channel: socket.socket) -> None:
-    """Forks. Returns in the child; the parent waits for it, kills all that it left behind, and ends in the same way.
+    """Forks. Returns in the child; the parent waits for it, kills everything that it left running, and ends in the same
+    way.
 
-    The parent stays outside the sandbox, so nothing in it can stop this. It also ends the child when the trainer is
-    gone; not with PR_SET_PDEATHSIG, which fires when the *thread* that started the worker ends.
+    The parent stays outside the sandbox, so nothing inside can stop this. It also ends the child if the trainer ends.
+    PR_SET_PDEATHSIG is not used, because it fires when the *thread* that started the worker ends.
     """
     trainer = os.getppid()
     adopt_orphans()

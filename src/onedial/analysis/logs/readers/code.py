@@ -1,7 +1,7 @@
 """Judged programs: HumanEval results, LiveCodeBench eval_all, EvalPlus and BigCodeBench eval_results, lm-eval samples.
 
-A program that ran out of time is a wrong answer here, as it is in these benchmarks: the limit belongs to the task. That
-differs from a verifier that fails to judge.
+A program that ran out of time counts as a wrong answer, as in these benchmarks, because the time limit is part of the
+task. This is different from a verifier that fails to judge, which is no answer at all.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _evalplus(
 
 
 def _results(results: Any) -> Iterator[tuple[int, dict[str, bool], str | None]]:
-    """(index, verdicts by test set, program) of one task, in the shapes that the tools have used."""
+    """(index, verdicts by test set, program) of one task, in each of the forms that the tools have used."""
     if isinstance(results, dict) and isinstance(results.get("graded_list"), list):  # LiveCodeBench by task
         codes = as_list(results.get("code_list"))
         for i, mark in enumerate(results["graded_list"]):

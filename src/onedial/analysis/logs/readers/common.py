@@ -92,7 +92,7 @@ def require(raw: pl.LazyFrame, title: str, samples: Sequence[Sample], *needed: s
 
 
 def find_split(file: Path | str) -> str | None:
-    """ "train" or "eval" as the nearest of the file's name and its folders says; None when none does."""
+    """ "train" or "eval", as the name of the file says, or else the nearest folder above it; None if none does."""
     for part in reversed(Path(file).parts):
         if EVALUATION.match(part):
             return "eval"

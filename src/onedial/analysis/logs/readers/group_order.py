@@ -1,7 +1,8 @@
-"""Groups by the order of rows, for trainers that write the rollouts of a group as neighbors and give it no name.
+"""Groups by the order of rows, for trainers that write the rollouts of a group next to each other and give groups no
+name.
 
 A prompt that is drawn twice in one batch is two groups. Trainers that repeat each prompt `num_generations` times in a
-row write groups as blocks of one size, so the size of most blocks tells where one group ends and the next begins.
+row write groups as blocks of one size, so the size of most blocks shows where one group ends and the next begins.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class OrderedGroups:
 
 
 def infer_group_size(blocks: Sequence[int]) -> int | None:
-    """The group size that blocks of neighboring rows with one prompt show, or None where the order does not show it.
+    """The group size that blocks of neighboring rows with one prompt show, or None if the order does not show it.
 
-    It is the most frequent length, at least 2, of at least half of the blocks; every other length must be a multiple
-    of it (a prompt drawn twice in a row).
+    It is the most frequent length; it must be at least 2 and the length of at least half of the blocks, and every other
+    length must be a multiple of it (a prompt drawn twice in a row).
     """
     if not blocks:
         return None
@@ -52,7 +53,8 @@ def infer_group_size(blocks: Sequence[int]) -> int | None:
 
 
 def number_blocks(prompts: Sequence[str]) -> list[int]:
-    """A number per row of one batch: equal for rows of one group of a prompt, 0 everywhere if order shows none."""
+    """A number per row of one batch: equal for rows of one group of a prompt, 0 everywhere if the order shows no
+    groups."""
     runs = [(prompt, len(list(rows))) for prompt, rows in groupby(prompts)]
     size = infer_group_size([length for _, length in runs])
     if size is None:

@@ -29,9 +29,10 @@ def detect(sample: Sample) -> bool:
 
 
 def parse_marks(value: Any) -> list[float | None] | None:
-    """A list of verdicts as 1, 0 or a graded reward (None where an entry is null); None when it is no such list.
+    """A list of verdicts as 1, 0 or a graded reward (None for a null entry); None if it is not such a list.
 
-    An entry may be the list of a program's tests (APPS: true, false, -1 and -2 for errors): right when all are true.
+    An entry may be the list of a program's test results (APPS: true, false, -1 and -2 for errors): right if all are
+    true.
     """
     if not isinstance(value, list) or not value:
         return None
@@ -46,7 +47,8 @@ def _all_passed(tests: list[Any]) -> float | None:
 
 
 def find_marks(sample: Sample) -> str | None:
-    """The column that holds lists of verdicts: the most specific name, and of several the one with the fewest nulls."""
+    """The column that holds lists of verdicts: the one with the most specific name and, among equals, the fewest
+    nulls."""
     found: dict[str, int] = {}
     for name in sorted(name for name in sample.columns if "." not in name):
         lists = [value for value in sample.values(name) if value != []]
@@ -93,7 +95,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def _unread(samples: Sequence[Sample], options: Options) -> set[str]:
-    """Columns that no record's value is taken from, the lists of verdicts aside."""
+    """Columns of which no value is used, apart from the lists of verdicts."""
     columns = set().union(*(sample.columns for sample in samples))
     found = map_names(columns, options.columns)
     used = {found[ours] for ours in ("prompt", "source", "level", "answer") if ours in found}

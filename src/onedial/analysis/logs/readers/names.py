@@ -1,4 +1,4 @@
-"""Usual column names of a user's own tables. The first name found wins; case, spaces and dashes do not count."""
+"""The usual column names of users' own tables. The first name found is used; case, spaces and dashes do not matter."""
 
 from __future__ import annotations
 

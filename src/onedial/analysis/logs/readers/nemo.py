@@ -1,7 +1,8 @@
-"""NeMo-RL: train_data_step12.jsonl and val_data_step10.jsonl; every value is a list of one.
+"""NeMo-RL: train_data_step12.jsonl and val_data_step10.jsonl; every value is a list with one element.
 
-There is no group id: the tokens before the first trained token are the prompt. Under dynamic sampling `rewards` belongs
-to the batch before filtering and need not match the row; `filtered_rewards` does, and the silent groups are gone.
+There is no group id; the prompt is identified by the tokens before the first trained token. With dynamic sampling,
+`rewards` belongs to the batch before filtering and may not match the rows. `filtered_rewards` matches them, and silent
+groups are already removed.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def _one(value: Any) -> Any:
-    """The element of a list of one."""
+    """The only element of a list; any other value unchanged."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
@@ -90,7 +91,7 @@ def _rows(
 
 
 def _tokens(record: dict[str, Any], row: dict[str, Any]) -> str | None:
-    """Prompt identity and lengths by the loss mask; None without tokens."""
+    """The identity of the prompt and the lengths, from the loss mask; None without tokens."""
     tokens, mask = _one(record.get("token_ids")), _one(record.get("token_loss_mask"))
     if not (isinstance(tokens, list) and isinstance(mask, list) and tokens and any(mask)):
         return None
@@ -107,7 +108,7 @@ def _tokens(record: dict[str, Any], row: dict[str, Any]) -> str | None:
 
 
 def _messages(content: Any, row: dict[str, Any], options: Options) -> str | None:
-    """Prompt identity by the messages before the last answer; None when the content is one text."""
+    """The identity of the prompt, from the messages before the last answer; None if the content is a single text."""
     if not (isinstance(content, list) and content and all(isinstance(item, dict) for item in content)):
         return None
     last = max((i for i, item in enumerate(content) if item.get("role") == "assistant"), default=len(content))

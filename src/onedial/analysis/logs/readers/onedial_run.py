@@ -30,7 +30,7 @@ PART_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
 def without_rollouts(folder: Path) -> str:
-    """Why a onedial run has no rollouts: it trained on a dataset. Empty for every other folder or file."""
+    """Why an onedial run has no rollouts: it trained on a dataset. Empty for any other folder or file."""
     check_regular(folder)
     path = folder / "run.toml"
     if not path.is_file() or any((folder / "rollouts").glob("*.parquet")):

@@ -47,7 +47,7 @@ OUTCOMES = ("correct", "wrong", "unparseable", "timeout", "error")
 
 
 def find_identity(columns: set[str]) -> str | None:
-    """The column that numbers prompts, if one says so by its name."""
+    """The column whose name says that it identifies prompts, if there is one."""
     return find(columns, STRONG_IDS) or find(columns, WEAK_IDS)
 
 
@@ -81,7 +81,8 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def _chosen_outcome(samples: Sequence[Sample], columns: set[str], options: Options) -> str:
-    """The column that `--outcome` names: one with verdicts or numbers. DataError for any other, or beside a `--map`."""
+    """The column that `--outcome` names. Raises DataError unless it holds verdicts or numbers, or if `--map` also names
+    one."""
     mapped = [name for name in ("correct", "outcome_reward") if name in options.columns]
     if mapped:
         raise DataError(
@@ -102,7 +103,7 @@ def list_needed(columns: set[str]) -> str:
 
 
 def _choose_identity(found: dict[str, str], columns: set[str], options: Options) -> None:
-    """A column named like an id of prompts; a bare `id` only where there is no prompt text to go by."""
+    """A column named like an id of prompts; a column named just `id` only if there is no prompt text."""
     if "prompt_id" in found:
         return
     free = columns - set(found.values())
@@ -140,7 +141,7 @@ def _value(value: Any, sample: Sample) -> Any:
 
 
 def _note_unreadable(raw: pl.LazyFrame, found: dict[str, str], errors: ReadErrors) -> None:
-    """Notes verdicts and rewards whose text is not one."""
+    """Notes verdicts and rewards that cannot be read as such."""
     have = raw.collect_schema()
     for ours in ("correct", "outcome_reward"):
         if ours not in found or have[found[ours]] != pl.String:
@@ -194,7 +195,7 @@ def _frame(
 
 
 def _rewards(out: dict[str, pl.Expr], found: dict[str, str], have: pl.Schema) -> None:
-    """Outcome first: a verdict where there is one, the reward beside it as the one that trained."""
+    """The outcome: a verdict if there is one, and then the reward beside it is the one that trained."""
     if "outcome" in found:
         word = cast_text(found["outcome"], have[found["outcome"]]).str.strip_chars().str.to_lowercase()
         known = pl.when(word.is_in(OUTCOMES)).then(word)

@@ -1,8 +1,8 @@
 """Solve-rate tables: one row per prompt with the share (and perhaps the number) of right answers.
 
-A table of rates holds no groups, only how often each prompt was solved. What follows from (k, n) alone can be computed:
-the share of prompts never, always and sometimes solved in n tries, pass@k for k ≤ n, the silent share expected at any
-group size. What cannot: rewards other than right and wrong, lengths, tokens, anything about training.
+A table of rates holds no groups, only how often each prompt was solved. Everything that follows from (k, n) can be
+computed: the share of prompts solved never, always and sometimes in n tries, pass@k for k ≤ n, and the silent share
+expected at any group size. Rewards other than right and wrong, lengths, tokens, and anything about training cannot.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def detect(sample: Sample) -> bool:
 
 
 def find_columns(sample: Sample, taken: Collection[str] = ()) -> Found | None:
-    """The rate, right-count and try-count columns but those `taken`; None when the table holds no rates."""
+    """The columns of rates, right counts and try counts, except those `taken`; None if the table holds no rates."""
     columns = sample.columns - set(taken)
     right = _numeric(sample, find(columns, RIGHT_COUNTS))
     tries = _numeric(sample, find(columns, TRY_COUNTS))
@@ -94,7 +94,7 @@ def _is_series(value: object) -> bool:
 
 
 def _rates(sample: Sample, name: str) -> bool:
-    """Whether most sampled values can be rates, percentages allowed; the odd ones are noted when the table is read."""
+    """Whether most sampled values can be rates (percentages allowed); the others are noted when the table is read."""
     values = sample.values(name)
     numbers = [number for number in map(_rate, values) if number is not None]
     common = 2 * len(values) >= len(sample.rows)  # one odd row makes no table of rates
@@ -102,7 +102,7 @@ def _rates(sample: Sample, name: str) -> bool:
 
 
 def _unit(values: Sequence[object]) -> bool:
-    """Whether all are numbers in [0, 1]: a name such as difficulty or score is ambiguous."""
+    """Whether all values are numbers in [0, 1]; asked where a name such as difficulty or score is ambiguous."""
     return bool(values) and all((number := _rate(value)) is not None and 0 <= number <= 1 for value in values)
 
 
@@ -264,7 +264,8 @@ def _drop_odd_counts(frame: pl.LazyFrame, name: str, errors: ReadErrors) -> pl.L
 
 
 def _misfits(frame: pl.LazyFrame, tries: int) -> str:
-    """Says how many rates are impossible for that many tries (rates may be rounded to two decimals); empty if none."""
+    """A sentence on how many rates are impossible for that many tries (rates may be rounded to two decimals); empty if
+    none."""
     exact = pl.col("rate") * tries
     off = (exact - exact.round()).abs() > 0.005 * tries
     count = int(frame.select(off.sum()).collect(engine="streaming").item() or 0)
@@ -279,7 +280,8 @@ def _first_text(frame: pl.LazyFrame, name: str, have: pl.Schema) -> str | None:
 
 
 def _infer_tries(frame: pl.LazyFrame, found: Found, have: pl.Schema) -> tuple[int | None, str]:
-    """n, and how it is known: a count beside the rate, a name such as avg@8, or the grid of the rates."""
+    """n, and how it is known: from a count beside the rate, from a name such as avg@8, or from the spacing of the
+    rates."""
     if found.right:
         counts = cast_number(found.right, have[found.right])
         both = frame.filter((pl.col("rate") > 0) & (counts > 0))

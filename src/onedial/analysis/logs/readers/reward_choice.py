@@ -18,7 +18,7 @@ TOTAL = "total"
 def choose_component(parts: Sequence[str], options: Options) -> tuple[str | None, str]:
     """Returns (the component that is the outcome, or None for the sum; what the reward is, in words).
 
-    Raises DataError when the person chose a component that the log does not have.
+    Raises DataError if the user chose a component that the log does not have.
     """
     chosen = options.outcome
     if chosen is not None and chosen != TOTAL:

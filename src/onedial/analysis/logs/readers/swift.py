@@ -1,7 +1,7 @@
-"""ms-swift: completions.jsonl, per flush one object of lists (or a list of rows, with its Ray trainer).
+"""ms-swift: completions.jsonl, one object of lists per flush (its Ray trainer writes lists of rows).
 
-The lists come from queues as long as one generation batch, so that only the last batch before a flush is there, a batch
-may be flushed twice, and columns may have been cut to the shortest.
+The lists come from queues that hold one generation batch. Therefore only the last batch before a flush is in the log, a
+batch may be written twice, and columns may have been cut to the length of the shortest.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def _components(samples: Sequence[Sample]) -> list[str]:
-    """Columns of numbers that are not ms-swift's own: its reward functions."""
+    """The columns of the reward functions: numbers, with names that are not ms-swift's own."""
     names: dict[str, None] = {}
     for row in (row for sample in samples for row in sample.rows):
         for table in _tables(row):
@@ -93,7 +93,7 @@ def _components(samples: Sequence[Sample]) -> list[str]:
 
 
 def _tables(row: Any) -> list[dict[str, list[Any]]]:
-    """A flush as a dict of lists; nothing when the line is no flush."""
+    """A flush as a dict of lists; nothing if the line is not a flush."""
     if isinstance(row, dict) and isinstance(row.get("prompt"), list):
         return [{name: values for name, values in row.items() if isinstance(values, list)}]
     if isinstance(row, list) and row and all(isinstance(item, dict) for item in row):

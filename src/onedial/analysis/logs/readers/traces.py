@@ -56,7 +56,8 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def choose_samples(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], bool]:
-    """prime-rl's `all` files where there are any for that split, else `effective`; notes; whether only survivors."""
+    """prime-rl's `all` files if the split has any, else its `effective` files; notes; and whether only survivors of a
+    filter are left."""
     has_all = {find_split(s.place.parent.parent) for s in samples if s.place.parent.name == "all"}
     dropped = [
         s for s in samples if s.place.parent.name == "effective" and find_split(s.place.parent.parent) in has_all
@@ -143,7 +144,7 @@ def _failure(record: dict[str, Any]) -> str:
 
 
 def _row(trace: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Reads one trace: reward and its parts, lengths, how it ended."""
+    """One trace as a row: reward and its parts, lengths, how it ended."""
     rewards = trace.get("rewards") if isinstance(trace.get("rewards"), dict) else {}
     parts = {name: value for name, value in (rewards or {}).items() if value is not None}
     values = {name: read_reward(value) for name, value in parts.items()}
@@ -176,7 +177,8 @@ def _nodes(trace: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _lengths(trace: dict[str, Any]) -> dict[str, Any]:
-    """Sampled tokens by the nodes' masks (each node once, however many branches share it), else by reported usage."""
+    """Sampled tokens by the masks of the nodes (each node once, even if several branches share it), else by the
+    reported usage."""
     nodes = _nodes(trace)
     masks = [node["mask"] for node in nodes if isinstance(node.get("mask"), list) and node["mask"]]
     calls = [call for call in as_list(trace.get("calls")) if isinstance(call, dict)]

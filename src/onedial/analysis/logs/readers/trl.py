@@ -1,8 +1,8 @@
 """TRL (GRPOTrainer, RLOOTrainer): output_dir/completions/completions_00010.parquet.
 
 One file per logging step: step, prompt, completion, a column per reward function, extras, advantage. The trainer keeps
-the rows in a queue as long as one generation batch, so that a file holds the last batch only, a batch that trains for
-several logged steps stands in several files, and an evaluation at the same step overwrites the file.
+rows in a queue that holds one generation batch. Therefore a file holds the last batch only, a batch that trains for
+several logged steps is in several files, and an evaluation at the same step overwrites the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def detect(sample: Sample) -> bool:
 
 
 def find_components(sample: Sample) -> list[str]:
-    """Columns of numbers that are not TRL's own: its reward functions (and numeric extras, which look the same)."""
+    """The columns of the reward functions: numbers, with names that are not TRL's own (numeric extras look the
+    same)."""
     return [
         name
         for name, dtype in sample.schema.items()
@@ -115,10 +116,10 @@ def _coverage(
 def drop_repeats(
     raw: pl.LazyFrame, samples: Sequence[Sample], columns: Mapping[str, pl.DataType]
 ) -> tuple[pl.LazyFrame, int]:
-    """Removes rows that repeat an earlier file of the same folder; returns the rest and the number removed.
+    """Removes rows that repeat an earlier file of the same folder; returns the other rows and the number removed.
 
-    The queue is first in, first out: what repeats is the end of one file and the beginning of the next, in order and
-    equal in every column but `step`. Anything less is kept, because short answers do repeat by chance.
+    The queue is first in, first out, so a repeat is the end of one file at the beginning of the next, in the same order
+    and equal in every column but `step`. Anything less is kept, because short answers also repeat by chance.
     """
     cut: dict[str, int] = {}
     before: dict[Path, list[int]] = {}
@@ -140,7 +141,8 @@ def drop_repeats(
 
 
 def measure_overlap(before: list[int], now: list[int], prompts: list[str]) -> int:
-    """How many first rows of `now` are the last rows of `before`, cut at whole groups (0 when it proves nothing)."""
+    """The number of first rows of `now` that are the last rows of `before`, cut at whole groups; 0 if nothing is
+    proved."""
     for size in range(min(len(before), len(now)), MIN_OVERLAP - 1, -1):
         if before[len(before) - size :] == now[:size] and (size == len(now) or prompts[size] != prompts[size - 1]):
             return size

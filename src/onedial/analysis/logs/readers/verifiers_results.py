@@ -1,7 +1,7 @@
 """verifiers (before v1): results.jsonl beside metadata.json, and prime-rl's older {train,eval}_rollouts.jsonl.
 
-A group is the rollouts of one example_id (older files: id) in one file. Metrics stand in `metrics`, or as top-level
-numbers in older versions.
+A group is the rollouts of one example_id (older files: id) in one file. Metrics are in `metrics` or, in older versions,
+among the top-level numbers.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _rows(
 
 
 def _ids_repeat(sample: Sample) -> bool:
-    """Whether an old file's `id` repeats: then it numbers examples; where every row has its own, the prompt decides."""
+    """Whether the `id` of an old file repeats: then it identifies examples. If every row has its own, the prompt
+    identifies them."""
     if sample.has("example_id") or not sample.has("id"):
         return False
     seen: set[str] = set()
@@ -152,7 +153,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _promises(samples: Sequence[Sample], rows: int) -> list[str]:
-    """Whether metadata.json promised more rollouts than there are."""
+    """Whether metadata.json announces more rollouts than there are."""
     promised = 0
     for sample in samples:
         metadata = Path(sample.file).parent / "metadata.json"

@@ -1,8 +1,9 @@
-"""verl: {rollout_data_dir}/{step}.jsonl with input, output, gts, score, step and, per trainer, acc … or uid.
+"""verl: {rollout_data_dir}/{step}.jsonl with input, output, gts, score, step and, depending on the trainer, acc … or
+uid.
 
-Legacy trainer: no group id; `score` includes any overlong shaping, `acc` is the outcome where the reward function gives
-it. V1 trainer: uid = {uid}_{rollout}_{output}; `acc` is gone; groups that the filter evicted are absent. Validation
-dumps have the same shape.
+Legacy trainer: there is no group id; `score` includes an overlong penalty if there is one, and `acc` is the outcome if
+the reward function returns it. V1 trainer: uid = {uid}_{rollout}_{output}; there is no `acc`, and groups removed by the
+filter are missing. Validation dumps have the same form.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def read(samples: Sequence[Sample], options: Options, errors: ReadErrors) -> Log
 
 
 def _numeric_extras(samples: Sequence[Sample]) -> list[str]:
-    """Number fields that a reward function returned beside its score."""
+    """The number fields that a reward function returned beside its score."""
     names = dict.fromkeys(
         name for sample in samples for name in sorted(sample.columns) if name not in KNOWN and "." not in name
     )
@@ -110,7 +111,7 @@ def _numeric_extras(samples: Sequence[Sample]) -> list[str]:
 
 
 def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> tuple[pl.LazyFrame, GroupIdentity]:
-    """`__group`, and for V1 one row per rollout (its last output)."""
+    """Adds `__group`; for V1 also reduces the frame to one row per rollout (its last output)."""
     if not v1:
         groups = order_groups(raw, "step")
         notes.append(groups.note)
@@ -138,7 +139,7 @@ def _with_groups(raw: pl.LazyFrame, v1: bool, notes: list[str]) -> tuple[pl.Lazy
 def _outcome(
     raw: pl.LazyFrame, have: pl.Schema, score: pl.Expr, notes: list[str], chosen: str | None
 ) -> tuple[dict[str, pl.Expr], str]:
-    """Reward columns: as `chosen`, else `acc` where every scored row has a usable one, else `score`."""
+    """Reward columns: as `chosen`, else `acc` if every scored row has a usable one, else `score`."""
     if "acc" in have and chosen != "score":
         acc = cast_number("acc", have["acc"])
         gaps = raw.select((acc.is_null() & score.is_not_null()).sum()).collect(engine="streaming").item()
