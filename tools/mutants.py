@@ -46,6 +46,8 @@ NEGATED = re.compile(r"_(Lt_GtE|GtE_Lt|Gt_LtE|LtE_Gt)$")
 SENSIBLE = re.compile(r"_BitAnd_BitOr$|_BitOr_BitAnd$|_Is_IsNot$|_IsNot_Is$")
 # A changed process number may be that of any process: 0 is the group, -1 all of them.
 DEADLY = re.compile(r"\bkill(pg)?\(")
+# The * before keyword-only parameters is taken for a product.
+SEPARATOR = re.compile(r"[*/],")
 # Tests of the documents and of the source's shape judge no behaviour; the others here take minutes, or a browser.
 APART = re.compile(
     r"test_(bench|documents|examples|explain|house|imports|kill|peers_\w+|reference_pages|tutorials)\.py"
@@ -241,7 +243,9 @@ def runs(mutation: Any) -> bool:
     from cosmic_ray.plugins import get_operator
 
     source = mutation.module_path.read_text(encoding="utf-8")
-    if mutation.module_path.name == "descendants.py" or DEADLY.search(source.splitlines()[mutation.start_pos[0] - 1]):
+    line, column = mutation.start_pos
+    text = source.splitlines()[line - 1]
+    if mutation.module_path.name == "descendants.py" or DEADLY.search(text) or SEPARATOR.match(text, column):
         return False
     try:
         ast.parse(
