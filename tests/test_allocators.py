@@ -341,7 +341,7 @@ class RaggedEngine(ScriptedEngine):
 
 def collect_in_flight(delays: int, *, in_flight: bool = True) -> tuple[Any, RaggedEngine]:
     row = change_allocator(ALLOCATORS["sequential"], {"rounds": 5, "round_size": 2, "kept": 2})
-    allocator = Sequential(row, prompts=12)
+    allocator = Sequential(row, 12, seed=0, keep_mixed=True)
     allocator.in_flight = in_flight  # type: ignore[misc]
     gatherer = replace(collector(allocator), engine=(engine := RaggedEngine()), verifiers=JudgeOf(delays))
     return gatherer.collect(iteration=1), engine
@@ -378,7 +378,9 @@ def test_an_allocator_that_fails_in_flight_loses_no_rollout() -> None:
                 raise KeyError("no such prompt")
 
     row = change_allocator(ALLOCATORS["sequential"], {"rounds": 5, "round_size": 2, "kept": 2})
-    gatherer = replace(collector(Breaks(row, prompts=12)), engine=(engine := RaggedEngine()), verifiers=JudgeOf(2))
+    gatherer = replace(
+        collector(Breaks(row, 12, seed=0, keep_mixed=True)), engine=(engine := RaggedEngine()), verifiers=JudgeOf(2)
+    )
     with pytest.raises(AllocatorFailed, match="iteration 1: allocator Breaks raised KeyError") as caught:
         gatherer.collect(iteration=1)
     paid = {g.position: len(g.rollouts) for g in caught.value.groups}

@@ -249,6 +249,15 @@ def test_lists_of_verdicts_per_prompt(tmp_path: Path) -> None:
     check(key_figures(read(tmp_path / "f.parquet")), oracle, lengths=False)
 
 
+@pytest.mark.parametrize("texts_first", [False, True])
+def test_texts_beside_lists_of_verdicts_are_read(tmp_path: Path, texts_first: bool) -> None:
+    parts = {"passed": {"t1": [True, False], "t2": [False, False]}, "code": {"t1": ["a", "bcd"], "t2": ["", "ef"]}}
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(dict(reversed(parts.items())) if texts_first else parts))
+    frame = read(path).frame.select("prompt_id", "outcome_reward", "completion").collect()
+    assert sorted(frame.rows()) == [("t1", 0.0, "bcd"), ("t1", 1.0, "a"), ("t2", 0.0, ""), ("t2", 0.0, "ef")]
+
+
 def test_code_samples(tmp_path: Path) -> None:
     """HumanEval results, EvalPlus old and new, BigCodeBench: groups and pass@k of the same verdicts."""
     rows = make.rollouts(9, iterations=1, prompts=10)

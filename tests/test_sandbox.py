@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+import onedial
 from onedial.core.errors import ConfigError
 from onedial.core.types import Prompt, Verdict
 from onedial.training.verify.confine import MAX_FILE_MB, MAX_PROCESSES, landlock_abi
@@ -28,6 +29,7 @@ from onedial.training.verify.descendants import list_descendants
 from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.rewards import Reward
 from onedial.training.verify.sandbox import (
+    SOURCE,
     Sandbox,
     choose_sandbox,
     list_libraries,
@@ -97,6 +99,10 @@ def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         home.unlink()
         victim.kill()
         victim.wait()
+
+
+def test_the_package_is_shown_from_where_it_is_imported() -> None:
+    assert (SOURCE / "onedial").samefile(Path(onedial.__file__).parent)
 
 
 def test_what_verifiers_need_works(attacked: Attacked) -> None:

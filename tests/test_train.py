@@ -26,7 +26,7 @@ from onedial.training.trainer import step as step_module
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.metrics import METRICS
-from onedial.training.trainer.policy import Policy
+from onedial.training.trainer.policy import Policy, pick_device
 from onedial.training.trainer.step import learning_rate, update
 from test_identities import _plain_logps
 from train_tasks import Broken, HalfImpossible, Impossible
@@ -398,3 +398,8 @@ def test_a_device_that_cannot_train_is_one_message(device: str, run: Run) -> Non
     with pytest.raises(ConfigError, match=f"device='{device}': .*; use auto, cpu or cuda"):
         train(replace(run, device=device))
     assert not (Path(run.out) / "run.toml").exists()
+
+
+def test_a_device_is_refused_with_the_first_line_of_the_reason() -> None:
+    with pytest.raises(ConfigError, match="device='abacus': Expected one of cpu, cuda, .* device type.*; use auto"):
+        pick_device("abacus")

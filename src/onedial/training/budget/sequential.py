@@ -32,8 +32,8 @@ class Sequential:
 
     row: AllocatorRow
     prompts: int
-    seed: int = 0
-    keep_mixed: bool = False
+    seed: int
+    keep_mixed: bool
     position: int = 0
     in_flight: ClassVar[bool] = True  # a prompt's next round depends on its own rollouts alone
     _iteration: int = 0
