@@ -196,7 +196,7 @@ def test_the_command_trains_compares_and_writes_a_page(
     assert [run["arm"] for run in outcome["runs"]] == ["rloo", "naive_grpo"] * 2
     assert outcome["differences"][0]["seeds"] == 2
     page = (tmp_path / "out" / "comparison.html").read_text()
-    assert "What the data tell apart" in page and "Held-out accuracy" in page
+    assert "Which differences the data support" in page and "Held-out accuracy" in page
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_summary_fits_80_columns_and_is_plain_in_a_pipe(
         copied = line.strip().startswith(("onedial ", "·", "/")) or str(tmp_path) in line
         assert len(line) <= 80 or copied, line
     assert "\x1b" not in text
-    for section in ("What this log can tell", "Groups by their rewards", "Figures", "Findings", "Next"):
+    for section in ("What this log can show", "Groups by their rewards", "Figures", "Findings", "Next"):
         assert section in text
 
 

@@ -129,7 +129,7 @@ def test_a_column_of_rates_is_known_by_most_of_its_values(values: list[Any], det
     if detected:
         assert read(path).format == "rates"
     else:
-        with pytest.raises(DataError, match="not recognised"):
+        with pytest.raises(DataError, match="not recognized"):
             read(path)
 
 

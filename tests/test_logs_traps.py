@@ -461,7 +461,7 @@ def test_an_error_names_the_file_that_was_given_not_its_decompressed_copy(tmp_pa
     for asked in (packed, tmp_path / "a"):
         with pytest.raises(DataError) as caught:
             read(asked)
-        assert str(caught.value).startswith(f"{packed}: not recognised")
+        assert str(caught.value).startswith(f"{packed}: not recognized")
 
 
 def test_unreadable_files_of_a_folder_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:

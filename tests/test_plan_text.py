@@ -33,7 +33,7 @@ def solved(tmp_path: Path) -> Path:
 def test_a_plan_that_funds_nothing_says_so(solved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(solved), "--budget", "500"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Fund none of the 12 prompts: 12 of them hardly ever split")
+    assert out.startswith("Fund none of the 12 prompts: 12 of them are hardly ever mixed")
     assert "nan" not in out and "100 % of the budget is left: no prompt needs a second look." in out
     assert main(["plan", str(solved), "--budget", "500", "--json"]) == 0
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["expected_silent_planned"] is None

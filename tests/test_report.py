@@ -223,7 +223,7 @@ def test_drift_of_a_foreign_log_is_smoothed_with_bands(tmp_path: Path) -> None:
 def test_the_page_says_of_a_log_what_the_terminal_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make.verl_v1(tmp_path / "verl", make.rollouts(2, iterations=3, prompts=6))
     assert main(["inspect", str(folder), "-o", str(tmp_path / "page.html")]) == 0
-    screen = capsys.readouterr().out.split("What this log can tell\n")[1].split("\n\n")[0]
+    screen = capsys.readouterr().out.split("What this log can show\n")[1].split("\n\n")[0]
     said = [" ".join(part.split()) for part in re.split(r"\n  · ", "\n" + screen) if part.strip()]
     assert len(said) >= 2 and set(said) <= set(page_of(tmp_path / "page.html")["notes"])
 

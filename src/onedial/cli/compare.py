@@ -27,7 +27,7 @@ HELP = """
   onedial compare naive_grpo --vary algorithm.dial=0,1,2 --max-generated-tokens 60000
 
 Every arm trains once per seed, on the same prompts, until its rollouts have cost the same number of
-tokens. Stop it at will: the same command goes on, and a finished run is never repeated. Any setting
+tokens. It can be stopped at any time: the same command continues it, and a finished run is never repeated. Any setting
 of train applies to all arms."""
 
 DOTTED = ("task", "algorithm")

@@ -25,7 +25,7 @@ SHARE_OF_TIME = 0.2  # spent reading at most, so that a large log is read less o
 def add_follow_options(parser: argparse.ArgumentParser) -> None:
     """Adds --follow, --every, --idle and --stop-after."""
     add = parser.add_argument_group("a log that still grows").add_argument
-    add("--follow", action="store_true", help="tell what is new whenever the log has grown, until Ctrl-C")
+    add("--follow", action="store_true", help="print what is new whenever the log has grown, until Ctrl-C")
     add("--every", type=float, metavar="SECONDS", help="how often to look [10]")
     add("--idle", type=float, metavar="SECONDS", help="end when the log has not grown for so long [never]")
     add(

@@ -106,7 +106,7 @@ def check_costs(args: argparse.Namespace, analysis: Analysis) -> None:
     for name in ("price", "seconds"):
         value = getattr(args, name, None)
         if value is not None and (reason := analysis.figures["withheld"].get("tokens_silent")):
-            raise ConfigError(f"--{name} {value:g}: what silent groups cost cannot be told: {reason}")
+            raise ConfigError(f"--{name} {value:g}: what silent groups cost is not known: {reason}")
 
 
 def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis], T], *, text: bool = True) -> T:

@@ -66,10 +66,10 @@ def describe_log(figures: Figures) -> str:
 
 def _print_coverage(terminal: Terminal, figures: Figures) -> None:
     coverage = figures["coverage"]
-    terminal.head("What this log can tell")
+    terminal.head("What this log can show")
     notes = []
     if coverage["survivors_only"] is None:
-        notes.append("This format may have dropped silent groups before logging; the rows cannot tell.")
+        notes.append("This format may have dropped silent groups before logging; the rows cannot show it.")
     if figures["kind"] == "rates":
         notes.append("One solve rate per row: which prompts are solved how often, but no answers and no lengths.")
     elif coverage["group_identity"] == "given":
@@ -160,7 +160,7 @@ def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
     heads = ("tries", "pass@k", "95 %", "silent groups expected", "95 %")
     terminal.table((*heads, "plug-in") if plug_in else heads, rows, left=0)
     if plug_in:
-        terminal.write("plug-in: p̂^G + (1 − p̂)^G at the rates as they stand, which the luck of few tries raises")
+        terminal.write("plug-in: p̂^G + (1 − p̂)^G at the observed rates, which is too high if tries are few")
 
 
 def _cells(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:

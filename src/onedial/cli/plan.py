@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onedial.analysis.planning.planner import BudgetPlan
 
 HELP = """
-The first lines are the decision; the rest says why, and what the log cannot tell.
+The first lines are the decision; the rest says why, and what the log cannot show.
 How tries trade against prompts depends on rho, the strength of one prompt's
 gradient against the noise of one rollout. A run with --probe measures it;
 where it is not known, the plan is shown for rho from 0.005 to 5.

@@ -19,8 +19,8 @@ WIDTH, BAR = 80, 20
 DECISIONS = {
     "fund": "in this pass",
     "revisit": "unsure; some get a second look",
-    "wait": "would split, but others teach more",
-    "drop": "hardly ever split",
+    "wait": "often mixed, but others teach more",
+    "drop": "hardly ever mixed",
 }
 UTILITY = (
     "Utility is what rollouts are assumed to teach: (tries − 1) · p(1 − p) for a prompt of solve rate p, with "
@@ -47,8 +47,8 @@ def describe_decision(plan: BudgetPlan) -> str:
     funded, prompts = plan.decision.count("fund"), len(plan.tries)
     if not funded:
         return (
-            f"Fund none of the {prompts:,} prompts: {plan.decision.count('drop'):,} of them hardly ever split, at any "
-            "group size tried. Bring prompts that this policy solves sometimes."
+            f"Fund none of the {prompts:,} prompts: {plan.decision.count('drop'):,} of them are hardly ever mixed, "
+            "at any group size tried. Bring prompts that this policy solves sometimes."
         )
     passes = f" in each of {plan.passes:,} passes" if plan.passes > 1 else ""
     return (

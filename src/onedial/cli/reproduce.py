@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HELP = """
   onedial reproduce --list                the claims, and what came of them
   onedial reproduce identity --quick      a small version, about a minute
-  onedial reproduce identity              the whole of it; stop it at will, a second start goes on
+  onedial reproduce identity              all of it; it can be stopped, and a second start continues
   onedial reproduce silent-rates --data FOLDER
 
 A verdict (holds, in part, not here) is computed from the figures each time; none is stored."""

@@ -23,7 +23,7 @@ HELP = """
   onedial train dpo --from runs/mixed_grpo-arithmetic-s0     learns from what that run wrote
   onedial train --resume runs/mixed_grpo-arithmetic-s0
 
-ROW is a row of the table (onedial algorithms). Any setting below can stand in the TOML file too.
+ROW is a row of the table (onedial algorithms). The TOML file may hold any setting below too.
 --task.OPTION sets an option of the task, --algorithm.CELL a cell of the row,
 --allocator.OPTION an option of the allocator (onedial allocators)."""
 
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "onedial train [ROW] [--config FILE] [--SETTING VALUE …] | --resume DIR"
     parser.add_argument("row", nargs="?", metavar="ROW", help="row of the algorithm table")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this directory")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this directory")
     parser.add_argument(
         "--from",
         dest="past",
@@ -166,7 +166,7 @@ def _resumed(directory: Path, given: dict[str, Any], others: list[str], trust: T
     forbidden = [name for name in given if name not in RESUMABLE] + others
     if forbidden:
         raise ConfigError(
-            f"--resume goes on with the run as it was; {', '.join(forbidden)} cannot change. "
+            f"--resume continues the run as it was; {', '.join(forbidden)} cannot change. "
             f"What can: {', '.join(RESUMABLE)}"
         )
     directory = expand_path(directory, "--resume")

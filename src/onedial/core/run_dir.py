@@ -47,7 +47,7 @@ def _check_content(directory: Path, *, resume: bool) -> None:
         raise RunDirError(f"{directory}: no run to resume here (run.toml is missing)")
     if not resume and exists:
         raise RunDirError(
-            f"{directory} already holds a run; go on with it by: onedial train --resume {directory}, "
+            f"{directory} already holds a run; continue it with: onedial train --resume {directory}, "
             "or choose another place with --out"
         )
     if not free:

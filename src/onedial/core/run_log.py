@@ -112,7 +112,7 @@ def write_rollouts(
     except OSError as error:
         raise CheckpointError(
             f"{path}: the rollouts of iteration {iteration} could not be written: {error.strerror or error}. "
-            f"Free some space and go on with: onedial train --resume {directory}"
+            f"Free some space and continue with: onedial train --resume {directory}"
         ) from error
 
 
@@ -250,7 +250,7 @@ def append_json(path: Path, record: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise CheckpointError(
-            f"{path}: a line could not be written: {error.strerror or error}. Free some space and go on with: "
+            f"{path}: a line could not be written: {error.strerror or error}. Free some space and continue with: "
             f"onedial train --resume {path.parent}"
         ) from error
 

@@ -57,7 +57,7 @@ class Run:
     top_p: float = setting(
         1.0, "nucleus mass kept when sampling; 1 keeps all", above=0, at_most=1, note="1 switches the filter off"
     )
-    top_k: int = setting(0, "likeliest tokens kept when sampling; 0 keeps all", at_least=0)
+    top_k: int = setting(0, "most likely tokens kept when sampling; 0 keeps all", at_least=0)
     max_rows: int = setting(64, "completions written at a time by the engine", at_least=1)
     refill_limit: float = setting(
         6.0, "with refill: prompts tried per iteration, at most this times the batch", at_least=1, resumable=True

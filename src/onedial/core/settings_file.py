@@ -156,7 +156,7 @@ def read_settings(path: Path, *, trust: Trust = NO_TRUST, only: Collection[str] 
     for name, rule in RUN_RULES.items():
         if not rule.saved and name in settings:
             flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{path}: {name} must not stand in a file; give {flag} on the command line")
+            raise ConfigError(f"{path}: {name} is not allowed in a file; give {flag} on the command line")
     settings = {name: value for name, value in settings.items() if only is None or name in only}
     check_trust(settings, path, trust)
     return settings
@@ -266,7 +266,7 @@ def check_unchanged(run: Run, directory: Path) -> None:
     changed = [name for name in given if name not in RESUMABLE and name in stored and stored[name] != given[name]]
     if changed:
         raise ConfigError(
-            f"{directory}: resuming goes on with the run as it was; {', '.join(changed)} cannot change. "
+            f"{directory}: resuming continues the run as it was; {', '.join(changed)} cannot change. "
             f"What can: {', '.join(RESUMABLE)}"
         )
 

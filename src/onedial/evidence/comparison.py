@@ -43,7 +43,7 @@ def write_comparison(path: Path, records: Sequence[Json], *, title: str) -> Path
     notes = [describe_difference(found) for found in summary["differences"]]
     notes.append("Held-out accuracy at the end, paired by seed; the intervals hold jointly at 95 %.")
     subtitle = f"{len(summary['arms'])} arms, {seeds} seed{'s' * (seeds > 1)}, equal generated tokens"
-    headings = {"notes": "What the data tell apart", "curves": "Curves over generated tokens"}
+    headings = {"notes": "Which differences the data support", "curves": "Curves over generated tokens"}
     return write_curves(
         path, title=title, subtitle=subtitle, curves=make_plots(records), notes=notes, headings=headings
     )

@@ -22,7 +22,7 @@ EDGES = (0.0, 0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98, 1.0)  # b
 LABELS = ("≤ 2 %", *(f"{100 * a:.0f}–{100 * b:.0f}" for a, b in zip(EDGES[1:-2], EDGES[2:-1], strict=True)), "≥ 98 %")
 SIZES = (2, 4, 8, 16, 32, 64)
 
-UNJUDGED = "the log does not tell which rollouts are right (graded rewards on an unknown scale, or no counts)"
+UNJUDGED = "the log does not show which rollouts are right (graded rewards on an unknown scale, or no counts)"
 
 
 SOLVE_RATES = Spec(
@@ -34,8 +34,8 @@ SOLVE_RATES = Spec(
         "distribution of p, by nonparametric maximum likelihood from k right of n."
     ),
     why=(
-        "Prompts near 0 and 1 hardly ever split, so their groups teach nothing. The histogram of k/n mixes difficulty "
-        "with luck: with few tries many prompts show 0 or 1 by chance, and some hopeless ones look half-solved."
+        "Groups of prompts near 0 and 1 are hardly ever mixed, so they teach nothing. The histogram of k/n mixes "
+        "difficulty with chance: with few tries many prompts show 0 or 1 by chance."
     ),
 )
 EXPECTED_SILENCE = Spec(
@@ -43,11 +43,11 @@ EXPECTED_SILENCE = Spec(
     title="Expected silent share by group size",
     unit="share",
     definition=(
-        "E[p^G + (1 − p)^G] over the distribution of solve rates: of groups drawn from all tries of their prompt, at "
-        "the log's own group sizes where it has groups, else at the training group size. 'At the mean rate' plugs the "
-        "mean p into the formula, which under-predicts (Jensen)."
+        "E[p^G + (1 − p)^G] over the distribution of solve rates: the silent share of groups drawn from all tries of "
+        "their prompt, at the log's own group sizes where it has groups, else at the training group size. 'At the mean "
+        "rate' puts the mean p into the formula, which is too low (Jensen)."
     ),
-    why="It tells before a run what a group size will waste, and whether rollouts of one prompt are independent.",
+    why="It shows before a run what a group size will waste, and whether rollouts of one prompt are independent.",
 )
 
 
@@ -72,10 +72,10 @@ def solve_rates(tables: LogTables) -> Measurement | str:
         value=mean.value,
         interval=mean.interval,
         headline=f"The mean solve rate of {mean.prompts:,} prompts is {percent(mean.value)}; the rates have a "
-        f"standard deviation of {100 * spread:.0f} points ({100 * float(rates.std()):.0f} in k/n, which adds the luck "
-        f"of {tries:g} tries).",
-        advice="Near 0 and 1 a few tries cannot tell 'rarely' from 'never': more tries on a sample of those prompts "
-        "would."
+        f"standard deviation of {100 * spread:.0f} points ({100 * float(rates.std()):.0f} in k/n, which adds the "
+        f"chance of {tries:g} tries).",
+        advice="Near 0 and 1, few tries do not distinguish 'rarely' from 'never'; more tries on a sample of those "
+        "prompts would."
         if tries < 32
         else "",
         method="mean: score interval over prompts; bars: NPMLE by EM on a grid with 0 and 1 as points, each with the "
@@ -163,9 +163,9 @@ def _no_rates(tables: LogTables) -> str:
     if not tables.judged or tables.counts.is_empty():
         return UNJUDGED
     if tables.log.coverage.group_identity == "none":
-        return "the log does not tell which rollouts belong to one prompt"
+        return "the log does not show which rollouts belong to one prompt"
     if np.median(tables.counts.get_column("n").to_numpy()) < 2:
-        return "most prompts have a single try: their difficulty cannot be told from luck"
+        return "most prompts have a single try: their difficulty cannot be distinguished from chance"
     return ""
 
 

@@ -26,11 +26,11 @@ DRIFT = Spec(
     definition=(
         "Share of groups that are all correct, in the last third of the iterations minus the first third; for a table "
         "of solve rates by iteration, the share expected at the training group size. The plots show every iteration "
-        "(neighbours are pooled in long logs)."
+        "(neighbors are pooled in long logs)."
     ),
     why=(
         "As the policy learns, prompts run out: the share of all-correct groups grows, and with it the part of the "
-        "batch without a gradient. Falling entropy and growing wrong answers are the usual next troubles."
+        "batch without a gradient. Lower entropy and longer wrong answers are the usual next problems."
     ),
 )
 
@@ -83,7 +83,7 @@ def _with_kinds(tables: LogTables) -> pl.DataFrame:
 
 
 def by_iteration(groups: pl.DataFrame) -> pl.DataFrame:
-    """Per iteration (or run of neighbouring iterations): shares of kinds, lengths, entropy, rewards, truncation."""
+    """Per iteration (or run of neighboring iterations): shares of kinds, lengths, entropy, rewards, truncation."""
     steps = groups.get_column("iteration").unique().sort()
     pooled = -(-len(steps) // MOST_POINTS)
     order = pl.DataFrame({"iteration": steps, "point": np.arange(len(steps)) // pooled})

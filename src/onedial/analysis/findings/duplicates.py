@@ -16,7 +16,7 @@ DUPLICATES = Spec(
     name="duplicate_answers",
     title="Duplicate answers within a group",
     unit="share",
-    definition="Share of rollouts whose whole text equals that of another, earlier rollout of the same group.",
+    definition="Share of rollouts whose text equals that of an earlier rollout of the same group.",
     why=(
         "A repeated answer adds nothing: the group is smaller than it looks. Where prompts are solved, repetition is "
         "expected; elsewhere it means low entropy."

@@ -104,9 +104,7 @@ def group_pmf(k: Array, n: Array, size: int) -> Array:
 def no_visits(tables: LogTables) -> str:
     """Why groups of the training size cannot be drawn from a rate table; empty when they can."""
     if tables.visits.is_empty():
-        return "the table does not tell the number of tries behind each rate; give it with --tries N"
+        return "the table does not show the number of tries behind each rate; give it with --tries N"
     if select_visits(tables, tables.group_size) is None:
-        return (
-            f"most prompts have fewer than {tables.group_size} tries; a smaller group size can be told: --group-size G"
-        )
+        return f"most prompts have fewer than {tables.group_size} tries; give a smaller group size with --group-size G"
     return ""

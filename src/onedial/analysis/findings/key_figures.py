@@ -103,7 +103,7 @@ def _has_groups(tables: LogTables) -> bool:
 def _group_figures(tables: LogTables, withheld: Reasons) -> Figures:
     names = ("groups", "group_sizes", "groups_of_one", "groups_in_shares")
     if not _has_groups(tables):
-        reason = "the log does not tell which rollouts belong to one group"
+        reason = "the log does not show which rollouts belong to one group"
         withheld |= dict.fromkeys((*names[:3], *SHARE_OF), reason)
         return dict.fromkeys((*names, *SHARE_OF))
     sizes = tables.groups.group_by("size").len().sort("size")
@@ -249,7 +249,7 @@ def _no_rates(tables: LogTables) -> str:
     if tables.log.kind == "rates":
         return "" if tables.rates.get_column("n").null_count() < len(tables.rates) else NO_TRIES
     if not _has_groups(tables):
-        return "the log does not tell which rollouts belong to one group"
+        return "the log does not show which rollouts belong to one group"
     if tables.log.coverage.survivors_only:
         return "the log holds only groups that survived filtering, whose solve rates are not the run's"
     if not tables.marks.exact and not tables.log.has("correct"):

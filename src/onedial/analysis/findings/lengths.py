@@ -31,7 +31,7 @@ TRUNCATION = Spec(
     name="truncation",
     title="Truncated completions",
     unit="share",
-    definition="Share of judged rollouts that the length limit, not the policy, ended.",
+    definition="Share of judged rollouts that were ended by the length limit and not by the policy.",
     why="A cut answer is nearly always judged wrong: it is punished for the limit, not for its reasoning.",
 )
 OFTEN_CUT = 0.02  # share of cut answers from which something should be done

@@ -60,7 +60,7 @@ def _why(tables: LogTables) -> str:
             "different plans. Give it with --tries N, or a column with the count"
         )
     return (
-        f"the log does not tell which rollouts are right ({tables.marks.rule}): the planner needs right answers out "
+        f"the log does not show which rollouts are right ({tables.marks.rule}): the planner needs right answers out "
         "of tries per prompt"
     )
 

@@ -13,13 +13,13 @@ from onedial.core.maths.mixing import posterior
 
 LISTED = 60  # prompts in a table
 
-EXTREME = "Share of prompts whose every judged rollout is {}, over all iterations."
+EXTREME = "Share of prompts all of whose judged rollouts are {}, over all iterations."
 NEVER = Spec(
     name="never_solved",
     title="Prompts never solved",
     unit="share",
     definition=EXTREME.format("wrong"),
-    why="None of their groups was ever mixed. Too hard, or wrongly labelled, or beyond the length limit.",
+    why="None of their groups was ever mixed: too hard, wrongly labeled, or too long for the length limit.",
 )
 ALWAYS = Spec(
     name="always_solved",

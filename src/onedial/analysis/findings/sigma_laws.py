@@ -34,8 +34,8 @@ EXTREMES = Spec(
         "at α = 1 in endless groups."
     ),
     why=(
-        "Dividing by σ̂ moves weight from the middle to the extremes. How far depends on the group size: in small "
-        "groups extreme prompts hardly ever split, and much of the move is not there."
+        "Dividing by σ̂ moves weight from the middle to the extremes. How much depends on the group size: in "
+        "small groups extreme prompts are hardly ever mixed, so much less weight moves."
     ),
 )
 

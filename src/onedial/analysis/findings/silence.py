@@ -26,8 +26,8 @@ SILENT = Spec(
     ),
     why=(
         "Every rollout of a silent group has advantage 0 under any group baseline, so the group has no policy "
-        "gradient (a KL, entropy or critic term, where there is one, remains). Its generation was paid for all the "
-        "same."
+        "gradient (a KL, entropy or critic term, where there is one, remains). Generating it costs as much as "
+        "any other group."
     ),
 )
 TOKENS = Spec(
@@ -66,7 +66,7 @@ def why_no_group_shares(tables: LogTables) -> str:
     if tables.log.coverage.survivors_only:
         return "the log holds only groups that survived filtering, so silent groups cannot be counted"
     if tables.log.coverage.group_identity == "none":
-        return "the log does not tell which rollouts belong to one group"
+        return "the log does not show which rollouts belong to one group"
     if tables.shared.is_empty():
         return "no group has two or more usable rollouts" + _other_column(tables)
     return ""

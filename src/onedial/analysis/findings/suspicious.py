@@ -23,13 +23,16 @@ SUSPICIOUS = Spec(
     title="Prompts with a suspicious reference answer",
     unit="prompts",
     definition=(
-        f"Prompts solved at most a quarter of the time, of whose wrong answers at least {100 * AGREEMENT:.0f} % (and "
-        f"{FEWEST_WRONG} or more) are one and the same, which is more than wrong answers to prompts solved more often "
-        f"agree: of those named, {100 * FALSE_DISCOVERIES:.0f} % are expected to be there by chance. Or never solved "
-        "although the prompts of their source and level are solved so often that this has a chance below 1 in 1,000 "
+        f"Prompts solved at most a quarter of the time, if at least {100 * AGREEMENT:.0f} % of their wrong answers "
+        f"(and {FEWEST_WRONG} or more) are the same answer, which is more than on prompts that are solved more "
+        f"often: {100 * FALSE_DISCOVERIES:.0f} % of those named are expected to be there by chance. Also prompts never "
+        "solved, if prompts of their source and level are solved so often that the chance of this is below 1 in 1,000 "
         "after counting all prompts tried."
     ),
-    why="Trained against a wrong reference, a policy is rewarded for errors. Errors scatter; agreement is often right.",
+    why=(
+        "A wrong reference rewards the policy for errors. Errors differ from each other; answers that agree are often "
+        "right."
+    ),
 )
 
 
@@ -54,10 +57,10 @@ def suspicious(tables: LogTables) -> Measurement | str:
     by_chance = f" About {chance:.1g} of them would by chance." if agreeing else ""
     return Measurement(
         value=float(len(names)),
-        headline=f"{len(names):,} of {len(tables.counts):,} prompts look wrongly labelled."
+        headline=f"{len(names):,} of {len(tables.counts):,} prompts look wrongly labeled."
         + by_chance
         + (f" Agreement of answers could not be checked: {lacks}." if lacks else ""),
-        advice="Read these by hand first: one mislabelled prompt costs every epoch." if names else "",
+        advice="Read these by hand first: one mislabeled prompt costs every epoch." if names else "",
         method="agreement against that of prompts solved more often, false discoveries held at 10 % (Benjamini and "
         "Hochberg 1995); peers by Bonferroni",
         importance=0.1 + min(0.4, 2 * len(names) / len(tables.counts)),

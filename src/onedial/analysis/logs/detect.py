@@ -173,10 +173,10 @@ def choose_format(
             chosen = seen.get(form.name if form else "", samples)
             return mapped, chosen, unread + [sample.file for sample in samples if sample not in chosen]
     if form is None:
-        raise DataError(_not_recognised(path, samples, errors))
+        raise DataError(_not_recognized(path, samples, errors))
     chosen = seen.get(form.name) or (samples if format else [])
     if not chosen:
-        raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognised(path, samples, errors)}")
+        raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognized(path, samples, errors)}")
     return form, chosen, unread + [sample.file for sample in samples if sample not in chosen]
 
 
@@ -210,7 +210,7 @@ def get_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _not_recognised(path: Path, samples: Sequence[Sample], errors: ReadErrors) -> str:
+def _not_recognized(path: Path, samples: Sequence[Sample], errors: ReadErrors) -> str:
     if not samples:
         why = f" ({errors.places[0].reason})" if errors.places else ""
         return (
@@ -223,7 +223,7 @@ def _not_recognised(path: Path, samples: Sequence[Sample], errors: ReadErrors) -
     if first.columns and not first.rows:
         return f"{where}: a header and no rows: there is nothing to look at. Columns seen: {columns}"
     return (
-        f"{where}: not recognised as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
+        f"{where}: not recognized as a rollout log or a rate table. Columns seen: {columns}. Needed: a prompt (an "
         "id or text) and, per row, correct / passed / reward / score, or per prompt a solve rate. Name your columns "
         "with --map, e.g. --map prompt=question,correct=is_ok, or the format with --format (onedial inspect --formats)"
     )
@@ -239,7 +239,7 @@ def _tell_survivors(log: Log) -> Log:
         return replace(log, coverage=replace(log.coverage, survivors_only=False))
     if chance_of_no_silence(mixed.get_column("c").to_numpy(), mixed.get_column("n").to_numpy()) > CHANCE_TO_TELL:
         note = (
-            "Whether silent groups were dropped before logging cannot be told from "
+            "Whether silent groups were dropped before logging cannot be seen from "
             f"{format_count(len(mixed), 'mixed group')}."
         )
         return replace(log, coverage=replace(log.coverage, notes=(*log.coverage.notes, note)))

@@ -137,7 +137,7 @@ class Log:
         """What the log can and cannot show, as sentences: what its kind implies, then what its reader found."""
         general = []
         if self.coverage.survivors_only is None:
-            general.append("This format may have dropped silent groups before logging; the rows cannot tell.")
+            general.append("This format may have dropped silent groups before logging; the rows cannot show it.")
         if self.kind == "rates":
             general.append("One solve rate per row: which prompts are solved how often, but no answers and no lengths.")
         elif self.coverage.group_identity == "given":

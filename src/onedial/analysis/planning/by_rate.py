@@ -13,7 +13,7 @@ EDGES = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 
 WHY = (
     "The rule of arXiv:2607.00152 gives tries in proportion to 1/(p(1 − p)). It answers another question: how many "
-    "bring each prompt's normalized gradient equally near its limit. So it spends most where groups hardly ever split "
+    "bring each prompt's normalized gradient equally near its limit. So it spends most where groups are rarely mixed "
     "(rates within 0.1 % of 0 or 1 count as 0.1 %), while the plan spends a rollout where it is expected to teach most."
 )
 

@@ -35,8 +35,8 @@ def check_counts(counts: PromptCounts, unit: Unit) -> None:
         raise DataError("--unit tokens: these counts say nothing of completion lengths; plan in rollouts instead")
     if np.median(counts.n) < 2:
         raise DataError(
-            "most prompts have a single try: their difficulty cannot be told from luck. Sample at least 4 per prompt "
-            "(better 8) and plan from that log"
+            "most prompts have a single try: their difficulty cannot be distinguished from chance. Sample at least 4 "
+            "per prompt (better 8) and plan from that log"
         )
 
 
@@ -58,7 +58,7 @@ def list_cautions(beliefs: Beliefs, size: int, funded: float) -> list[str]:
     if counts.survivors_only:
         notes.append(
             "Only groups that survived filtering were logged: rates are corrected for it, under a Beta shape. "
-            "Prompts that never split are not in the log, and nothing is said of them."
+            "Prompts whose groups are never mixed are not in the log, and nothing is said about them."
         )
     if tries < 4:
         notes.append(f"Only {tries:g} tries per prompt at the median: single prompts are nearly unknown.")

@@ -221,7 +221,7 @@ def _truncated(cells: Cells, points: Array, mass: Array) -> Array:
 def _beta_mass(points: Array, a: float, b: float) -> Array:
     """Beta(a, b) on the grid: the probability between the midpoints around each point."""
     edges = np.concatenate([[0.0], (points[1:] + points[:-1]) / 2, [1.0]])
-    # the share next to the ends goes to the neighbouring inner point: 0 and 1 stay for prompts that are exactly there
+    # the share next to the ends goes to the neighboring inner point: 0 and 1 stay for prompts that are exactly there
     mass = np.diff(betainc(a, b, edges))
     mass[1] += mass[0]
     mass[-2] += mass[-1]

@@ -4,7 +4,7 @@ A pair is a prompt with a chosen completion y⁺ and a rejected one y⁻. With s
 
     Δ(y) = log π(y|x) − log π_ref(y|x)        m = Δ(y⁺) − Δ(y⁻)        (the margin, nats)
 
-DPO minimises −log σ(β·m), the mean over pairs (Rafailov et al., arXiv:2305.18290, Eq. 7). Its gradient is
+DPO minimizes −log σ(β·m), the mean over pairs (Rafailov et al., arXiv:2305.18290, Eq. 7). Its gradient is
 
     −β·σ(−β·m) · ∇(log π(y⁺) − log π(y⁻))
 

@@ -38,7 +38,7 @@ def read_records(path: Path, errors: ReadErrors) -> Iterator[tuple[int, Record]]
     elif kind == "json":
         yield from _document_records(path, errors)
     elif kind is None:
-        errors.add(path, 0, "cannot tell what it is: neither its content nor its name says")
+        errors.add(path, 0, "unknown kind of file: neither its content nor its name shows it")
     else:
         yield from _table_records(path, kind, errors)
 

@@ -45,7 +45,7 @@ def read_rows(place: str) -> Iterator[tuple[int, Record]]:
     if path.is_dir():
         raise DataError(f"{place}: is a folder; name one file ({', '.join(SUFFIXES)})")
     if not has_data_suffix(place):
-        raise DataError(f"{place}: cannot tell what it is; the name must end in {', '.join(SUFFIXES)}")
+        raise DataError(f"{place}: unknown kind of file; the name must end in {', '.join(SUFFIXES)}")
     found = False
     for number, record in read_records(path, NoErrors()):
         found = True

@@ -93,7 +93,7 @@ def save(
         kept = f"the checkpoint {previous} is untouched" if previous else "no earlier checkpoint exists"
         raise CheckpointError(
             f"{target}: the checkpoint could not be written ({error}); {kept} and all rollouts are saved. "
-            f"Free some space and go on with: onedial train --resume {directory}"
+            f"Free some space and continue with: onedial train --resume {directory}"
         ) from error
     for old in list_checkpoints(directory)[: -policy.run.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)

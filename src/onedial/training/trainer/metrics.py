@@ -76,7 +76,7 @@ METRICS: dict[str, str] = {
     "probe_s": "probe: seconds; they are part of time_s",
     "grad_norm": "gradient norm before clipping, mean over the iteration's steps",
     "lr": "learning rate",
-    "loss": "value of the objective minimised; its gradient matters, not its level",
+    "loss": "value of the objective minimized; its gradient matters, not its level",
     "tokens_per_s": "completion tokens written per second of generation",
     "candidates": "allocator with a belief: prompts looked at before choosing",
     "believed_mean": "mean solve rate believed of the sampled prompts, before their first rollout",

@@ -151,7 +151,7 @@ def _with_lora(model: Any, run: Run) -> Any:
         targets = [name.strip() for name in run.lora_targets.split(",")]
     alpha: Any = run.lora_alpha or 2 * run.lora_rank  # peft divides by the rank, so a fraction is as good as an int
     config = LoraConfig(r=run.lora_rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
-    torch.manual_seed(run.seed)  # the adapters' random initialisation
+    torch.manual_seed(run.seed)  # the adapters' random initialization
     try:
         return get_peft_model(model, config)
     except ValueError as error:

@@ -82,10 +82,10 @@ def _describe_end(trainer: Trainer) -> str:
     run = trainer.run
     if trainer.iteration >= run.iterations:
         done = trainer.iteration
-        return f"all {done} iterations are done; to go on, add --iterations N with N > {done}"
+        return f"all {done} iterations are done; to continue, add --iterations N with N > {done}"
     tokens = trainer.generated_tokens
     return (
-        f"its rollouts have {tokens} tokens (max_generated_tokens={run.max_generated_tokens}); to go on, add "
+        f"its rollouts have {tokens} tokens (max_generated_tokens={run.max_generated_tokens}); to continue, add "
         f"--max-generated-tokens N with N > {tokens}, or 0 for no limit"
     )
 

@@ -82,12 +82,12 @@ def order_groups(raw: pl.LazyFrame, unit: str) -> OrderedGroups:
         )
     if not sizes:
         note = (
-            f"The log names no groups: {same}. The order of the rows does not tell where a group ends, so a prompt "
+            f"The log names no groups: {same}. The order of the rows does not show where a group ends, so a prompt "
             f"drawn twice in one {unit} counts as one larger group."
         )
         return OrderedGroups(raw.with_columns(__block=pl.lit(0, dtype=pl.Int64)), BY_TEXT, note)
     unordered = blocks.filter(~pl.col(FILE).is_in(list(sizes))).get_column(FILE).n_unique()
-    rest = f" In {format_count(unordered, 'file')} the order does not tell: there, {same}." if unordered else ""
+    rest = f" In {format_count(unordered, 'file')} the order does not show it: there, {same}." if unordered else ""
     shown = " or ".join(str(size) for size in sorted(set(sizes.values())))
     note = (
         f"The log names no groups: each block of {shown} neighboring rows with one prompt is taken as a group, as the "

@@ -245,7 +245,7 @@ def _groups(
     elif prompt_id is not None:
         own = prompt_id
     else:
-        notes.append("No column tells which rows answer the same prompt: everything about groups is withheld.")
+        notes.append("No column shows which rows answer the same prompt: everything about groups is withheld.")
         return "none"
     if within:
         whole = pl.struct(*(expr.alias(f"k{i}") for i, expr in enumerate([*within, own]))).hash()
