@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from onedial.analysis.page.belief_plot import plot_belief
 from onedial.analysis.page.curves import plot_run
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.allocator_table import ALLOCATORS, change_allocator
+from onedial.core.allocator_table import ALLOCATORS, change_allocator, get_allocator
 from onedial.core.errors import AllocatorError, ConfigError, DataError
 from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
-from onedial.core.settings_file import make_run, settings_to_plain
+from onedial.core.settings_file import make_run, read_run_settings, settings_to_plain
 from onedial.training.budget.allocation import Fixed, RolloutRequest
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.loop import train
@@ -171,6 +171,81 @@ def test_a_broken_allocator_is_one_clear_error_and_no_rollout_is_lost(
         written = rollouts(run.out).filter(pl.col("iteration") == 2)["token_ids"].to_list()
         train(replace(run, iterations=3), resume=True)
         assert rollouts(run.out).filter(pl.col("iteration") == 2)["token_ids"].to_list() == written
+
+
+# --- one's own -----------------------------------------------------------------------------------------------------
+
+OWN = """
+from onedial.training.budget.allocation import Allocation, Fixed, UniformSchedule
+
+class Own(Fixed):
+    def __init__(self, run, look):
+        super().__init__(run.prompts_per_iteration, UniformSchedule(run.group_size))
+
+class Weighs(Own):
+    def finish(self):
+        found = super().finish()
+        return Allocation(found.train, {} if self.position > 4 else found.statuses, expectations=self.expect(found))
+
+    def expect(self, found):
+        from onedial.training.budget.allocation import Expectation
+        return {found.train[0].id: Expectation(weights=(1.0,) * len(found.train[0].usable))} if found.train else {}
+
+class Forgets(Own):
+    def finish(self):
+        return Allocation([], {})
+
+class Fails(Own):
+    def __init__(self, run, look):
+        raise KeyError("no table")
+
+def half(run, look):
+    return object()
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    return "own.py"
+
+
+def test_an_allocator_of_ones_own_trains_and_resumes(run: Run, own: str, tmp_path: Path) -> None:
+    """Oracle: this one is `fixed` by another name: same weights, same rollouts, also resumed from its run.toml."""
+    run = replace(run, algorithm=ALGORITHMS["naive_grpo"], iterations=4, out=str(tmp_path / "fixed"))
+    train(replace(run, allocator=ALLOCATORS["fixed"]))
+    mine = replace(run, allocator=get_allocator(f"{own}:Own"), out=str(tmp_path / "mine"))
+    train(replace(mine, iterations=2, checkpoint_every=2))
+    named = read_run_settings(tmp_path / "mine")
+    assert named["allocator"] == {"name": "own.py:Own"}
+    train(make_run({**named, "task": run.task, "iterations": 4, "out": mine.out}), resume=True)
+    first, second = masters(run.out), masters(mine.out)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert rollouts(run.out).equals(rollouts(mine.out))
+
+
+@pytest.mark.parametrize(
+    "name, row, message",
+    [
+        ("own.py:Onw", "grpo", r"own.py has no 'Onw'; did you mean 'Own'"),
+        ("own.py:number", "grpo", "allocator='own.py:number': is no class or function that makes an allocator"),
+        ("own.py:half", "grpo", "what it makes, object, has no start, ask, answer, finish, state, restore"),
+        ("own.py:Fails", "grpo", r"a function from positions to prompts raised KeyError: 'no table'"),
+        ("own.py:Own", "posterior", "gave 0 baselines for the [0-9]+ usable rollouts of group"),
+        ("own.py:Forgets", "grpo", r"iteration 1: allocator Forgets gave 3 of 3 generated groups no status"),
+        ("own.py:Weighs", "grpo", "gave 0 weights for the [0-9]+ usable rollouts of group .*weigh every rollout"),
+        ("own.py:Own", "sft", "trains on a dataset, so nothing is sampled"),
+        ("missing.py:Own", "grpo", "missing.py: no such file"),
+    ],
+)
+def test_a_mistake_in_ones_own_is_one_message(run: Run, own: str, name: str, row: str, message: str) -> None:
+    settings = {"task": run.task, "model": run.model, "algorithm": row, "allocator": name, "device": "cpu"}
+    more = {"group_size": 2, "prompts_per_iteration": 3, "max_new_tokens": 4, "eval_prompts": 0, "dtype": "float32"}
+    with pytest.raises((ConfigError, AllocatorError), match=message):
+        train(make_run({**settings, **more, "out": run.out}))
 
 
 # --- settings ------------------------------------------------------------------------------------------------------

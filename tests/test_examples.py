@@ -148,13 +148,13 @@ def test_own_loop_gradient_ignores_the_split(tiny_model: Path) -> None:
 
 
 def test_an_allocator_of_ones_own_is_judged() -> None:
-    """Oracle: uniform sampling beside itself needs the same; an allocator that rests nothing is uniform sampling."""
+    """Oracle: uniform sampling beside itself needs the same; before anything is solved it is uniform sampling."""
     example = loaded("own_allocator")
     world = replace(example.SMALL, prompts=60, held_out=40, topics=6, dimensions=16)
     fixed, dynamic, rest = example.judge(world, target=0.4, seeds=2)
     assert fixed.ratio == 1.0 and {fixed.reached, dynamic.reached, rest.reached} == {2}
-    restless = example.RestSolved(lambda position: onedial.Prompt(str(position)), rest=0)
-    assert [request.position for request in restless.ask()] == list(range(example.PROMPTS))
+    rested = example.RestSolved(example.RUN, lambda position: onedial.Prompt(str(position)))
+    assert [request.position for request in rested.ask()] == list(range(16))
 
 
 def test_the_library_sketch_of_the_documents(tiny_model: Path, tmp_path: Path) -> None:

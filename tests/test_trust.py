@@ -43,6 +43,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"task": {"name": "d.jsonl", "reward": ["a.py:f", "b.py:g"]}}, ["a.py:f", "b.py:g"]),
         ({"task": {"name": "d.jsonl", "reward": "wgpo(name='a:b')"}}, []),
         ({"algorithm": {"row": "grpo", "baseline": "a.py:f"}}, ["a.py:f"]),
+        ({"allocator": "a.py:f"}, ["a.py:f"]),
+        ({"allocator": {"name": "os:system"}}, ["os:system"]),
+        ({"allocator": {"name": "adaptive", "prior": "C:x"}}, []),
         ({"task": "arithmetic", "algorithm": "grpo", "model": "a:b"}, []),
     ],
 )
@@ -50,13 +53,14 @@ def test_every_place_of_an_object_is_known(settings: dict[str, Any], objects: li
     assert list_named_objects(settings) == objects
 
 
-@pytest.mark.parametrize("table", ["task", "reward", "baseline"])
+@pytest.mark.parametrize("table", ["task", "reward", "baseline", "allocator"])
 def test_a_file_may_not_name_code_of_elsewhere(elsewhere: Path, here: Path, table: str) -> None:
     spec = f"{elsewhere / 'evil.py'}:Task"
     settings: dict[str, Any] = {
         "task": {"task": {"name": spec}},
         "reward": {"task": {"name": "arithmetic", "reward": spec}},
         "baseline": {"algorithm": {"row": "grpo", "baseline": spec}},
+        "allocator": {"allocator": spec},
     }[table]
     with pytest.raises(ConfigError, match="x.toml: names the Python object .*evil.py:Task.*--trust-config"):
         check_trust(settings, Path("x.toml"), Trust())

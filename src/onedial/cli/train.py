@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--allocator",
         metavar="NAME",
         default=argparse.SUPPRESS,
-        help="who is sampled, and how often: a row of onedial allocators [row: as the algorithm says]",
+        help="who is sampled, and how often: a row of onedial allocators, or file.py:name [row: as the algorithm says]",
     )
 
 
@@ -62,8 +62,8 @@ def add_trust_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-config",
         action="store_true",
-        help="load the Python objects (tasks, rewards, baselines) that --config or a run's run.toml names, wherever "
-        "they lie; without it, those of files under this directory and those named on the command line",
+        help="load the Python objects (tasks, rewards, baselines, allocators) that --config or a run's run.toml names, "
+        "wherever they lie; without it, those of files under this directory and those named on the command line",
     )
 
 

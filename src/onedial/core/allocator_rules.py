@@ -40,7 +40,7 @@ def find_allocator_contradictions(row: Algorithm, allocator: AllocatorRow, *, pl
     allocator = choose_allocator(row, allocator)
     name = allocator.name
     posterior = row.baseline == "posterior"
-    gives = allocator.believes or name == "sequential"
+    gives = allocator.believes or allocator.is_own or name == "sequential"
     exact = row.dial == 0 and row.baseline in ("posterior", "leave_one_out", "none") and row.keep == "all"
     return [
         (

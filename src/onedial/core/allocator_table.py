@@ -13,6 +13,7 @@ from typing import Any
 
 from onedial.core.errors import ConfigError, suggest
 from onedial.core.field_rules import check_fields, get_default, setting
+from onedial.core.user_code import is_object
 
 LABELS = ("name", "paper", "rule", "uses")
 BELIEF = ("drift", "prior", "prior_tries")
@@ -87,6 +88,11 @@ class AllocatorRow:
                 f"allocator.unbiased=True: prompts are drawn once with known probability, but rounds={self.rounds} "
                 "chooses again after results; set allocator.rounds=1"
             )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's, "file.py:name"."""
+        return is_object(self.name)
 
     @property
     def believes(self) -> bool:
@@ -169,14 +175,16 @@ ALLOCATORS: dict[str, AllocatorRow] = {
 
 
 def get_allocator(name: str) -> AllocatorRow:
-    """The row of that name.
+    """The row of that name, or a row without options for an allocator of one's own, "file.py:name".
 
     Raises ConfigError with the nearest name when there is none.
     """
+    if is_object(name):
+        return AllocatorRow(name, "your own", "as its author says")
     if name not in ALLOCATORS:
         raise ConfigError(
-            f"allocator {name!r} is not in the table{suggest(name, ALLOCATORS)}; "
-            f"rows: {', '.join(ALLOCATORS)} (onedial allocators prints them)"
+            f"allocator {name!r} is not in the table{suggest(name, ALLOCATORS)}; rows: {', '.join(ALLOCATORS)} "
+            "(onedial allocators prints them), or one of your own: file.py:name"
         )
     return ALLOCATORS[name]
 

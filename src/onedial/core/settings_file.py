@@ -122,6 +122,8 @@ def _allocator_of(value: Any, where: str) -> AllocatorRow:
         return value
     options = dict(value) if isinstance(value, Mapping) else {"name": value}
     row = get_allocator(str(options.pop("name", Run.allocator.name)))
+    if row.is_own and not callable(load_object(row.name)):
+        raise ConfigError(f"{where}allocator={row.name!r}: is no class or function that makes an allocator")
     known = {
         key: convert(AllocatorRow, key, option, where=f"{where}allocator.") if key in row.uses else option
         for key, option in options.items()

@@ -1,8 +1,9 @@
 """Python objects that settings name: "file.py:name" or "package.module:name".
 
-A task, a reward function or a baseline can be such an object, and importing it runs code. What a person types on the
-command line or passes in a program is loaded as it is. What a *file* names (a configuration, the run.toml of a run) may
-come from somebody else, so `check_trust` refuses it before anything is imported, unless one of these holds:
+A task, a reward function, a baseline or an allocator can be such an object, and importing it runs code. What a person
+types on the command line or passes in a program is loaded as it is. What a *file* names (a configuration, the run.toml
+of a run) may come from somebody else, so `check_trust` refuses it before anything is imported, unless one of these
+holds:
 
 - `--trust-config` was given;
 - the same object is named on this command line;
@@ -58,13 +59,14 @@ def check_trust(settings: Mapping[str, Any], file: Path, trust: Trust) -> None:
 
 
 def list_named_objects(settings: Mapping[str, Any]) -> list[str]:
-    """The objects that settings name: the task, its reward functions, the baseline of the algorithm."""
-    task, algorithm = settings.get("task"), settings.get("algorithm")
+    """The objects that settings name: the task, its reward functions, the algorithm's baseline, the allocator."""
+    task, algorithm, allocator = (settings.get(name) for name in ("task", "algorithm", "allocator"))
     options = task if isinstance(task, Mapping) else {"name": task}
     rewards = options.get("reward", ())
     texts: list[Any] = [options.get("name"), *_split(rewards)]
     if isinstance(algorithm, Mapping):
         texts.append(algorithm.get("baseline"))
+    texts.append(allocator.get("name") if isinstance(allocator, Mapping) else allocator)
     return [text.strip() for text in texts if isinstance(text, str) and is_object(text)]
 
 

@@ -11,10 +11,11 @@ it requests of a prompt must depend on that prompt's rollouts alone, so that a r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from onedial.core.errors import AllocatorError
 from onedial.core.types import Group
 
 Status = Literal["trained", "silent", "carried", "unusable", "left"]
@@ -65,6 +66,30 @@ class Allocation:
     surplus: int = 0
     expectations: Mapping[str, Expectation] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_allocation(allocation: Allocation, generated: Collection[str], *, needs_belief: bool) -> None:
+    """Raises AllocatorError where the loss could not use an allocation, or a group of `generated` ids has no status.
+
+    `needs_belief`: the row has baseline='posterior'.
+    """
+    if missing := [name for name in generated if name not in allocation.statuses]:
+        raise AllocatorError(
+            f"gave {len(missing)} of {len(generated)} generated groups no status, first {missing[0]!r}"
+        )
+    weighted = any(expectation.weights is not None for expectation in allocation.expectations.values())
+    for group in allocation.train:
+        known, usable = allocation.expectations.get(group.id, Expectation()), len(group.usable)
+        if needs_belief and len(known.baselines) != usable:
+            raise AllocatorError(
+                f"gave {len(known.baselines)} baselines for the {usable} usable rollouts of group {group.id!r}; "
+                "baseline='posterior' needs one of each, in Allocation.expectations"
+            )
+        if weighted and len(known.weights or ()) != usable:
+            raise AllocatorError(
+                f"gave {len(known.weights or ())} weights for the {usable} usable rollouts of group {group.id!r}; "
+                "weigh every rollout that trains, or none"
+            )
 
 
 class PromptSchedule(Protocol):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onedial.core.allocator_table import AllocatorRow
+from onedial.core.errors import ConfigError
 from onedial.core.settings import Run
 from onedial.core.types import Prompt
+from onedial.core.user_code import load_object
 from onedial.training.budget.allocation import Allocator, Dynamic, Fixed, PromptSchedule, UniformSchedule
 from onedial.training.budget.belief import Belief
 from onedial.training.budget.believing import Believing
@@ -16,6 +18,7 @@ from onedial.training.budget.rules import IN_TURN, RULES
 from onedial.training.budget.scene import Candidates, count_candidates
 from onedial.training.budget.sequential import Sequential
 
+METHODS = ("start", "ask", "answer", "finish", "state", "restore")
 Look = Callable[[int], Prompt]
 """The prompt at a position of the task's stream; a pure function, and looking costs nothing."""
 
@@ -29,6 +32,8 @@ def open_allocator(
     DataError for a prior that cannot be read.
     """
     row, prompts, keep_mixed = run.allocator, run.prompts_per_iteration, run.algorithm.keep == "mixed"
+    if row.is_own:
+        return open_own(run, look)
     if row.name == "two":
         pairs = max(1, prompts * run.group_size // 2)
         return Fixed(pairs, UniformSchedule(2), keep_mixed=keep_mixed)
@@ -50,6 +55,25 @@ def open_allocator(
     if run.algorithm.refill:
         return Dynamic(prompts, schedule, run.refill_limit, run.on_exhausted)
     return Fixed(prompts, schedule, keep_mixed=keep_mixed)
+
+
+def open_own(run: Run, look: Look) -> Allocator:
+    """The user's allocator, made by what the run names, called with the resolved run and `look`.
+
+    Raises ConfigError when it cannot be made, or lacks a method of `Allocator`.
+    """
+    name = run.allocator.name
+    try:
+        allocator = load_object(name)(run, look)
+    except Exception as error:
+        raise ConfigError(
+            f"allocator={name!r}: calling it with the run and a function from positions to prompts raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if missing := [method for method in METHODS if not callable(getattr(allocator, method, None))]:
+        raise ConfigError(f"allocator={name!r}: what it makes, {type(allocator).__name__}, has no {', '.join(missing)}")
+    made: Allocator = allocator
+    return made
 
 
 def open_belief(row: AllocatorRow) -> Belief:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from onedial.core.errors import AllocatorError, DataError, OnedialError
 from onedial.core.types import Completion, Group, Prompt, Rollout, Verdict
-from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, join_rounds
+from onedial.training.budget.allocation import Allocation, Allocator, RolloutRequest, check_allocation, join_rounds
 from onedial.training.lm.text import Text, locate_prompt
 from onedial.training.rollout.engine import Engine, Request, Sampling, derive_seed
 
@@ -98,6 +98,7 @@ class Collector:
     finished_groups: Mapping[str, Group] = field(default_factory=dict)
     progress: Progress = lambda stage, done, total: None
     notes: tuple[str, ...] = ()
+    needs_belief: bool = False  # the row takes its baselines from the allocator
     _idle: int = 0
 
     def collect(self, iteration: int) -> Collected:
@@ -122,6 +123,7 @@ class Collector:
                 self._call(self.allocator.answer, answers)
             took = time.perf_counter() - started
             allocation: Allocation = self._call(self.allocator.finish)
+            check_allocation(allocation, {group.id for group in groups}, needs_belief=self.needs_belief)
             self._idle = 0 if groups or allocation.train else self._idle + 1
             if self._idle >= MOST_IDLE:
                 raise AllocatorError(f"requested no rollouts and trained nothing for {MOST_IDLE} iterations")

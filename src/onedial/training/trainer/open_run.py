@@ -204,6 +204,7 @@ def _open_collector(
         run.seed,
         progress=view.progress,
         notes=(schedule.note,) if isinstance(schedule, PlanSchedule) else (),
+        needs_belief=run.algorithm.needs_belief,
     )
 
 
