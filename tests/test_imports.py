@@ -125,6 +125,8 @@ def loads(code: str, *modules: str) -> dict[str, bool]:
         "import onedial.cli.main; onedial.cli.main.main(['--version'])",
         "import onedial.analysis",
         "import onedial.training",
+        "from onedial.evidence.doctor.machine_facts import *; [*find_machine(), *find_screen()]",
+        "from onedial.evidence.doctor.package_facts import *; [*find_packages()]",
     ],
 )
 def test_what_must_be_quick_loads_no_heavy_package(code: str) -> None:

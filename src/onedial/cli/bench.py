@@ -100,7 +100,7 @@ def _settings(args: argparse.Namespace) -> Conditions:
     from onedial.core.system import available_cores
     from onedial.evidence.bench.workload import Conditions
     from onedial.training.models import load_config, resolve
-    from onedial.training.trainer.policy import pick_device, pick_dtype
+    from onedial.training.trainer.device import pick_device, pick_dtype
 
     threads = args.threads or available_cores()
     torch.set_num_threads(threads)

@@ -4,8 +4,8 @@ A command is a module `onedial.cli.NAME` with `HELP` (what follows its summary i
 `run(args) -> exit code`. Only the chosen module is imported, so that help is shown at once.
 
 Flags are written with hyphens (`--group-size`); underscores are accepted everywhere. Exit codes: 0 done, 1 a check
-failed (conformance), 2 a mistake that the user can fix (one message on stderr), 3 no signal (inspect --follow), 130
-interrupted, 141 the reader of a pipe has closed it. Set ONEDIAL_TRACEBACK=1 to see where a message came from.
+failed (conformance, doctor), 2 a mistake that the user can fix (one message on stderr), 3 no signal (inspect --follow),
+130 interrupted, 141 the reader of a pipe has closed it. Set ONEDIAL_TRACEBACK=1 to see where a message came from.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ COMMANDS = {
     "allocators": "Show the table of allocators: which prompts are sampled, and how often",
     "explain": "Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do",
     "reproduce": "Measure a claim of the field again, with a verdict; --list shows all",
+    "doctor": "See what is installed here, what a run will use of it, and why",
     "conformance": "Check a trainer's advantage and loss functions for known bugs and identities",
     "bench": "Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling",
 }

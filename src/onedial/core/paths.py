@@ -30,6 +30,11 @@ def expand_path(text: str | Path, setting: str) -> Path:
     return path
 
 
+def cache_dir() -> Path:
+    """Where fetched models are kept: $ONEDIAL_CACHE, else ~/.cache/onedial."""
+    return Path(os.environ.get("ONEDIAL_CACHE") or "~/.cache/onedial").expanduser()
+
+
 def open_at_once(path: str, flags: int) -> int:
     """The `opener` of `open` that does not wait for whoever writes into a pipe or reads from it."""
     return os.open(path, flags | os.O_NONBLOCK, 0o666)

@@ -8,6 +8,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+MEMORY_SHARE = 0.75
+"""The share of the machine's memory that a run plans with, where `memory_gb` gives no budget."""
+
 
 def available_cores() -> int:
     """Returns the number of CPU cores that this process may use.
@@ -16,6 +19,15 @@ def available_cores() -> int:
     """
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def find_machine_memory() -> int:
+    """Returns the machine's memory in bytes or, if lower, the limit of this process's control group."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return total
 
 
 def exit_status(process: subprocess.Popen[bytes]) -> int | None:

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from onedial.core.errors import DataError, OnedialError, suggest
-from onedial.core.paths import expand_path
+from onedial.core.paths import cache_dir, expand_path
 from onedial.core.safe_console import SafeConsole
 from onedial.training.hub import choose_hub_options
 
@@ -94,11 +94,6 @@ def check_hub_name(name: str | Path) -> None:
     """Raises DataError for a model that is neither on this machine nor reachable, before anything slow is imported."""
     if str(name) not in WHEELS and not expand_path(str(name), "model").exists():
         choose_hub_options(resolve(name))
-
-
-def cache_dir() -> Path:
-    """Where fetched models are kept: $ONEDIAL_CACHE, else ~/.cache/onedial."""
-    return Path(os.environ.get("ONEDIAL_CACHE") or "~/.cache/onedial").expanduser()
 
 
 def check_model_folder(path: Path) -> Path:

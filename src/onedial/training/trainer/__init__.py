@@ -9,5 +9,5 @@ Read `loop` first, which calls the stages in order:
     run_writer           rollouts, metrics and checkpoints to the run directory; `checkpoint` is their format
     periodic_evaluation  during training; `evaluate` is the same for any model
     offline              rows that train on a dataset; `past_rollouts` makes one of an earlier run
-    memory_plan          how large a micro-batch may be; `cpu` prepares the process
+    memory_plan          how large a micro-batch may be; `device` and `cpu` choose and prepare what computes
 """

@@ -22,8 +22,8 @@ from onedial.training.rollout.engine import Sampling, derive_seed
 from onedial.training.tasks import open_task
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.cpu import prepare_process
+from onedial.training.trainer.device import pick_device, pick_dtype
 from onedial.training.trainer.open_run import open_engine
-from onedial.training.trainer.policy import pick_device, pick_dtype
 from onedial.training.verify.pool import VerifierPool
 
 # Settings of a run that its evaluation shares, so that `onedial eval RUN` repeats what the run measured.

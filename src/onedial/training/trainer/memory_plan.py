@@ -7,7 +7,6 @@ its output.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from onedial.core.settings import Run
+from onedial.core.system import MEMORY_SHARE
 from onedial.training.lm.cpu_attention import KEPT_KEYS
 from onedial.training.lm.decoder import get_head_size
 from onedial.training.lm.head import CHUNK_BYTES, KEPT_BYTES
 from onedial.training.models import load_config, load_errors
-from onedial.training.trainer.policy import pick_device, pick_dtype
+from onedial.training.trainer.device import find_memory, pick_device, pick_dtype
 
 BASE_BYTES = int(0.45e9)  # Python, torch and transformers themselves
-SHARE = 0.75  # of the machine's memory, where no budget is given
 LARGEST = {"cpu": 1024, "cuda": 16384}  # tokens beyond which a pass is no faster, and only larger
 STEP = 64
 
@@ -104,18 +103,6 @@ def head_bytes(shape: Shape, trained: bool) -> int:
     return 3 * CHUNK_BYTES + KEPT_BYTES + (6 * shape.vocabulary * shape.hidden if trained else 0)
 
 
-def machine_bytes(device: torch.device) -> int:
-    """Returns the memory of the device in bytes; for a CPU that of the machine or, if lower, the process's limit."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    try:
-        return min(total, int(limit.read_text()))
-    except (OSError, ValueError):  # no such limit, or "max"
-        return total
-
-
 @dataclass(frozen=True)
 class MemoryPlan:
     """The resolved run, with `micro_batch_tokens`; the bytes it is expected to use, and a note for the user."""
@@ -131,7 +118,7 @@ def plan_memory(run: Run, path: str | Path, *, micro_batch_tokens: int | None = 
     device = pick_device(run.device)
     shape = read_shape(path, trust_remote_code=run.trust_remote_code)
     element = pick_dtype(run.dtype, device).itemsize
-    budget = run.memory_gb * 1e9 or SHARE * machine_bytes(device)
+    budget = run.memory_gb * 1e9 or MEMORY_SHARE * find_memory(device)
     resident = resident_bytes(run, shape, element)
     per_token = token_bytes(shape, element, run.activation_checkpointing)
     head = head_bytes(shape, trained=not run.lora_rank)
