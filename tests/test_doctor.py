@@ -13,7 +13,7 @@ import torch
 
 from onedial.cli import main as cli
 from onedial.evidence.doctor import device_facts, machine_facts, package_facts
-from onedial.evidence.doctor.fact import Fact
+from onedial.evidence.doctor.fact import MachineFact
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -81,6 +81,8 @@ def test_a_problem_is_shown_and_ends_with_1(
 ) -> None:
     from onedial.cli import doctor
 
-    monkeypatch.setattr(doctor, "find_facts", lambda: [Fact("extras", "conflicts", "a needs b", "install b", True)])
+    monkeypatch.setattr(
+        doctor, "find_facts", lambda: [MachineFact("extras", "conflicts", "a needs b", "install b", True)]
+    )
     assert cli.main(["doctor"]) == 1
     assert "problem: install b" in capsys.readouterr().out

@@ -23,10 +23,11 @@ from onedial.core.settings import Run
 from onedial.training.rollout.torch_engine import TorchEngine
 from onedial.training.trainer import checkpoint, loop
 from onedial.training.trainer import step as step_module
+from onedial.training.trainer.device import pick_device
 from onedial.training.trainer.live_view import View
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.metrics import METRICS
-from onedial.training.trainer.policy import Policy, pick_device
+from onedial.training.trainer.policy import Policy
 from onedial.training.trainer.step import learning_rate, update
 from test_identities import _plain_logps
 from train_tasks import Broken, HalfImpossible, Impossible

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onedial.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from onedial.evidence.doctor.fact import Fact
+    from onedial.evidence.doctor.fact import MachineFact
 
 HELP = """
   onedial doctor          cores, memory, disk, extras and their conflicts, screen,
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_PROBLEM if any(fact.problem for fact in facts) else 0
 
 
-def find_facts() -> list[Fact]:
+def find_facts() -> list[MachineFact]:
     """Everything that the command tells, in its order."""
     from onedial.evidence.doctor.device_facts import find_devices
     from onedial.evidence.doctor.machine_facts import find_machine, find_screen
@@ -46,7 +46,7 @@ def find_facts() -> list[Fact]:
     return [*find_machine(), *find_packages(), *find_screen(), *find_devices()]
 
 
-def show_facts(terminal: Terminal, facts: Sequence[Fact]) -> None:
+def show_facts(terminal: Terminal, facts: Sequence[MachineFact]) -> None:
     """One table, its areas apart; a problem is marked."""
     rows: list[tuple[str, str, str]] = []
     for area in dict.fromkeys(fact.area for fact in facts):

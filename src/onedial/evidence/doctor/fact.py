@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Fact:
+class MachineFact:
     """What was found, and what follows from it for a run; `problem` where something will not work as installed."""
 
     area: str

@@ -14,7 +14,7 @@ from pathlib import Path
 from onedial import __version__
 from onedial.core.paths import cache_dir
 from onedial.core.system import MEMORY_SHARE, available_cores, find_machine_memory, name_cpu
-from onedial.evidence.doctor.fact import Fact, format_gb
+from onedial.evidence.doctor.fact import MachineFact, format_gb
 
 AREA = "machine"
 LOW_DISK = (
@@ -22,22 +22,22 @@ LOW_DISK = (
 )
 
 
-def find_machine() -> Iterator[Fact]:
+def find_machine() -> Iterator[MachineFact]:
     """The system, its cores and memory, and where runs and models are written."""
     supported = sys.platform in ("linux", "darwin")
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    yield Fact(AREA, "system", system, "" if supported else "made for Linux; macOS runs it too", not supported)
-    yield Fact(AREA, "onedial", f"{__version__} in {Path(__file__).parents[2]}")
+    yield MachineFact(AREA, "system", system, "" if supported else "made for Linux; macOS runs it too", not supported)
+    yield MachineFact(AREA, "onedial", f"{__version__} in {Path(__file__).parents[2]}")
     cores, all_cores = available_cores(), os.cpu_count() or 1
     of_all = f" of {all_cores}" if cores != all_cores else ""
-    yield Fact(AREA, "cores", f"{cores}{of_all}: {name_cpu()}", f"threads=0 takes {cores} threads for torch")
+    yield MachineFact(AREA, "cores", f"{cores}{of_all}: {name_cpu()}", f"threads=0 takes {cores} threads for torch")
     if (quota := read_cpu_quota()) is not None and quota < cores:
-        yield Fact(
+        yield MachineFact(
             AREA, "quota", f"{quota:g} cores' time for this container", f"--threads {max(1, int(quota))} is faster"
         )
     memory = find_machine_memory()
     plan = f"a CPU run plans with {MEMORY_SHARE:.0%}, {format_gb(MEMORY_SHARE * memory)}; memory_gb sets another budget"
-    yield Fact(AREA, "memory", format_gb(memory) + _free_memory(), plan)
+    yield MachineFact(AREA, "memory", format_gb(memory) + _free_memory(), plan)
     yield find_disk("runs", Path.cwd(), "a run is written below the current directory; --out chooses another")
     yield find_disk("models", cache_dir(), f"{_kept(cache_dir())}; ONEDIAL_CACHE chooses another folder")
 
@@ -64,25 +64,27 @@ def _kept(folder: Path) -> str:
     return f"fetched models: {', '.join(names) or 'none yet'}"
 
 
-def find_disk(name: str, folder: Path, follows: str) -> Fact:
+def find_disk(name: str, folder: Path, follows: str) -> MachineFact:
     """Whether a file can be written into a folder (or the folder that it would be made in), and the room there."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
     except OSError as error:
-        return Fact(AREA, name, f"{folder}: {error.strerror}", "nothing can be written there", True)
+        return MachineFact(AREA, name, f"{folder}: {error.strerror}", "nothing can be written there", True)
     free = shutil.disk_usage(there).free
     low = free < LOW_DISK
-    return Fact(AREA, name, f"{folder}: {format_gb(free)} free", "little room for checkpoints" if low else follows, low)
+    return MachineFact(
+        AREA, name, f"{folder}: {format_gb(free)} free", "little room for checkpoints" if low else follows, low
+    )
 
 
-def find_screen() -> Iterator[Fact]:
+def find_screen() -> Iterator[MachineFact]:
     """What tables and pages are shown on."""
     size, encoding = shutil.get_terminal_size(), (sys.stdout.encoding or "ascii").lower()
     kind = f"{size.columns} columns, {encoding}" if sys.stdout.isatty() else f"a pipe or a file, {encoding}"
     plain = "" if encoding.replace("-", "").startswith("utf") else "marks are drawn in ASCII"
-    yield Fact("screen", "terminal", kind, plain)
+    yield MachineFact("screen", "terminal", kind, plain)
     try:
         found, follows = (
             getattr(webbrowser.get(), "name", "") or "the system's own",
@@ -90,4 +92,4 @@ def find_screen() -> Iterator[Fact]:
         )
     except webbrowser.Error:
         found, follows = "none", "pages are single files: open them on another machine"
-    yield Fact("screen", "browser", found, follows)
+    yield MachineFact("screen", "browser", found, follows)

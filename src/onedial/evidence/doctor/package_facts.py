@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from onedial.core.system import find_version
-from onedial.evidence.doctor.fact import Fact
+from onedial.evidence.doctor.fact import MachineFact
 
 USES = {
     "train": "train, eval and bench",
@@ -29,7 +29,7 @@ FOR_DEVELOPERS = ("docs", "mutants", "test", "dev")
 SHOWN = {"train": ("torch", "transformers")}  # of an extra with many packages
 
 
-def find_packages() -> Iterator[Fact]:
+def find_packages() -> Iterator[MachineFact]:
     """Each extra for users: complete, or what is missing; then conflicts."""
     for extra, use in USES.items():
         if extra not in FOR_DEVELOPERS:
@@ -48,26 +48,26 @@ def _name(line: str) -> str:
     return found[0] if found else line
 
 
-def find_extra(extra: str, use: str) -> Fact:
+def find_extra(extra: str, use: str) -> MachineFact:
     """Whether all packages of an extra are installed, and in which version."""
     versions = {package: find_version(package) for package in packages_of(extra)}
     missing = [package for package, version in versions.items() if version is None]
     shown = SHOWN.get(extra, tuple(versions))
     if not missing:
-        return Fact("extras", extra, ", ".join(f"{name} {versions[name]}" for name in shown), use)
+        return MachineFact("extras", extra, ", ".join(f"{name} {versions[name]}" for name in shown), use)
     found = "not installed" if len(missing) == len(versions) else f"without {', '.join(missing)}"
-    return Fact("extras", extra, found, f"{use}: pip install 'onedial[{extra}]'")
+    return MachineFact("extras", extra, found, f"{use}: pip install 'onedial[{extra}]'")
 
 
-def find_conflicts() -> Fact:
+def find_conflicts() -> MachineFact:
     """Installed packages whose stated requirements the installed versions do not meet, from onedial's on downwards."""
     try:
         wrong = list(_conflicts())
     except ModuleNotFoundError:
-        return Fact("extras", "conflicts", "not looked for", "this needs the package packaging")
+        return MachineFact("extras", "conflicts", "not looked for", "this needs the package packaging")
     if wrong:
-        return Fact("extras", "conflicts", "; ".join(wrong), "install the versions of constraints.txt", True)
-    return Fact("extras", "conflicts", "none", "each installed package has the versions it asks for")
+        return MachineFact("extras", "conflicts", "; ".join(wrong), "install the versions of constraints.txt", True)
+    return MachineFact("extras", "conflicts", "none", "each installed package has the versions it asks for")
 
 
 def _conflicts() -> Iterator[str]:
