@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from onedial.cli import main as cli
+from onedial.integrations.conformance import judged
 from onedial.integrations.conformance.check import match, run_checks
 from onedial.integrations.conformance.judged import Judged
 from onedial.integrations.conformance.own_adapter import OnedialFunctions
@@ -230,6 +231,15 @@ def test_the_command_says_what_failed_and_ends_with_1(tmp_path: Path, capsys: py
     assert cli.main(["conformance", "--trainer", f"{file}:mine"]) == 1
     out = capsys.readouterr().out
     assert "failed" in out and "18 not applicable" in out and max(map(len, out.splitlines())) <= 80 + len(str(file))
+
+
+@pytest.mark.parametrize(("name", "version"), [("trl", "1.17.0"), ("verl", "0.10.0")])
+def test_a_version_that_no_adapter_is_written_for_is_refused(
+    name: str, version: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(judged, "find_version", lambda package: version)
+    assert cli.main(["conformance", "--trainer", name]) == 2
+    assert f"installed is {version}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from onedial.cli import main as cli
 from onedial.evidence.doctor import device_facts, machine_facts, package_facts
 from onedial.evidence.doctor.fact import MachineFact
+from onedial.evidence.doctor.package_facts import Installed, read_package
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -28,6 +29,13 @@ def test_the_command_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> N
     assert facts["sandbox"]["found"].split(":")[0] in ("namespace", "landlock", "process")
 
 
+def test_a_package_is_read_as_importlib_reads_it() -> None:
+    for name in ("torch", "rich", "numpy"):
+        found = read_package(name)
+        assert found == (metadata.version(name), tuple(metadata.requires(name) or ()))
+    assert read_package("no-such-package") is None
+
+
 def test_every_extra_has_its_use() -> None:
     assert set(package_facts.USES) == set(EXTRAS)
 
@@ -36,19 +44,19 @@ def test_an_extra_that_is_missing_says_how_to_install_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(package_facts, "packages_of", lambda extra: ["torch", "no-such-package"])
     fact = package_facts.find_extra("train", "training")
     assert (fact.found, fact.follows) == ("without no-such-package", "training: pip install 'onedial[train]'")
+    monkeypatch.setattr(package_facts, "packages_of", lambda extra: [])
+    assert package_facts.find_extra("train", "training").found == "not known"
 
 
 def test_conflicts_are_named_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: a needs b < 2, 2 is installed; b needs c, which is absent; what an extra or a marker adds is not."""
-    wanted = {
-        "onedial": ["a>=1", "d>=1; extra == 'more'", "absent; extra == 'other'"],
-        "a": ["b<2", "z; extra == 'x'", "w; sys_platform == 'none'"],
-        "b": ["c"],
-        "d": ["a<=1"],
+    installed = {
+        "onedial": Installed("0.1", ("a>=1", "d>=1; extra == 'more'", "absent; extra == 'other'")),
+        "a": Installed("1.5", ("b<2", "z; extra == 'x'", "w; sys_platform == 'none'")),
+        "b": Installed("2.0", ("c",)),
+        "d": Installed("1.0", ("a<=1",)),
     }
-    versions = {"a": "1.5", "b": "2.0", "d": "1.0"}
-    monkeypatch.setattr(package_facts.metadata, "requires", lambda name: wanted[name])
-    monkeypatch.setattr(package_facts, "find_version", versions.get)
+    monkeypatch.setattr(package_facts, "read_package", installed.get)
     fact = package_facts.find_conflicts()
     assert fact.problem and fact.found.split("; ") == [
         "a needs b<2, installed is 2.0",

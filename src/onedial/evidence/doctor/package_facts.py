@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from email.parser import HeaderParser
+from functools import cache
 from importlib import metadata
+from typing import NamedTuple
 
-from onedial.core.system import find_version
 from onedial.evidence.doctor.fact import MachineFact
 
 USES = {
@@ -37,9 +39,30 @@ def find_packages() -> Iterator[MachineFact]:
     yield find_conflicts()
 
 
+class Installed(NamedTuple):
+    """The version of an installed package, and the lines in which it states what it needs."""
+
+    version: str
+    needs: tuple[str, ...]
+
+
+@cache
+def read_package(name: str) -> Installed | None:
+    """What is installed under a name, or as its build for CPUs; only the head of its metadata is read."""
+    for each in (name, f"{name}-cpu"):
+        try:
+            text = metadata.distribution(each).read_text("METADATA") or ""
+        except metadata.PackageNotFoundError:
+            continue
+        head = HeaderParser().parsestr(text.partition("\n\n")[0])
+        return Installed(head["Version"], tuple(head.get_all("Requires-Dist", [])))
+    return None
+
+
 def packages_of(extra: str) -> list[str]:
     """The packages that an extra of onedial names."""
-    lines = metadata.requires("onedial") or []
+    own = read_package("onedial")
+    lines = own.needs if own else ()
     return [_name(line) for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
 
 
@@ -50,7 +73,10 @@ def _name(line: str) -> str:
 
 def find_extra(extra: str, use: str) -> MachineFact:
     """Whether all packages of an extra are installed, and in which version."""
-    versions = {package: find_version(package) for package in packages_of(extra)}
+    installed = {package: read_package(package) for package in packages_of(extra)}
+    versions = {package: each.version if each else None for package, each in installed.items()}
+    if not versions:
+        return MachineFact("extras", extra, "not known", "onedial itself is not installed as a package")
     missing = [package for package, version in versions.items() if version is None]
     shown = SHOWN.get(extra, tuple(versions))
     if not missing:
@@ -76,18 +102,19 @@ def _conflicts() -> Iterator[str]:
     seen, queue = {"onedial"}, ["onedial"]
     while queue:
         user = queue.pop(0)
-        for line in metadata.requires(user) or []:
+        own = read_package(user)
+        for line in own.needs if own else ():
+            optional = "extra ==" in line
+            if optional and user != "onedial":
+                continue
             wanted = Requirement(line)
-            optional = "extra" in str(wanted.marker or "")
-            if wanted.marker is not None and not optional and not wanted.marker.evaluate():
+            found = read_package(wanted.name)
+            if (optional and found is None) or (not optional and wanted.marker and not wanted.marker.evaluate()):
                 continue
-            version = find_version(wanted.name)
-            if optional and (user != "onedial" or version is None):
-                continue
-            if version is None:
+            if found is None:
                 yield f"{user} needs {wanted.name}, which is missing"
-            elif not wanted.specifier.contains(version, prereleases=True):
-                yield f"{user} needs {wanted.name}{wanted.specifier}, installed is {version}"
-            if version is not None and wanted.name not in seen:
+            elif not wanted.specifier.contains(found.version, prereleases=True):
+                yield f"{user} needs {wanted.name}{wanted.specifier}, installed is {found.version}"
+            if found is not None and wanted.name not in seen:
                 seen.add(wanted.name)
                 queue.append(wanted.name)

@@ -19,7 +19,7 @@ A function without the parameter, or one that raises NotImplementedError, makes 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -27,8 +27,23 @@ import torch
 from torch import Tensor
 
 from onedial.core.errors import ConfigError
+from onedial.core.system import find_version
 
 FUNCTIONS = ("advantages", "loss")
+
+
+def check_version(package: str, written_for: str) -> str:
+    """The installed version of a package, "" if there is none.
+
+    Raises ConfigError for one that an adapter was not written for: what it overrides may mean something else there.
+    """
+    version = find_version(package) or ""
+    if version and not version.startswith(f"{written_for}."):
+        raise ConfigError(
+            f"--trainer {package}: is written for {package} {written_for}, installed is {version}; install that one, or "
+            "give its functions as an object of your own (docs/conformance.md)"
+        )
+    return version
 
 
 class Step(NamedTuple):
@@ -76,7 +91,8 @@ class Judged:
         """Raises ConfigError where `functions` has neither `advantages` nor `loss`."""
         self.name = name
         self._functions = {each: getattr(functions, each, None) for each in FUNCTIONS}
-        self.notes: dict[str, str] = dict(getattr(functions, "notes", {}))
+        notes = getattr(functions, "notes", None)
+        self.notes: Mapping[str, str] = notes if isinstance(notes, Mapping) else {}
         self.version: str = str(getattr(functions, "version", ""))
         if not any(callable(function) for function in self._functions.values()):
             raise ConfigError(f"{name}: has no function 'advantages' and no function 'loss'; one of them is needed")

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onedial.core.system import find_version
-from onedial.integrations.conformance.judged import Step
+from onedial.integrations.conformance.judged import Step, check_version
 
 LOSS_TYPES = {"token_mean": "dapo", "sequence_mean": "grpo", "fixed_length": "dr_grpo", "sequence_sum": "luspo"}
 """Our `aggregate` → TRL's `loss_type`; dapo is TRL's default."""
@@ -29,14 +28,14 @@ class TrlFunctions:
     }
 
     def __init__(self) -> None:
-        """Raises MissingExtra where TRL is not installed."""
+        """Raises MissingExtra where TRL is not installed, ConfigError for another version than the one written for."""
+        self.version = check_version("trl", "1.16")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from onedial.integrations.trl_host import Config, Table, Trainer
 
             self._folder = tempfile.TemporaryDirectory()
             self._trainer = _make_trainer(Config, Trainer, Table, self._folder.name)
-        self.version = find_version("trl") or ""
 
     def advantages(self, rewards: Tensor, groups: Tensor, *, scale: str = "group") -> Tensor:
         """(B,) advantages of neighboring rows; NaN is a reward function's None."""

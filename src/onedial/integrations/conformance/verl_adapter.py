@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from onedial.core.errors import UserError
-from onedial.core.system import find_version
-from onedial.integrations.conformance.judged import Step
+from onedial.integrations.conformance.judged import Step, check_version
 
 AGGREGATES = {
     "token_mean": "token-mean",
@@ -33,7 +32,8 @@ class VerlFunctions:
     }
 
     def __init__(self) -> None:
-        """Raises UserError where verl is not installed."""
+        """Raises UserError where verl is not installed, ConfigError for another version than the one written for."""
+        self.version = check_version("verl", "0.9")
         try:
             from verl.trainer.ppo import core_algos
             from verl.workers.config import ActorConfig
@@ -44,7 +44,6 @@ class VerlFunctions:
             ) from error
         self._core: Any = core_algos
         self._config: Any = ActorConfig
-        self.version = find_version("verl") or ""
 
     def advantages(self, rewards: Tensor, groups: Tensor, *, scale: str = "group") -> Tensor:
         """(B,) advantages of compute_grpo_outcome_advantage, of completions of one token."""
