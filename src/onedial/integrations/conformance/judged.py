@@ -40,7 +40,7 @@ def check_version(package: str, written_for: str) -> str:
     version = find_version(package) or ""
     if version and not version.startswith(f"{written_for}."):
         raise ConfigError(
-            f"--trainer {package}: is written for {package} {written_for}, installed is {version}; install that one, or "
+            f"--trainer {package}: is written for {package} {written_for}, installed is {version}; install that, or "
             "give its functions as an object of your own (docs/conformance.md)"
         )
     return version
