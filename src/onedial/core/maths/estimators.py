@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist, fmean, variance
@@ -134,6 +134,12 @@ def share_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     trials = n * mean * (1 - mean) / spread if spread > 0 and 0 < mean < 1 else float(n)
     low, high = score_interval(mean, trials, t_quantile(n - 1, level))
     return Estimate(mean, low, high, n)
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None; None without any."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def by_level(levels: Sequence[str], values: Sequence[float], *, level: float = 0.95) -> Mapping[str, Estimate]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from onedial.core.maths.estimators import mean_known
 from onedial.evidence.arm_summary import summarize
 from onedial.evidence.claim import Check, Json, check_range
-from onedial.evidence.paired_statistics import index_seeds, list_arms, mean_known, mean_series
+from onedial.evidence.paired_statistics import index_seeds, list_arms, mean_series
 from onedial.evidence.trained import Trial, check_difference, find_difference, make_claim
 
 BASE = {"row": "naive_grpo", "aggregate": "token_mean", "updates_per_iteration": 4}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onedial.core.allocator_table import AllocatorRow
+from onedial.core.maths.estimators import mean_known
 from onedial.core.maths.expectation import effective_tries, posterior_baseline
 from onedial.core.types import Group
 from onedial.training.budget.allocation import (
@@ -200,10 +201,10 @@ class Believing:
         solved = [count_solved(group) for _, group in audited]
         return {
             "candidates": len(self._prompts),
-            "believed_mean": _mean([self._visit_of(group).believed for group in groups]),
+            "believed_mean": mean_known([self._visit_of(group).believed for group in groups]),
             "audit_prompts": len(audited),
-            "audit_believed": _mean([visit.believed for visit, _ in audited]),
-            "audit_solved": _mean([k / n for k, n in solved if n]),
+            "audit_believed": mean_known([visit.believed for visit, _ in audited]),
+            "audit_solved": mean_known([k / n for k, n in solved if n]),
             "calibration_error": self.calibration.error,
             "calibration": self.calibration.means(),
         }
@@ -213,7 +214,3 @@ def _even(weight: float, visit: Visit) -> Array:
     """`weight` divided evenly among a visit's usable rollouts."""
     count = len(visit.baselines)
     return np.full(count, weight / max(1, count))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from onedial.core.errors import CheckpointError, DivergenceError
 from onedial.core.manifest import write_folder_manifest
+from onedial.core.paths import flush_to_disk
 from onedial.training.trainer.checkpoint_checks import check_masters, check_moments, check_state
 from onedial.training.trainer.critic import Critic
 from onedial.training.trainer.master_weights import Weights
@@ -83,10 +84,10 @@ def save(
         write_folder_manifest(aside, logs, iteration=iteration)
         for file in aside.rglob("*"):
             if file.is_file():
-                _flush(file)
+                flush_to_disk(file)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(aside, target)
-        _flush(target.parent)
+        flush_to_disk(target.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         previous = find_latest(directory)
@@ -177,11 +178,3 @@ def _restore(weights: Weights, masters: Mapping[str, Tensor], moments: Mapping[s
                 }
                 weights.optimizer.state[master] = moved
     weights.publish()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from onedial.core.maths.estimators import mean_known
 from onedial.core.maths.segments import group_std
 from onedial.core.types import Group
 from onedial.training.rollout.collector import Collected
@@ -183,20 +184,16 @@ def measure_rollouts(groups: Sequence[Group]) -> dict[str, Any]:
     wrong = [len(rollout.completion.token_ids) for rollout in usable if not rollout.verdict.correct]
     negative_logps = [-logp for rollout in rollouts for logp in rollout.completion.logps]
     return {
-        "reward_mean": _mean([rollout.verdict.reward for rollout in usable]),
-        "correct_share": _mean([float(bool(rollout.verdict.correct)) for rollout in usable]),
-        "unusable_share": _mean([float(not rollout.verdict.usable) for rollout in rollouts]),
+        "reward_mean": mean_known([rollout.verdict.reward for rollout in usable]),
+        "correct_share": mean_known([float(bool(rollout.verdict.correct)) for rollout in usable]),
+        "unusable_share": mean_known([float(not rollout.verdict.usable) for rollout in rollouts]),
         "rollouts_generated": len(rollouts),
-        "length_mean": _mean(lengths),
-        "length_correct_mean": _mean(correct),
-        "length_wrong_mean": _mean(wrong),
-        "truncated_share": _mean([float(rollout.completion.truncated) for rollout in rollouts]),
-        "entropy": _mean(negative_logps),
+        "length_mean": mean_known(lengths),
+        "length_correct_mean": mean_known(correct),
+        "length_wrong_mean": mean_known(wrong),
+        "truncated_share": mean_known([float(rollout.completion.truncated) for rollout in rollouts]),
+        "entropy": mean_known(negative_logps),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def peak_memory_gb() -> float:
