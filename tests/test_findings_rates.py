@@ -13,7 +13,7 @@ from findings_logs import all_findings, rate_log, simulated
 from onedial.analysis.findings import collect, expected_silence, solve_rates
 from onedial.core.maths import dispersion
 from onedial.core.maths.likelihood_region import likelihood_region
-from onedial.core.maths.mixing import beta_with_ends, count_cells, fit_prior, npmle, posterior
+from onedial.core.maths.mixing import beta_with_ends, fit_prior, npmle, posterior, tally_counts
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -23,7 +23,7 @@ def test_npmle_recovers_silence_at_other_sizes_of_a_known_mixture() -> None:
     rng = np.random.default_rng(2)
     points, mass = np.array([0.0, 0.15, 0.6, 1.0]), np.array([0.2, 0.3, 0.3, 0.2])
     k = rng.binomial(12, rng.choice(points, 3000, p=mass))
-    cells, _ = count_cells(k, np.full(3000, 12))
+    cells, _ = tally_counts(k, np.full(3000, 12))
     fitted = npmle(cells)
     region = likelihood_region(cells)
     for size in (2, 4, 8, 12):
@@ -37,7 +37,7 @@ def test_npmle_recovers_silence_at_other_sizes_of_a_known_mixture() -> None:
 
 def test_npmle_is_a_fixed_point_whose_posterior_averages_to_it() -> None:
     rng = np.random.default_rng(0)
-    cells, _ = count_cells(rng.binomial(8, rng.beta(0.5, 0.5, 500)), np.full(500, 8))
+    cells, _ = tally_counts(rng.binomial(8, rng.beta(0.5, 0.5, 500)), np.full(500, 8))
     fitted = npmle(cells, iterations=3000)
     average = cells.count @ posterior(cells, fitted) / 500
     assert average == pytest.approx(fitted.mass, abs=2e-5)
@@ -48,7 +48,7 @@ def test_npmle_is_a_fixed_point_whose_posterior_averages_to_it() -> None:
 def test_posterior_under_a_beta_is_the_conjugate_one() -> None:
     # oracle: Beta(a + k, b + n − k), with the fitted Beta itself; grid error below 1e-3
     rng = np.random.default_rng(1)
-    cells, _ = count_cells(rng.binomial(20, rng.beta(2, 3, 4000)), np.full(4000, 20))
+    cells, _ = tally_counts(rng.binomial(20, rng.beta(2, 3, 4000)), np.full(4000, 20))
     fitted = beta_with_ends(cells)
     mean, second = fitted.mean, float(fitted.points**2 @ fitted.mass)
     weight = mean * (1 - mean) / (second - mean**2) - 1
@@ -65,7 +65,7 @@ def test_survivors_only_needs_the_truncated_likelihood() -> None:
     k = rng.binomial(6, rates)
     k = k[(k > 0) & (k < 6)]
     truth = float(dispersion.expected_silent_share(rates, 6))
-    cells, _ = count_cells(k, np.full(len(k), 6))
+    cells, _ = tally_counts(k, np.full(len(k), 6))
     corrected = beta_with_ends(cells, survivors_only=True)
     silent = dispersion.silent_probability(corrected.points, 6)
     assert float(corrected.mass @ silent) == pytest.approx(truth, abs=0.05)
@@ -79,7 +79,7 @@ def test_smoothed_prior_is_near_the_better_of_both_on_held_out_halves() -> None:
     path = DATA / "deepscaler_solve_rate128.jsonl"
     if not path.is_file():
         pytest.skip("shared/data/deepscaler_solve_rate128.jsonl is not here")
-    from onedial.core.maths.mixing import Cells, predictive_score
+    from onedial.core.maths.mixing import Tally, predictive_score
 
     total = np.array([json.loads(line)["n_correct"] for line in path.read_text(encoding="utf-8").splitlines()])
     rng = np.random.default_rng(0)
@@ -87,8 +87,8 @@ def test_smoothed_prior_is_near_the_better_of_both_on_held_out_halves() -> None:
         right = rng.choice(total, prompts, replace=False)
         first = rng.hypergeometric(right, 128 - right, n)
         second = rng.hypergeometric(right - first, 128 - right - (n - first), n)
-        cells, _ = count_cells(first, np.full(prompts, n))
-        each = Cells(first.astype(float), np.full(prompts, float(n)), np.ones(prompts), np.ones(prompts))
+        cells, _ = tally_counts(first, np.full(prompts, n))
+        each = Tally(first.astype(float), np.full(prompts, float(n)), np.ones(prompts), np.ones(prompts))
         scores = [
             predictive_score(each, second.astype(float), each.n, prior)
             for prior in (fit_prior(cells), npmle(cells), beta_with_ends(cells))
@@ -191,5 +191,5 @@ def test_moving_rates_show_as_more_silence_than_alike_tries_give() -> None:
 def test_many_prompts_cost_no_more_than_few() -> None:
     # oracle: cells are bounded by the counts, not by the prompts
     k = np.random.default_rng(0).binomial(8, 0.3, 200_000)
-    cells, number = count_cells(k, np.full(k.size, 8))
+    cells, number = tally_counts(k, np.full(k.size, 8))
     assert len(cells.k) == 9 and (cells.k[number] == k).all() and cells.num_prompts == k.size

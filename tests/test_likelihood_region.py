@@ -11,8 +11,8 @@ from scipy.stats import binom
 
 from onedial.core.maths.dispersion import silent_probability, unbiased_powers
 from onedial.core.maths.estimators import share_interval
-from onedial.core.maths.likelihood_region import LEVELS, MOST_CELLS, _degrees, likelihood_region
-from onedial.core.maths.mixing import Cells, count_cells, npmle
+from onedial.core.maths.likelihood_region import LEVELS, MOST_ENTRIES, _degrees, likelihood_region
+from onedial.core.maths.mixing import Tally, npmle, tally_counts
 
 Rates = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -42,7 +42,7 @@ def test_determined_figures_have_the_interval_of_their_unbiased_estimate() -> No
     # that at the level 98.6 %, whose quantile is the root of χ²₂(0.95)
     rng = np.random.default_rng(3)
     k = rng.binomial(12, rng.beta(0.5, 0.8, 800))
-    region = likelihood_region(count_cells(k, np.full(800, 12))[0])
+    region = likelihood_region(tally_counts(k, np.full(800, 12))[0])
     for size in (2, 4, 8, 12):
         right, wrong = unbiased_powers(k, 12, size)
         plain, wide = (share_interval(np.minimum(right + wrong, 1.0).tolist(), level=at) for at in (0.95, 0.98562))
@@ -57,11 +57,11 @@ def test_with_endless_prompts_the_bounds_are_those_of_a_linear_program(size: int
     truth = np.zeros(101)
     truth[[0, 20, 40, 55, 70, 85, 100]] = [0.1, 0.2, 0.2, 0.15, 0.15, 0.1, 0.1]
     chance = binom.pmf(np.arange(5)[:, None], 4, points)
-    cells = Cells(np.arange(5.0), np.full(5, 4.0), 1e9 * (chance @ truth), np.ones(5))
+    tally = Tally(np.arange(5.0), np.full(5, 4.0), 1e9 * (chance @ truth), np.ones(5))
     silent = silent_probability(points, size)
     equal = {"A_eq": chance, "b_eq": chance @ truth, "bounds": (0, None)}
     low, high = (sign * linprog(sign * silent, **equal).fun for sign in (1, -1))
-    assert likelihood_region(cells, points).interval(silent) == pytest.approx((low, high), abs=0.003)
+    assert likelihood_region(tally, points).interval(silent) == pytest.approx((low, high), abs=0.003)
     assert size > 4 or high - low < 1e-6, "what four tries determine has one value"
     assert size < 32 or high - low > 0.2, "what they do not has bounds"
 
@@ -72,19 +72,19 @@ def test_posterior_means_are_bounded_by_a_fractional_program() -> None:
     truth = np.zeros(81)
     truth[[4, 20, 40, 60, 74]] = 0.2
     chance = binom.pmf(np.arange(4)[:, None], 3, points)
-    cells = Cells(np.arange(4.0), np.full(4, 3.0), 1e9 * (chance @ truth), np.ones(4))
+    tally = Tally(np.arange(4.0), np.full(4, 3.0), 1e9 * (chance @ truth), np.ones(4))
     seen, silent = chance[2], silent_probability(points, 8)
     matrix = np.vstack([np.hstack([chance, -(chance @ truth)[:, None]]), np.r_[seen, 0.0]])
     fixed = {"A_eq": matrix, "b_eq": np.r_[np.zeros(4), 1.0], "bounds": (0, None)}
     low, high = (sign * linprog(sign * np.r_[silent * seen, 0.0], **fixed).fun for sign in (1, -1))
-    assert likelihood_region(cells, points).interval(silent, seen) == pytest.approx((low, high), abs=0.003)
+    assert likelihood_region(tally, points).interval(silent, seen) == pytest.approx((low, high), abs=0.003)
 
 
 def test_intervals_hold_their_own_estimate_and_narrow_with_prompts() -> None:
     rng, widths = np.random.default_rng(0), []
     for prompts in (100, 10_000):
-        cells = count_cells(rng.binomial(8, ends(rng, prompts)), np.full(prompts, 8))[0]
-        region, fitted = likelihood_region(cells), npmle(cells)
+        tally = tally_counts(rng.binomial(8, ends(rng, prompts)), np.full(prompts, 8))[0]
+        region, fitted = likelihood_region(tally), npmle(tally)
         assert region.top >= float(region.share @ np.log(region.kernel @ fitted.mass)) - 1e-9, "beats 400 EM steps"
         for size in (4, 64):
             silent = silent_probability(region.points, size)
@@ -105,13 +105,13 @@ def test_many_distinct_counts_and_huge_ones_are_bounded_work() -> None:
     rng = np.random.default_rng(1)
     n = rng.integers(2, 400, 3000)
     k = rng.binomial(n, rng.beta(0.5, 0.5, 3000))
-    region = likelihood_region(count_cells(k, n)[0])
-    assert len(region.share) > MOST_CELLS and len(region.share) < 300
+    region = likelihood_region(tally_counts(k, n)[0])
+    assert len(region.share) > MOST_ENTRIES and len(region.share) < 300
     plain = share_interval((k / n).tolist())
     assert region.interval(region.points) == pytest.approx((plain.low, plain.high), abs=0.01)
     rates = rng.beta(0.5, 0.5, 300)
     for tries in (1e9, 1e18):
-        region = likelihood_region(count_cells(np.round(rates * tries), np.full(300, tries))[0])
+        region = likelihood_region(tally_counts(np.round(rates * tries), np.full(300, tries))[0])
         low, high = region.interval(silent_probability(region.points, 8))
         assert low <= float(silent_probability(rates, 8).mean()) <= high < low + 0.12
 
@@ -124,7 +124,7 @@ def coverage(truth: Rates, prompts: int, tries: int, draws: int, *, seed: int = 
     want |= {"mean": float(many.mean()), "middle": float(middle(many).mean())}
     hits, rng = dict.fromkeys(want, 0), np.random.default_rng(seed)
     for _ in range(draws):
-        region = likelihood_region(count_cells(rng.binomial(tries, truth(rng, prompts)), np.full(prompts, tries))[0])
+        region = likelihood_region(tally_counts(rng.binomial(tries, truth(rng, prompts)), np.full(prompts, tries))[0])
         values = {f"G={size}": silent_probability(region.points, size) for size in sizes}
         values |= {"mean": region.points, "middle": middle(region.points)}
         for name, value in values.items():
@@ -168,7 +168,7 @@ def test_a_convex_figure_has_two_degrees_of_freedom_at_its_low_end() -> None:
 def test_a_share_of_nearly_nothing_is_reached() -> None:
     # oracle: of 3 prompts in 5,000 near 1 the likelihood still allows far fewer; the score interval ends near a third
     k = np.r_[np.full(4997, 4), np.full(3, 16)]
-    region = likelihood_region(count_cells(k, np.full(5000, 16))[0])
+    region = likelihood_region(tally_counts(k, np.full(5000, 16))[0])
     low, high = region.interval((region.points > 0.9).astype(float))
     plain = share_interval((k == 16).astype(float).tolist())
     assert low == pytest.approx(plain.low, rel=0.5) and high == pytest.approx(plain.high, rel=0.5)

@@ -9,11 +9,10 @@ from scipy.special import betaln
 from scipy.stats import beta, betabinom, binom
 
 from onedial.core.maths.mixing import (
-    Cells,
     Mixing,
+    Tally,
     _beta_mass,
     beta_with_ends,
-    count_cells,
     em,
     fit_prior,
     grid,
@@ -21,12 +20,13 @@ from onedial.core.maths.mixing import (
     npmle,
     posterior,
     predictive_score,
+    tally_counts,
 )
 
 
-def all_cells(n: int, share: np.ndarray, prompts: float = 1e4) -> Cells:
+def all_cells(n: int, share: np.ndarray, prompts: float = 1e4) -> Tally:
     """Counts of n tries in exactly these shares."""
-    return Cells(np.arange(n + 1.0), np.full(n + 1, float(n)), prompts * share, np.ones(n + 1))
+    return Tally(np.arange(n + 1.0), np.full(n + 1, float(n)), prompts * share, np.ones(n + 1))
 
 
 def test_the_grid_runs_from_0_to_1_with_a_quarter_of_the_noise_between_points() -> None:
@@ -40,12 +40,12 @@ def test_the_grid_runs_from_0_to_1_with_a_quarter_of_the_noise_between_points() 
 
 
 def test_cells_are_the_distinct_counts_with_their_prompts() -> None:
-    cells, number = count_cells([1, 3, 1, 1], [4, 4, 4, 8], [1, 1, 1, 2])
-    assert cells.num_prompts == 4
-    seen = list(zip(cells.k, cells.n, cells.groups, cells.count, strict=True))
+    tally, number = tally_counts([1, 3, 1, 1], [4, 4, 4, 8], [1, 1, 1, 2])
+    assert tally.num_prompts == 4
+    seen = list(zip(tally.k, tally.n, tally.groups, tally.count, strict=True))
     assert sorted(seen) == [(1, 4, 1, 2), (1, 8, 2, 1), (3, 4, 1, 1)]
-    assert [(cells.k[i], cells.n[i], cells.groups[i]) for i in number] == [(1, 4, 1), (3, 4, 1), (1, 4, 1), (1, 8, 2)]
-    assert count_cells([1], [4])[0].groups.tolist() == [1.0]
+    assert [(tally.k[i], tally.n[i], tally.groups[i]) for i in number] == [(1, 4, 1), (3, 4, 1), (1, 4, 1), (1, 8, 2)]
+    assert tally_counts([1], [4])[0].groups.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -60,34 +60,34 @@ def test_survivors_have_the_likelihood_of_groups_that_were_mixed(groups: int) ->
     for _ in range(groups - 1):
         chance = np.stack([np.convolve(chance[:, j], one[:, j]) for j in range(len(points))], axis=1)
     k = np.arange(groups, groups * (size - 1) + 1.0)
-    cells = Cells(k, np.full(len(k), float(size * groups)), np.ones(len(k)), np.full(len(k), float(groups)))
-    found = log_likelihood(cells, points, survivors_only=True)
+    tally = Tally(k, np.full(len(k), float(size * groups)), np.ones(len(k)), np.full(len(k), float(groups)))
+    found = log_likelihood(tally, points, survivors_only=True)
     assert np.isneginf(found[:, [0, -1]]).all()
     want = np.log(chance[k.astype(int)])
-    scale = found[:, 1:2] - want[:, 1:2]  # a constant of each cell
+    scale = found[:, 1:2] - want[:, 1:2]  # a constant of each entry
     assert found[:, 1:3] - scale == pytest.approx(want[:, 1:3])
 
 
 def test_the_nonparametric_fit_has_the_largest_likelihood() -> None:
     # oracle: a general maximizer over the softmax of the masses
     rng = np.random.default_rng(0)
-    cells = count_cells(rng.binomial(6, rng.beta(0.5, 0.9, 500)), np.full(500, 6))[0]
+    tally = tally_counts(rng.binomial(6, rng.beta(0.5, 0.9, 500)), np.full(500, 6))[0]
     points = np.linspace(0, 1, 13)
-    kernel = np.exp(log_likelihood(cells, points))
+    kernel = np.exp(log_likelihood(tally, points))
 
     def loss(logits: np.ndarray) -> float:
         mass = np.exp(logits - logits.max())
-        return -float(cells.count @ np.log(kernel @ (mass / mass.sum())))
+        return -float(tally.count @ np.log(kernel @ (mass / mass.sum())))
 
     best = min(minimize(loss, start, method="L-BFGS-B").fun for start in (np.zeros(13), rng.normal(size=13)))
     start = Mixing(points, np.full(13, 1 / 13))
-    fitted = npmle(cells, start=start, iterations=4000)
+    fitted = npmle(tally, start=start, iterations=4000)
     assert fitted.mass.sum() == pytest.approx(1.0) and fitted.points is points
-    assert -float(cells.count @ np.log(kernel @ fitted.mass)) == pytest.approx(best, abs=0.02)
+    assert -float(tally.count @ np.log(kernel @ fitted.mass)) == pytest.approx(best, abs=0.02)
 
 
 def test_em_keeps_replicates_apart_and_a_start_at_the_answer_still() -> None:
-    kernel = np.eye(3)  # each cell tells its point: the answer is the share itself, at once
+    kernel = np.eye(3)  # each entry tells its point: the answer is the share itself, at once
     counts = np.array([[2.0, 1.0, 1.0], [0.0, 3.0, 1.0]])
     one = em(kernel, counts, np.full((1, 3), 1 / 3), 1)
     assert one == pytest.approx(np.array([[0.5, 0.25, 0.25], [0.0, 0.75, 0.25]]))
@@ -141,39 +141,39 @@ def test_survivors_give_back_the_distribution_of_all_prompts() -> None:
     # oracle: exact frequencies of groups of 6 that were mixed, under Beta(1, 2.5)
     n = 6
     share = betabinom.pmf(np.arange(n + 1), n, 1.0, 2.5)[1:-1]
-    cells = Cells(np.arange(1.0, n), np.full(n - 1, float(n)), 1e4 * share / share.sum(), np.ones(n - 1))
-    found = beta_with_ends(cells, survivors_only=True)
+    tally = Tally(np.arange(1.0, n), np.full(n - 1, float(n)), 1e4 * share / share.sum(), np.ones(n - 1))
+    found = beta_with_ends(tally, survivors_only=True)
     assert found.mean == pytest.approx(1 / 3.5, abs=0.01)
     assert found.mass[0] == found.mass[-1] == 0.0
-    assert fit_prior(cells, survivors_only=True).mass == pytest.approx(found.mass)
+    assert fit_prior(tally, survivors_only=True).mass == pytest.approx(found.mass)
 
 
 def test_the_prior_lies_between_the_beta_and_the_nonparametric_fit() -> None:
     rng = np.random.default_rng(1)
     rates = np.where(rng.random(3000) < 0.5, 0.15, 0.8)  # no Beta has two peaks inside
-    cells = count_cells(rng.binomial(12, rates), np.full(3000, 12))[0]
+    tally = tally_counts(rng.binomial(12, rates), np.full(3000, 12))[0]
 
     def fit(mixing: Mixing) -> float:
-        log = log_likelihood(cells, mixing.points)
-        return float(cells.count @ np.log(np.exp(log) @ mixing.mass))
+        log = log_likelihood(tally, mixing.points)
+        return float(tally.count @ np.log(np.exp(log) @ mixing.mass))
 
-    few, prior, far = beta_with_ends(cells), fit_prior(cells), npmle(cells)
+    few, prior, far = beta_with_ends(tally), fit_prior(tally), npmle(tally)
     assert fit(few) + 5 < fit(prior) < fit(far)
-    assert fit(fit_prior(cells, steps=100)) > fit(prior) > fit(fit_prior(cells, steps=2))
+    assert fit(fit_prior(tally, steps=100)) > fit(prior) > fit(fit_prior(tally, steps=2))
     start = 0.95 * few.mass + 0.05 / few.mass.size
-    assert fit_prior(cells, steps=0).mass == pytest.approx(start)
+    assert fit_prior(tally, steps=0).mass == pytest.approx(start)
 
 
 def test_a_posterior_is_bayes_rule_on_the_grid() -> None:
     points = np.array([0.0, 0.25, 0.5, 1.0])
     prior = Mixing(points, np.array([0.1, 0.4, 0.4, 0.1]))
-    cells = Cells(np.array([0.0, 1.0]), np.array([2.0, 2.0]), np.ones(2), np.ones(2))
+    tally = Tally(np.array([0.0, 1.0]), np.array([2.0, 2.0]), np.ones(2), np.ones(2))
     likelihood = binom.pmf(np.array([[0], [1]]), 2, points)
     want = likelihood * prior.mass
-    assert posterior(cells, prior) == pytest.approx(want / want.sum(axis=1, keepdims=True))
+    assert posterior(tally, prior) == pytest.approx(want / want.sum(axis=1, keepdims=True))
     # a surviving prompt with one group: given mixed, times the chance to enter the log, which cancel
     mixed = want[1] * [0, 1, 1, 0]
-    assert posterior(cells, prior, survivors_only=True)[1] == pytest.approx(mixed / mixed.sum())
+    assert posterior(tally, prior, survivors_only=True)[1] == pytest.approx(mixed / mixed.sum())
 
 
 def test_the_predictive_score_is_that_of_the_beta_binomial() -> None:
@@ -182,7 +182,7 @@ def test_the_predictive_score_is_that_of_the_beta_binomial() -> None:
     points = grid(1e9)
     edges = np.concatenate([[0.0], (points[1:] + points[:-1]) / 2, [1.0]])
     prior = Mixing(points, np.diff(beta.cdf(edges, a, b)))
-    first = Cells(np.array([1.0, 4.0]), np.array([4.0, 6.0]), np.array([3.0, 1.0]), np.ones(2))
+    first = Tally(np.array([1.0, 4.0]), np.array([4.0, 6.0]), np.array([3.0, 1.0]), np.ones(2))
     k, n = np.array([2.0, 0.0]), np.array([5.0, 3.0])
     seen = betaln(first.k + k + a, first.n - first.k + n - k + b) - betaln(first.k + a, first.n - first.k + b)
     assert predictive_score(first, k, n, prior) == pytest.approx(float(seen @ [0.75, 0.25]), abs=1e-3)

@@ -25,7 +25,7 @@ from onedial.analysis.planning.posterior import believe
 from onedial.cli.main import main
 from onedial.core.errors import DataError
 from onedial.core.maths import dispersion
-from onedial.core.maths.mixing import Cells, count_cells, fit_prior, predictive_score
+from onedial.core.maths.mixing import Tally, fit_prior, predictive_score, tally_counts
 from onedial.training.tasks.registry import open_task
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -397,8 +397,8 @@ def test_the_discount_is_the_one_that_predicts_the_latest_visit() -> None:
         weight = np.array([factor**3, factor**2, factor, 1.0])
         seen, tries = np.round(4 * (k[:, :4] @ weight)) / 4, np.full(prompts, np.round(4 * 8 * weight.sum()) / 4)
         seen = np.minimum(seen, tries)
-        prior = fit_prior(count_cells(seen, tries)[0])
-        each = Cells(seen, tries, np.ones(prompts), np.ones(prompts))
+        prior = fit_prior(tally_counts(seen, tries)[0])
+        each = Tally(seen, tries, np.ones(prompts), np.ones(prompts))
         scores[factor] = predictive_score(each, k[:, 4], np.full(prompts, 8.0), prior)
     best = max(scores, key=lambda factor: scores[factor])
     assert 0.2 < best < 1, "between the ends, so that another exponent would choose another"

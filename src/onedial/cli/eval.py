@@ -119,15 +119,15 @@ def print_evaluation(console: Console, title: str, found: Evaluation) -> None:
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("", "share", "95 % interval", "prompts"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    table.add_row(f"avg@{found.samples}", *_cells(found.avg), style="bold")
+    table.add_row(f"avg@{found.samples}", *_format_estimate(found.avg), style="bold")
     for name, shares in (("pass", found.pass_at), ("maj", found.maj_at)):
         for k, estimate in shares.items():
             if k > 1:  # both are avg at k = 1
-                table.add_row(f"{name}@{k}", *_cells(estimate))
+                table.add_row(f"{name}@{k}", *_format_estimate(estimate))
     if len(found.levels) > 1:
         table.add_section()
         for level, estimate in found.levels.items():
-            table.add_row(Text(f"  {level}"), *_cells(estimate))
+            table.add_row(Text(f"  {level}"), *_format_estimate(estimate))
     console.print(table)
     if len({estimate.num_prompts for estimate in found.pass_at.values()}) > 1:
         console.print("\nEach k is over the prompts with at least k judged completions, so the prompts differ.")
@@ -140,6 +140,6 @@ def print_evaluation(console: Console, title: str, found: Evaluation) -> None:
     console.print("\n" + " · ".join(f"{name} {value}" for name, value in facts.items()))
 
 
-def _cells(estimate: Estimate) -> tuple[str, str, str]:
+def _format_estimate(estimate: Estimate) -> tuple[str, str, str]:
     interval = f"{estimate.low:.1%} … {estimate.high:.1%}"
     return f"{estimate.value:.1%}", interval, str(estimate.num_prompts)

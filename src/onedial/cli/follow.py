@@ -145,7 +145,7 @@ class _Screen:
             if not self.headed:
                 self._line(COLUMNS, style="dim")
                 self.headed = True
-            self._line(_cells(iteration))
+            self._line(_format_summary(iteration))
         for finding in news.findings:
             self._tell(finding)
         sys.stdout.flush()
@@ -161,7 +161,7 @@ class _Screen:
         self.headed = False
 
 
-def _cells(summary: IterationSummary) -> tuple[str, ...]:
+def _format_summary(summary: IterationSummary) -> tuple[str, ...]:
     return (
         str(summary.iteration),
         str(summary.groups),

@@ -151,9 +151,9 @@ def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
     rows = [
         (
             f"{size:,}",
-            *_cells(passes.get(str(size)), of_pass.get(str(size))),
-            *_cells(silent.get(str(size)), of_silent.get(str(size))),
-            *([_cells(plug_in.get(str(size)), None)[0]] if plug_in else []),
+            *_format_share(passes.get(str(size)), of_pass.get(str(size))),
+            *_format_share(silent.get(str(size)), of_silent.get(str(size))),
+            *([_format_share(plug_in.get(str(size)), None)[0]] if plug_in else []),
         )
         for size in sizes
     ]
@@ -163,7 +163,7 @@ def _print_by_tries(terminal: Terminal, figures: Figures) -> None:
         terminal.write("plug-in: p̂^G + (1 − p̂)^G at the observed rates, which is too high if tries are few")
 
 
-def _cells(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
+def _format_share(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
     return ("", "") if value is None else (f"{100 * value:.1f} %", format_span(interval))
 
 

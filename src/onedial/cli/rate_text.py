@@ -83,7 +83,7 @@ def _print_extremes(terminal: Terminal, shares: Sequence[Figures]) -> None:
     rows = [
         (
             f"{share['alpha']:g}",
-            _groups_of(share),
+            _name_size(share),
             f"{100 * share['plug_in']:.1f} %",
             format_span(share["interval"]),
             "" if share["deconvolved"] is None else f"{100 * share['deconvolved']:.1f} %",
@@ -94,7 +94,7 @@ def _print_extremes(terminal: Terminal, shares: Sequence[Figures]) -> None:
     terminal.table(("α", "groups of", "plug-in k/n", "95 %", "deconvolved", "what the tries allow"), rows)
 
 
-def _groups_of(share: Figures) -> str:
+def _name_size(share: Figures) -> str:
     if share["group_size"] is None:
         return "any size" if share["alpha"] == 0 else "endless"
     return str(share["group_size"])

@@ -25,10 +25,10 @@ RUN_MANIFEST, FOLDER_MANIFEST = "manifest.jsonl", "manifest.json"
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Size in bytes and hash of a file."""
-    return {"size": path.stat().st_size, "blake2b": _hash_of(path, None)}
+    return {"size": path.stat().st_size, "blake2b": _hash_file(path, None)}
 
 
-def _hash_of(path: Path, size: int | None) -> str:
+def _hash_file(path: Path, size: int | None) -> str:
     """Hash of a file's first `size` bytes, or of all of it."""
     state, left = hashlib.blake2b(digest_size=16), size
     with open_regular(path) as file:
@@ -120,7 +120,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 def check_log(path: Path, wanted: Mapping[str, Any]) -> None:
     """Raises CheckpointError if a log that only grows does not begin with the bytes described."""
     try:
-        same = path.stat().st_size >= wanted["size"] and _hash_of(path, wanted["size"]) == wanted["blake2b"]
+        same = path.stat().st_size >= wanted["size"] and _hash_file(path, wanted["size"]) == wanted["blake2b"]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if not same:

@@ -67,11 +67,11 @@ def make_run(settings: Mapping[str, Any], *, where: str = "") -> Run:
     values: dict[str, Any] = {}
     for key, value in settings.items():
         if key == "task":
-            values |= _task_of(value, where)
+            values |= _read_task(value, where)
         elif key == "algorithm":
-            values["algorithm"] = _algorithm_of(value, where)
+            values["algorithm"] = _read_algorithm(value, where)
         elif key == "allocator":
-            values["allocator"] = _allocator_of(value, where)
+            values["allocator"] = _read_allocator(value, where)
         else:
             values[key] = convert(Run, key, value, where=where)
     return Run(**values)
@@ -90,7 +90,7 @@ def check_keys(settings: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}unknown cell algorithm.{key}{hint} (onedial algorithms ROW shows all)")
 
 
-def _task_of(value: Any, where: str) -> dict[str, Any]:
+def _read_task(value: Any, where: str) -> dict[str, Any]:
     """The fields `task` and `task_options` from a name, a live task, or a table with `name` and options."""
     options = dict(value) if isinstance(value, Mapping) else {"name": value}
     task = options.pop("name", Run.task)
@@ -100,7 +100,7 @@ def _task_of(value: Any, where: str) -> dict[str, Any]:
     return {"task": task, "task_options": options}
 
 
-def _algorithm_of(value: Any, where: str) -> Algorithm:
+def _read_algorithm(value: Any, where: str) -> Algorithm:
     if isinstance(value, str | Algorithm):
         return get_algorithm(value) if isinstance(value, str) else value
     if not isinstance(value, Mapping):
@@ -116,7 +116,7 @@ def _algorithm_of(value: Any, where: str) -> Algorithm:
     return replace(row, **changed)
 
 
-def _allocator_of(value: Any, where: str) -> AllocatorRow:
+def _read_allocator(value: Any, where: str) -> AllocatorRow:
     """The allocator from a name, a row, or a table with `name` and options."""
     if isinstance(value, AllocatorRow):
         return value

@@ -270,7 +270,7 @@ class PooledReward:
         ids = completion_ids or [()] * len(prompts)
         for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             row = {name: values[index] for name, values in lists.items()}
-            self._pool.submit(index, self._make_prompt(prompt, row), _text_of(completion), ids[index])
+            self._pool.submit(index, self._make_prompt(prompt, row), _get_text(completion), ids[index])
         verdicts = dict(self._pool.drain())
         if log_metric is not None:
             log_metric("verifier/failed", sum(not v.usable for v in verdicts.values()) / max(1, len(verdicts)))
@@ -287,6 +287,6 @@ class PooledReward:
         self._pool.close()
 
 
-def _text_of(completion: Any) -> str:
+def _get_text(completion: Any) -> str:
     """A completion as TRL gives it: text, or chat messages."""
     return completion if isinstance(completion, str) else "".join(str(each["content"]) for each in completion)

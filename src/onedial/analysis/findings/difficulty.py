@@ -57,17 +57,17 @@ def solve_rates(tables: LogTables) -> Measurement | str:
     determine."""
     if reason := _no_rates(tables):
         return reason
-    (cells, number), fitted, region = tables.cells, tables.solve_rates, tables.solve_rate_region
-    binned = np.bincount(_bin_of(fitted.points), weights=fitted.mass, minlength=len(LABELS))
-    bins = _bin_of(region.points)
+    (tally, number), fitted, region = tables.tally, tables.solve_rates, tables.solve_rate_region
+    binned = np.bincount(_find_bin(fitted.points), weights=fitted.mass, minlength=len(LABELS))
+    bins = _find_bin(region.points)
     ranges = [_hold(binned[i], region.interval((bins == i).astype(float))) for i in range(len(LABELS))]
     rates = tables.counts.get_column("k").to_numpy() / tables.counts.get_column("n").to_numpy()
     mean, spread = pass_rate(tables.visit_counts, 1), float(np.sqrt(fitted.points**2 @ fitted.mass - fitted.mean**2))
-    raw_bin = _bin_of(rates)
+    raw_bin = _find_bin(rates)
     raw = np.bincount(raw_bin, minlength=len(LABELS)).astype(np.float64) / len(rates)
     ids = tables.counts.get_column("prompt_id").to_numpy()
     members = tuple(tuple(map(str, ids[raw_bin == i][:SHOWN])) for i in range(len(LABELS)))
-    tries = float(np.median(cells.n[number]))
+    tries = float(np.median(tally.n[number]))
     return Measurement(
         value=mean.value,
         interval=mean.interval,
@@ -169,7 +169,7 @@ def _no_rates(tables: LogTables) -> str:
     return ""
 
 
-def _bin_of(p: Array) -> NDArray[np.int64]:
+def _find_bin(p: Array) -> NDArray[np.int64]:
     """Bin of each rate: ≤ .02, then half-open to the right up to .98, ≥ .98."""
     inner = np.searchsorted(np.array(EDGES[1:-1]), p, side="right")
     return np.asarray(np.where(p <= EDGES[1], 0, inner), dtype=np.int64)

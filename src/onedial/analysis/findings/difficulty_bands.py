@@ -130,7 +130,7 @@ class _Drawn:
 
     size: int
     pmf: Array
-    cell: NDArray[np.int64]
+    entry: NDArray[np.int64]
     band: NDArray[np.int64]
     prompt: NDArray[np.int64]
 
@@ -141,16 +141,16 @@ class _Drawn:
 
     def by_band(self, of_count: Array) -> Array:
         """A value per number of right answers (size + 1,), expected per visit and summed by band (BINS,)."""
-        values = (self.pmf @ of_count)[self.cell]
+        values = (self.pmf @ of_count)[self.entry]
         return np.bincount(self.band, weights=values, minlength=BINS).astype(np.float64)
 
 
 def _draw(tables: LogTables, size: int) -> _Drawn:
     table = tables.visits.filter(pl.col("n") >= size).join(bin_prompts(tables), on="prompt_id")
     k, n, band, prompt = (table.get_column(name).to_numpy() for name in ("k", "n", "bin", "prompt"))
-    pairs, cell = np.unique(np.stack([k, n], axis=1), axis=0, return_inverse=True)
+    pairs, entry = np.unique(np.stack([k, n], axis=1), axis=0, return_inverse=True)
     pmf = group_pmf(pairs[:, 0].astype(np.float64), pairs[:, 1].astype(np.float64), size)
-    return _Drawn(size, pmf, cell.reshape(-1), band, prompt)
+    return _Drawn(size, pmf, entry.reshape(-1), band, prompt)
 
 
 def _bands(drawn: _Drawn) -> tuple[Band, ...]:
@@ -175,7 +175,7 @@ def _bands(drawn: _Drawn) -> tuple[Band, ...]:
 def _weigh(drawn: _Drawn, names: list[str], alpha: float) -> RowWeights | None:
     """The weights at one α; None where no group can be mixed."""
     mixed = drawn.sigma > 0
-    values = (drawn.pmf @ np.where(mixed, np.where(mixed, drawn.sigma, 1.0) ** (2 - alpha), 0.0))[drawn.cell]
+    values = (drawn.pmf @ np.where(mixed, np.where(mixed, drawn.sigma, 1.0) ** (2 - alpha), 0.0))[drawn.entry]
     total = np.bincount(drawn.prompt, weights=values)
     if not total.any():
         return None

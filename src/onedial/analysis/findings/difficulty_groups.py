@@ -39,8 +39,8 @@ class Groups(NamedTuple):
 
 def bin_prompts(tables: LogTables) -> pl.DataFrame:
     """Per prompt: prompt_id, prompt (its number), bin (of the posterior mean of its solve rate)."""
-    cells, number = tables.cells
-    mean = posterior(cells, tables.prior) @ tables.prior.points
+    tally, number = tables.tally
+    mean = posterior(tally, tables.prior) @ tables.prior.points
     bins = np.minimum((mean[number] * BINS).astype(np.int64), BINS - 1)
     return tables.counts.select("prompt_id").with_columns(
         pl.Series("bin", bins), pl.Series("prompt", np.arange(len(number)))

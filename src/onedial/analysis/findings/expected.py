@@ -19,7 +19,7 @@ from onedial.analysis.findings.log_tables import KindShare, LogTables
 from onedial.analysis.findings.visits import Visits
 from onedial.core.maths import dispersion
 from onedial.core.maths.likelihood_region import likelihood_region
-from onedial.core.maths.mixing import Cells, npmle
+from onedial.core.maths.mixing import Tally, npmle
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ ENOUGH = 0.5  # share of the visits that must have G tries for a figure at G
 def select_visits(tables: LogTables, least: int) -> Visits | None:
     """The visits with at least `least` tries; None if fewer than half of all visits have that many."""
     visits = tables.visit_counts.with_tries(least)
-    return visits if len(visits.cell) and len(visits.cell) >= ENOUGH * len(tables.visits) else None
+    return visits if len(visits.entry) and len(visits.entry) >= ENOUGH * len(tables.visits) else None
 
 
 KINDS = ("mixed", "right", "wrong", "silent")
@@ -50,7 +50,7 @@ def expected_kinds(tables: LogTables, size: int, kinds: Sequence[str] = KINDS) -
     found = {}
     for kind in kinds:
         top, bottom = visits.per_prompt(np.clip(chances[kind], 0.0, 1.0))
-        found[kind] = KindShare(len(visits.cell), float(top.sum() / bottom.sum()), ratio_interval(top, bottom))
+        found[kind] = KindShare(len(visits.entry), float(top.sum() / bottom.sum()), ratio_interval(top, bottom))
     return found
 
 
@@ -79,17 +79,17 @@ def deconvolved_silent_shares(tables: LogTables, sizes: Sequence[int]) -> dict[i
     visits = tables.visit_counts
     if not len(visits.n):
         return {}
-    if len(visits.cell) == len(tables.counts):
+    if len(visits.entry) == len(tables.counts):
         fitted, region = tables.solve_rates, tables.solve_rate_region
     else:
         counts = visits.counts()
-        cells = Cells(visits.k, visits.n, counts * len(tables.counts) / counts.sum(), np.ones(len(visits.k)))
-        fitted, region = npmle(cells), likelihood_region(cells)
+        tally = Tally(visits.k, visits.n, counts * len(tables.counts) / counts.sum(), np.ones(len(visits.k)))
+        fitted, region = npmle(tally), likelihood_region(tally)
     found = {}
     for size in sizes:
         value = float(fitted.mass @ dispersion.silent_probability(fitted.points, size))
         low, high = region.interval(dispersion.silent_probability(region.points, size))
-        found[size] = KindShare(len(visits.cell), value, (min(low, value), max(high, value)))
+        found[size] = KindShare(len(visits.entry), value, (min(low, value), max(high, value)))
     return found
 
 

@@ -30,7 +30,7 @@ from onedial.analysis.logs.schema import Log
 from onedial.analysis.planning.counts import check_tries
 from onedial.core.errors import DataError
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
-from onedial.core.maths.mixing import Cells, Mixing, count_cells, fit_prior, npmle
+from onedial.core.maths.mixing import Mixing, Tally, fit_prior, npmle, tally_counts
 
 # What a group is described by beyond the columns of `group_rollouts`; null where the log does not say.
 DETAILS: Mapping[str, pl.DataType] = {
@@ -160,24 +160,24 @@ class LogTables:
         return count_visits(self.visits)
 
     @cached_property
-    def cells(self) -> tuple[Cells, NDArray[int64]]:
-        """Cells of (k, n, groups) over `counts`, and each prompt's cell."""
-        return count_cells(*(self.counts.get_column(name).to_numpy() for name in ("k", "n", "groups")))
+    def tally(self) -> tuple[Tally, NDArray[int64]]:
+        """The tally of (k, n, groups) over `counts`, and the number of each prompt's entry in it."""
+        return tally_counts(*(self.counts.get_column(name).to_numpy() for name in ("k", "n", "groups")))
 
     @cached_property
     def solve_rates(self) -> Mixing:
         """The distribution of solve rates over prompts, by nonparametric maximum likelihood."""
-        return npmle(self.cells[0])
+        return npmle(self.tally[0])
 
     @cached_property
     def prior(self) -> Mixing:
         """The smooth distribution of solve rates that sorts prompts by difficulty (`mixing.fit_prior`)."""
-        return fit_prior(self.cells[0])
+        return fit_prior(self.tally[0])
 
     @cached_property
     def solve_rate_region(self) -> LikelihoodRegion:
         """The distributions of solve rates that the counts do not rule out."""
-        return likelihood_region(self.cells[0])
+        return likelihood_region(self.tally[0])
 
 
 def collect(log: Log, *, group_size: int = 8) -> LogTables:

@@ -72,8 +72,8 @@ def _extreme(tables: LogTables, *, word: str, right: bool, advice: str) -> Measu
 
 def _mixed_chances(tables: LogTables, ids: list[str]) -> dict[str, float]:
     """P(a group of the training size is mixed) of some prompts, by the posterior of their solve rates."""
-    (cells, number), prior = tables.cells, tables.solve_rates
-    belief, size = posterior(cells, prior), tables.group_size
+    (tally, number), prior = tables.tally, tables.solve_rates
+    belief, size = posterior(tally, prior), tables.group_size
     chance = 1.0 - belief @ (prior.points**size + (1 - prior.points) ** size)
     rows = tables.counts.select("prompt_id").with_columns(pl.Series("chance", np.clip(chance[number], 0.0, 1.0)))
     return dict(rows.filter(pl.col("prompt_id").is_in(ids)).iter_rows())

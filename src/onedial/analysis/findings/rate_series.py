@@ -44,14 +44,14 @@ def rate_series(tables: LogTables) -> tuple[SeriesPoint, ...]:
         return ()
     k, n = (visits.get_column(name).to_numpy().astype(np.float64) for name in ("k", "n"))
     right, wrong = dispersion.unbiased_powers(k, n, size)
-    pairs, cell = np.unique(np.stack([k, n], axis=1), axis=0, return_inverse=True)
+    pairs, entry = np.unique(np.stack([k, n], axis=1), axis=0, return_inverse=True)
     sigma = group_pmf(pairs[:, 0], pairs[:, 1], size) @ dispersion.group_sigma(np.arange(size + 1), size)
     values = {
         "rate": k / n,
         "right": right,
         "wrong": wrong,
         "mixed": 1 - right - wrong,
-        "sigma": sigma[cell.reshape(-1)],
+        "sigma": sigma[entry.reshape(-1)],
     }
     table = visits.select("prompt_id", "iteration").with_columns(pl.Series(name, v) for name, v in values.items())
     per = table.group_by("iteration", "prompt_id").agg(pl.col(*values).sum(), pl.len().alias("rows")).sort("iteration")

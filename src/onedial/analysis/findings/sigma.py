@@ -51,7 +51,7 @@ def sigma(tables: LogTables) -> Measurement | str:
     table = tables.shared.select("prompt_id", sigma=(k * (n - k)).sqrt() / n)
     per = table.group_by("prompt_id").agg(pl.col("sigma").sum(), pl.len().alias("count"))
     values = table.get_column("sigma").to_numpy()
-    labels, number = _bars_of(values)
+    labels, number = _make_bars(values)
     counts = np.bincount(number, minlength=len(labels))
     members = tuple(
         tuple(table.filter(pl.Series(number == i)).get_column("prompt_id").unique(maintain_order=True).head(SHOWN))
@@ -72,11 +72,11 @@ def _of_rates(tables: LogTables) -> Measurement | str:
         return no_visits(tables)
     pmf = group_pmf(visits.k, visits.n, size)
     values = dispersion.group_sigma(np.arange(size + 1), size)
-    share = visits.counts() @ pmf / len(visits.cell)
+    share = visits.counts() @ pmf / len(visits.entry)
     sums, number = visits.per_prompt(pmf @ values)
     mean, mixed = float(share @ values), float(1 - share[0] - share[-1])
     laws = Table(f"E[σ̂^(2−α)] of groups of {size}", *_moment_rows(tables))
-    labels, number_of_bar = _bars_of(values)
+    labels, number_of_bar = _make_bars(values)
     bins = np.bincount(number_of_bar, weights=share, minlength=len(labels))
     of_mixed = mean / mixed if mixed > 0 else 0.0
     found = _measured(mean, of_mixed, ratio_interval(sums, number), labels, bins.astype(np.float64), (), f" of {size}")
@@ -114,7 +114,7 @@ def _law_plot(size: int) -> Plot:
     )
 
 
-def _bars_of(sigma: Array) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _make_bars(sigma: Array) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The labels of the bars, and the bar of each value: one bar per value if only few values are possible (groups of
     one size), else one for 0 and one for each of (0, .05], …, (.45, .5]."""
     distinct, number = np.unique(np.round(sigma, 9), return_inverse=True)

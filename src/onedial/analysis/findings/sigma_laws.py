@@ -80,7 +80,7 @@ def extreme_weight(tables: LogTables) -> Measurement | str:
     rows = tuple(
         (
             f"{share.alpha:g}",
-            _groups_of(share),
+            _name_size(share),
             *(share.plug_in, *_ends(share.interval)),
             *(share.deconvolved, *_ends(share.range)),
         )
@@ -110,7 +110,7 @@ def _plot(shares: tuple[ExtremeShare, ...]) -> Plot:
         "Weight of prompts solved ≤ 10 % or ≥ 90 %",
         "exponent α and group size G",
         "share of the total weight",
-        tuple(f"α {share.alpha:g}, G {_groups_of(share)}" for share in shares),
+        tuple(f"α {share.alpha:g}, G {_name_size(share)}" for share in shares),
         (
             Series("plug-in k/n", tuple(share.plug_in for share in shares), "plain", low, high),
             *([fitted] if shares[0].deconvolved is not None else []),
@@ -119,7 +119,7 @@ def _plot(shares: tuple[ExtremeShare, ...]) -> Plot:
     )
 
 
-def _groups_of(share: ExtremeShare) -> str:
+def _name_size(share: ExtremeShare) -> str:
     if share.group_size is None:
         return "any size" if share.alpha == 0 else "∞"
     return str(share.group_size)

@@ -21,12 +21,12 @@ class Visits:
 
     k: Array
     n: Array
-    cell: NDArray[np.int64]
+    entry: NDArray[np.int64]
     prompt: NDArray[np.int64]
 
     def per_prompt(self, values: Array) -> tuple[Array, Array]:
-        """Sums over visits of a value per cell (C,), and numbers of visits, per prompt (P,)."""
-        sums, number = np.bincount(self.prompt, weights=values[self.cell]), self._of_prompts
+        """Sums over visits of a value per entry (C,), and numbers of visits, per prompt (P,)."""
+        sums, number = np.bincount(self.prompt, weights=values[self.entry]), self._of_prompts
         return np.asarray(sums, dtype=np.float64)[number > 0], number[number > 0].astype(np.float64)
 
     @cached_property
@@ -34,17 +34,17 @@ class Visits:
         return np.bincount(self.prompt)
 
     def counts(self) -> Array:
-        """Visits per cell (C,)."""
-        return np.bincount(self.cell, minlength=len(self.k)).astype(np.float64)
+        """Visits per entry (C,)."""
+        return np.bincount(self.entry, minlength=len(self.k)).astype(np.float64)
 
     def with_tries(self, least: int) -> Visits:
         """The visits of at least `least` tries."""
         if (self.n >= least).all():
             return self
-        kept = (self.n >= least)[self.cell]
+        kept = (self.n >= least)[self.entry]
         number = np.cumsum(self.n >= least) - 1
-        cells = self.n >= least
-        return Visits(self.k[cells], self.n[cells], number[self.cell[kept]], self.prompt[kept])
+        enough = self.n >= least
+        return Visits(self.k[enough], self.n[enough], number[self.entry[kept]], self.prompt[kept])
 
 
 def count_visits(table: pl.DataFrame) -> Visits:

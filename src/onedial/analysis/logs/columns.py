@@ -89,13 +89,13 @@ def _finish_frame(
 ) -> pl.DataFrame:
     """Parsed lines with fields of objects taken out of their JSON text, keys hashed, and the file's name."""
     if inner:
-        fields = {whole: _field_of(outer, name) for whole, (outer, name) in inner.items()}
+        fields = {whole: _extract_field(outer, name) for whole, (outer, name) in inner.items()}
         frame = frame.with_columns(**fields).drop({outer for outer, _ in inner.values()} - set(wanted), strict=False)
     keys = [hash_columns(name).alias(name) for name in hashed if name in frame.columns]
     return frame.with_columns(pl.lit(file).cast(pl.Categorical).alias(FILE), *keys)
 
 
-def _field_of(outer: str, name: str) -> pl.Expr:
+def _extract_field(outer: str, name: str) -> pl.Expr:
     """A field of an object in its JSON text; any name is quoted for the path."""
     quoted = name.replace("\\", "\\\\").replace("'", "\\'")
     return pl.col(outer).str.json_path_match(f"$['{quoted}']")

@@ -93,4 +93,4 @@ def _refitted(beliefs: Beliefs, strata: Strata) -> list[Strata]:
 
 
 def _under(beliefs: Beliefs, strata: Strata, mass: Array) -> Strata:
-    return replace(strata, belief=beliefs.posterior_under(mass)[strata.cell])
+    return replace(strata, belief=beliefs.posterior_under(mass)[strata.entry])

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onedial.analysis.planning.counts import PromptCounts
-from onedial.core.maths.mixing import Cells, count_cells, fit_prior, predictive_score
+from onedial.core.maths.mixing import Tally, fit_prior, predictive_score, tally_counts
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def find_discount(counts: PromptCounts) -> float:
         weight = np.where(latest, 0.0, factor ** (age - 1.0))
         k1, n1 = (values[revisited] for values in _weighted_counts(counts, weight))
         each = np.ones(len(k1))
-        scores.append(predictive_score(Cells(k1, n1, each, each), last_k, last_n, fit_prior(count_cells(k1, n1)[0])))
+        scores.append(predictive_score(Tally(k1, n1, each, each), last_k, last_n, fit_prior(tally_counts(k1, n1)[0])))
     return DISCOUNTS[int(np.argmax(scores))]
 
 
@@ -46,7 +46,7 @@ def discount_visits(counts: PromptCounts, factor: float) -> tuple[Array, Array]:
 
 
 def _weighted_counts(counts: PromptCounts, weight: Array) -> tuple[Array, Array]:
-    """Weighted sums of each prompt's visits, to quarters, so that they fall into few cells."""
+    """Weighted sums of each prompt's visits, to quarters, so that there are few distinct counts."""
     assert counts.history is not None
     prompt, _, k, n = counts.history
     total_k, total_n = (np.round(4 * _sum_by(prompt, weight * x, len(counts.ids))) / 4 for x in (k, n))

@@ -24,15 +24,15 @@ from onedial.core.maths import dispersion
 from onedial.core.maths.estimators import normal_quantile
 from onedial.core.maths.likelihood_region import LikelihoodRegion, likelihood_region
 from onedial.core.maths.mixing import (
-    Cells,
     Mixing,
+    Tally,
     beta_with_ends,
-    count_cells,
     em,
     fit_prior,
     log_likelihood,
     npmle,
     posterior,
+    tally_counts,
 )
 
 Array = NDArray[np.float64]
@@ -41,15 +41,15 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Beliefs:
-    """The fitted prior and every prompt's posterior, by cell of equal counts.
+    """The fitted prior and every prompt's posterior, by entry of the tally of counts.
 
-    `belief` (C, J) is the posterior of each cell on `prior.points`; `number` (N,) is each prompt's cell; `discount`
+    `belief` (C, J) is the posterior of each entry on `prior.points`; `number` (N,) is each prompt's entry; `discount`
     is the factor by which a visit lost weight with each later one (1 = none); `others` are the nonparametric and the
     Beta fit, between which the prior lies.
     """
 
     counts: PromptCounts
-    cells: Cells
+    tally: Tally
     number: NDArray[np.int64]
     prior: Mixing
     belief: Array
@@ -77,7 +77,7 @@ class Beliefs:
     @cached_property
     def region(self) -> LikelihoodRegion:
         """The distributions of solve rates that the counts do not rule out."""
-        return likelihood_region(self.cells, self.prior.points)
+        return likelihood_region(self.tally, self.prior.points)
 
     def silent(self, size: int, *, new_prompts: bool = True, seed: int = 0) -> tuple[float, Interval]:
         """Expected silent share of one group of `size` per prompt, and a 95 % prediction interval.
@@ -87,25 +87,25 @@ class Beliefs:
         expectation. For sizes beyond the logged tries the latter is mostly a range of possible values.
         """
         silent = dispersion.silent_probability(self.prior.points, size)
-        per_cell = self.belief @ silent
-        total = self.cells.num_prompts
-        value = float(self.cells.count @ per_cell / total)
+        per_entry = self.belief @ silent
+        total = self.tally.num_prompts
+        value = float(self.tally.count @ per_entry / total)
         low, high = self._expected(silent, value, seed)
         if new_prompts:
             luck = value * (1 - value) / total
         else:
             # these prompts are given, not drawn: what differs between them is no uncertainty
-            luck = float(self.cells.count @ (per_cell * (1 - per_cell) - (per_cell - value) ** 2)) / total**2
+            luck = float(self.tally.count @ (per_entry * (1 - per_entry) - (per_entry - value) ** 2)) / total**2
         return value, _widen(value, low, high, luck)
 
     def silent_of(self, chosen: NDArray[np.bool_], size: int, *, seed: int = 0) -> tuple[float, Interval]:
         """The same for one group of `size` of each prompt in `chosen` (N,), which were chosen by their counts."""
         if not chosen.any():
             return float("nan"), (0.0, 1.0)
-        funded = np.bincount(self.number[chosen], minlength=len(self.cells.k)) / chosen.sum()
+        funded = np.bincount(self.number[chosen], minlength=len(self.tally.k)) / chosen.sum()
         silent = dispersion.silent_probability(self.prior.points, size)
-        per_cell = self.belief @ silent
-        value = float(funded @ per_cell)
+        per_entry = self.belief @ silent
+        value = float(funded @ per_entry)
         if self.counts.survivors_only:
             found = [float(funded @ self.posterior_under(mass) @ silent) for mass in self.replicates(seed, 20)]
             low, high = min(value, *found), max(value, *found)
@@ -115,21 +115,21 @@ class Beliefs:
                 funded @ self.belief, self.prior.mass, out=np.zeros_like(silent), where=self.prior.mass > 0
             )
             low, high = self.region.interval(silent, given)
-        luck = float(funded @ (per_cell * (1 - per_cell))) / float(chosen.sum())
+        luck = float(funded @ (per_entry * (1 - per_entry))) / float(chosen.sum())
         return value, _widen(value, min(low, value), max(high, value), luck)
 
     def posterior_under(self, mass: Array) -> Array:
-        """The posterior of each cell (C, J) under another prior with `mass` (J,)."""
-        return posterior(self.cells, replace(self.prior, mass=mass), survivors_only=self.counts.survivors_only)
+        """The posterior of each entry (C, J) under another prior with `mass` (J,)."""
+        return posterior(self.tally, replace(self.prior, mass=mass), survivors_only=self.counts.survivors_only)
 
     def replicates(self, seed: int, replicates: int = 60) -> Array:
         """Priors refitted to prompts drawn with replacement, (R, J)."""
         rng = np.random.default_rng(seed)
-        share = self.cells.count / self.cells.count.sum()
-        counts = rng.multinomial(round(self.cells.num_prompts), share, size=replicates).astype(np.float64)
+        share = self.tally.count / self.tally.count.sum()
+        counts = rng.multinomial(round(self.tally.num_prompts), share, size=replicates).astype(np.float64)
         if self.counts.survivors_only:
-            return np.stack([fit_prior(replace(self.cells, count=row), survivors_only=True).mass for row in counts])
-        log = log_likelihood(self.cells, self.prior.points)
+            return np.stack([fit_prior(replace(self.tally, count=row), survivors_only=True).mass for row in counts])
+        log = log_likelihood(self.tally, self.prior.points)
         kernel = np.exp(log - log.max(axis=1, keepdims=True))
         start = 0.95 * self.prior.mass + 0.05 / self.prior.mass.size
         return em(kernel, counts, start[None], 20)
@@ -151,11 +151,11 @@ def believe(counts: PromptCounts) -> Beliefs:
     """
     discount = 1.0 if counts.survivors_only else find_discount(counts)
     k, n = (counts.k, counts.n) if discount == 1.0 else discount_visits(counts, discount)
-    cells, number = count_cells(k, n, counts.groups if counts.survivors_only else None)
-    prior = fit_prior(cells, survivors_only=counts.survivors_only)
-    belief = posterior(cells, prior, survivors_only=counts.survivors_only)
-    others = () if counts.survivors_only else (npmle(cells), beta_with_ends(cells))
-    return Beliefs(counts, cells, number, prior, belief, discount, others)
+    tally, number = tally_counts(k, n, counts.groups if counts.survivors_only else None)
+    prior = fit_prior(tally, survivors_only=counts.survivors_only)
+    belief = posterior(tally, prior, survivors_only=counts.survivors_only)
+    others = () if counts.survivors_only else (npmle(tally), beta_with_ends(tally))
+    return Beliefs(counts, tally, number, prior, belief, discount, others)
 
 
 def _widen(value: float, low: float, high: float, variance: float) -> Interval:

@@ -23,14 +23,14 @@ class Strata:
     """Prompts alike in counts and in cost.
 
     belief (S, J) posterior of the solve rate on `points` (J,); cost (S,) of one rollout; count (S,) prompts;
-    number (N,) each prompt's stratum; cell (S,) each stratum's cell of counts.
+    number (N,) each prompt's stratum; entry (S,) each stratum's entry of counts.
     """
 
     belief: Array
     cost: Array
     count: Array
     number: NDArray[np.int64]
-    cell: NDArray[np.int64]
+    entry: NDArray[np.int64]
     points: Array
 
     @property
@@ -50,19 +50,19 @@ class Menu:
 
 def build_strata(beliefs: Beliefs, tokens: Array | None) -> Strata:
     """Strata of all prompts; `tokens` is the cost of a rollout of each prompt (N,), None where each costs 1."""
-    cells = beliefs.number
+    entries = beliefs.number
     if tokens is None:
         own = np.arange(len(beliefs.belief))
         ones = np.ones(len(beliefs.belief))
-        return Strata(beliefs.belief, ones, beliefs.cells.count, cells, own, beliefs.prior.points)
+        return Strata(beliefs.belief, ones, beliefs.tally.count, entries, own, beliefs.prior.points)
     known = np.where(np.isfinite(tokens) & (tokens > 0), tokens, np.nanmean(tokens))
     edges = np.quantile(known, np.linspace(0, 1, COST_BINS + 1)[1:-1])
     bins = np.searchsorted(edges, known)
-    keys, number, count = np.unique(np.stack([cells, bins], axis=1), axis=0, return_inverse=True, return_counts=True)
+    keys, number, count = np.unique(np.stack([entries, bins], axis=1), axis=0, return_inverse=True, return_counts=True)
     number = number.reshape(-1)
     cost = np.bincount(number, weights=known) / count
-    cell = keys[:, 0].astype(np.int64)
-    return Strata(beliefs.belief[cell], cost, count.astype(np.float64), number, cell, beliefs.prior.points)
+    entry = keys[:, 0].astype(np.int64)
+    return Strata(beliefs.belief[entry], cost, count.astype(np.float64), number, entry, beliefs.prior.points)
 
 
 def expected_utility(belief: Array, points: Array, tries: int, rho: float) -> Array:

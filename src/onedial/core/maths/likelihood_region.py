@@ -25,12 +25,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 from scipy.special import chdtri
 
-from onedial.core.maths.mixing import Cells, grid, log_likelihood
+from onedial.core.maths.mixing import Tally, grid, log_likelihood
 
 Array = NDArray[np.float64]
 
 LEVELS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
-MOST_CELLS = 70  # distinct counts beyond which tries are thinned out to `LEVELS`
+MOST_ENTRIES = 70  # distinct counts beyond which tries are thinned out to `LEVELS`
 _EXACT = 1e6  # tries up to which drawing without replacement differs from drawing with it
 _HEAVY = 1e3
 _STEPS = 12
@@ -41,7 +41,7 @@ _PIVOTS = 60  # exchanges per point that NNLS may need; its own limit of 3 is to
 class LikelihoodRegion:
     """The distributions of p on `points` (J,) that the counts do not rule out at the 95 % level.
 
-    `kernel` (C, J) is the likelihood of each cell of counts, scaled to at most 1, `share` (C,) its share of the
+    `kernel` (C, J) is the likelihood of each entry of counts, scaled to at most 1, `share` (C,) its share of the
     prompts, `prompts` their number, `mass` (J,) the nonparametric maximum-likelihood distribution and `top` its mean
     log-likelihood per prompt.
     """
@@ -106,9 +106,9 @@ def _degrees(h: Array, points: Array) -> int:
     return 2 if bend.min(initial=0.0) >= -slack and bend.max(initial=0.0) > slack else 1
 
 
-def likelihood_region(cells: Cells, points: Array | None = None) -> LikelihoodRegion:
-    """The region of the counts in `cells`, on `points` or on a grid that is fine enough for the tries."""
-    thin = _thin_out(cells)
+def likelihood_region(tally: Tally, points: Array | None = None) -> LikelihoodRegion:
+    """The region of the counts in `tally`, on `points` or on a grid that is fine enough for the tries."""
+    thin = _thin_out(tally)
     points = grid(float(thin.n.max())) if points is None else points
     log = log_likelihood(thin, points)
     kernel = np.exp(log - log.max(axis=1, keepdims=True))
@@ -143,18 +143,18 @@ def _mean_log(density: Array, share: Array) -> float:
     return float(share @ np.log(np.maximum(density, 1e-300)))
 
 
-def _thin_out(cells: Cells) -> Cells:
-    """Cells with fewer distinct counts: the expected counts in a random subset of each prompt's tries.
+def _thin_out(tally: Tally) -> Tally:
+    """A tally with fewer distinct counts: the expected counts in a random subset of each prompt's tries.
 
     A subset of independent tries is binomial with the same rate, so the likelihood stays correct; some precision is
     lost, and so is what only tries beyond the largest of `LEVELS` would determine.
     """
-    if len(cells.k) <= MOST_CELLS:
-        return cells
+    if len(tally.k) <= MOST_ENTRIES:
+        return tally
     from scipy.stats import binom, hypergeom  # takes longer to load than the rest of the package
 
-    whole = np.maximum(np.floor(cells.n), 1.0)
-    right = np.clip(np.round(cells.k * whole / cells.n), 0, whole)
+    whole = np.maximum(np.floor(tally.n), 1.0)
+    right = np.clip(np.round(tally.k * whole / tally.n), 0, whole)
     level = np.array(LEVELS)[np.searchsorted(LEVELS, whole, side="right") - 1]
     k, n, count = [], [], []
     for size in np.unique(level):
@@ -168,7 +168,7 @@ def _thin_out(cells: Cells) -> Cells:
         )
         k.append(hits[:, 0].astype(np.float64))
         n.append(np.full(size + 1, float(size)))
-        count.append(chance @ cells.count[mine])
+        count.append(chance @ tally.count[mine])
     total = np.concatenate(count)
     seen = total > 0
-    return Cells(np.concatenate(k)[seen], np.concatenate(n)[seen], total[seen], np.ones(int(seen.sum())))
+    return Tally(np.concatenate(k)[seen], np.concatenate(n)[seen], total[seen], np.ones(int(seen.sum())))

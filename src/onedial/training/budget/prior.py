@@ -30,7 +30,7 @@ def read_prior(place: str, *, most_tries: float) -> Prior:
     chat whose only message is its text, which is what tasks make of it. Raises DataError naming file and row.
     """
     path = expand_path(place, "allocator.prior")
-    counts = _of_run(path) if path.is_dir() else _of_table(path)
+    counts = _read_run(path) if path.is_dir() else _read_table(path)
     if not counts:
         raise DataError(f"allocator.prior={place!r}: holds no prompt; give {REMEDY}, or the directory of a run")
     scaled = []
@@ -40,7 +40,7 @@ def read_prior(place: str, *, most_tries: float) -> Prior:
     return scaled
 
 
-def _of_run(folder: Path) -> Prior:
+def _read_run(folder: Path) -> Prior:
     files = sorted((folder / "rollouts").glob("*.parquet"))
     columns = ["prompt_id", "prompt", "source", "level", "correct"]
     counts: dict[str, list[Any]] = {}
@@ -57,11 +57,11 @@ def _of_run(folder: Path) -> Prior:
     return [(_described(row), correct, tries) for row, correct, tries in counts.values()]
 
 
-def _of_table(path: Path) -> Prior:
-    return [_of_row(row, f"{path}, row {number}") for number, row in read_rows(str(path))]
+def _read_table(path: Path) -> Prior:
+    return [_read_row(row, f"{path}, row {number}") for number, row in read_rows(str(path))]
 
 
-def _of_row(row: Mapping[str, Any], where: str) -> tuple[Described, float, float]:
+def _read_row(row: Mapping[str, Any], where: str) -> tuple[Described, float, float]:
     if not row.get("prompt_id") and not row.get("prompt"):
         raise DataError(f"{where}: no prompt; a table of solve rates has {REMEDY}")
     try:

@@ -34,13 +34,13 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_
     if temperature == 0:
         scores = logits.float()
         token = scores.argmax(-1)
-        return Sampled(token, _logp_of(token, scores))
+        return Sampled(token, _read_logp(token, scores))
     scores = logits if temperature == 1.0 else logits.float() / temperature
     if top_k <= 0 and top_p >= 1.0:
         return _draw(scores, uniform)
     scores = scores.float()
     token, logp, _ = _draw(filter_scores(scores, top_k, top_p), uniform)
-    return Sampled(token, logp, _logp_of(token, scores))
+    return Sampled(token, logp, _read_logp(token, scores))
 
 
 def _draw(scores: Tensor, uniform: Tensor) -> Sampled:
@@ -49,7 +49,7 @@ def _draw(scores: Tensor, uniform: Tensor) -> Sampled:
     return Sampled(token, probability.gather(1, token[:, None]).squeeze(1).log())
 
 
-def _logp_of(token: Tensor, scores: Tensor) -> Tensor:
+def _read_logp(token: Tensor, scores: Tensor) -> Tensor:
     return scores.gather(1, token[:, None]).squeeze(1) - scores.logsumexp(-1)
 
 

@@ -94,7 +94,7 @@ def update(
         live = contributes(row, minibatch).nonzero().squeeze(1)
         if not len(live):
             continue
-        losses.append(_accumulate_gradient(policy, minibatch, live, sums, _part_of(progress, number, len(parts))))
+        losses.append(_accumulate_gradient(policy, minibatch, live, sums, _part_progress(progress, number, len(parts))))
         check_finite("loss", losses[-1], minibatch)
         norms.append(policy.step(lr))
         check_finite("gradient norm", norms[-1], minibatch)
@@ -111,7 +111,7 @@ def _minibatch_seed(run: Run, iteration: int, epoch: int) -> int:
     return derive_seed(run.seed, *path)
 
 
-def _part_of(progress: Progress, number: int, parts: int) -> Callable[[int, int], None]:
+def _part_progress(progress: Progress, number: int, parts: int) -> Callable[[int, int], None]:
     """Progress within one of several mini-batches: takes micro-batches done and their total."""
     return lambda done, total: progress("update", number * total + done, parts * total)
 

@@ -21,7 +21,7 @@ def iterate_objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[t
     """Yields (file, line, object) of every record of every file; a line that is no object is noted in `errors`."""
     for sample in samples:
         if sample.kind == "jsonl":
-            yield from _of_lines(sample, errors)
+            yield from _iterate_lines(sample, errors)
         elif sample.kind == "json":
             document = sample.document if isinstance(sample.document, list) else [sample.document]
             for number, row in enumerate(document, start=1):
@@ -30,10 +30,10 @@ def iterate_objects(samples: Sequence[Sample], errors: ReadErrors) -> Iterator[t
                 else:
                     errors.add(sample.file, number, f"item {number} is a JSON {type(row).__name__}, not an object")
         else:
-            yield from _of_table(sample, errors)
+            yield from _iterate_table(sample, errors)
 
 
-def _of_lines(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+def _iterate_lines(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
     for line, row in read_json_values(sample.file, errors):
         if isinstance(row, dict):
             yield sample, line, row
@@ -41,7 +41,7 @@ def _of_lines(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int,
             errors.add(sample.file, line, f"a JSON {type(row).__name__}, not an object")
 
 
-def _of_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
+def _iterate_table(sample: Sample, errors: ReadErrors) -> Iterator[tuple[Sample, int, dict[str, Any]]]:
     lazy = read_raw([sample], dict.fromkeys(sample.schema, pl.String()), (), errors).drop(FILE)
     number = 0
     for batch in lazy.collect_batches(chunk_size=BATCH, maintain_order=True):
