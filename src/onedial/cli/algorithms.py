@@ -22,8 +22,8 @@ HELP = """
   onedial algorithms            the table
   onedial algorithms dapo       every cell of a row: its meaning, and where it differs from grpo
   onedial algorithms --json     all cells of all rows
-  onedial algorithms --coefficients    who writes, what judges, what multiplies ∇log π: the rows side by side
-  onedial algorithms --rewards 1,0,0,0 --lengths 40,10,20,90    a group of yours under every row
+  onedial algorithms --coefficients    source, reward and factor of ∇log π, the rows side by side
+  onedial algorithms --rewards 1,0,0,0 --lengths 40,10,20,90    your own group under every row
 
 Any cell can be changed for a run: onedial train dapo --algorithm.clip-high 0.3"""
 

@@ -13,7 +13,7 @@ from onedial.core.allocator_table import ALLOCATORS, AllocatorRow, get_allocator
 from onedial.core.field_rules import get_default, get_rules
 
 HELP = """
-  onedial allocators            the table: who is sampled, and how often
+  onedial allocators            the table: which prompts are sampled, and how often
   onedial allocators adaptive   every option of a row: its value and its meaning
   onedial allocators --json     all options of all rows
 

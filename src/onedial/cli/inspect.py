@@ -28,7 +28,7 @@ HELP = """
   onedial inspect samples.csv --map prompt=question,correct=is_ok
   onedial inspect runs/x --json                  the key figures as JSON, nothing else
   onedial inspect runs/x -o report.html          one page with plots, which needs no network
-  onedial inspect outputs --follow               a run under way: a line per iteration, findings as they become clear
+  onedial inspect outputs --follow               a growing log: a line per iteration, findings as they become clear
   onedial inspect --formats                      every format, what it shows and what it cannot
 
 The format is detected. Broken lines are counted and located; figures that a log cannot support are withheld, and the

@@ -36,7 +36,7 @@ COMMANDS = {
     "algorithms": "Show the table of algorithms with their papers",
     "allocators": "Show the table of allocators: which prompts are sampled, and how often",
     "explain": "Write a page of sliders that shows what GRPO, Dr. GRPO and DAPO do",
-    "reproduce": "Measure a claim of the field again, with a verdict; --list shows all",
+    "reproduce": "Measure a published claim again, with a verdict; --list shows all",
     "doctor": "See what is installed here, what a run will use of it, and why",
     "conformance": "Check a trainer's advantage and loss functions for known bugs and identities",
     "bench": "Speed and memory beside transformers, TRL, vLLM and the machine's own ceiling",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onedial.evidence.claim import Json
 
 HELP = """
-  onedial reproduce --list                the claims, and what came of them
+  onedial reproduce --list                the claims, and their results
   onedial reproduce identity --quick      a small version, about a minute
   onedial reproduce identity              all of it; it can be stopped, and a second start continues
   onedial reproduce silent-rates --data FOLDER

@@ -56,7 +56,7 @@ class Algorithm:
         note="0 is the population's σ̂, 1 the sample's",
     )
     eps: float = setting(
-        1e-6, "joins σ̂, so that a group of equal rewards gives 0 and not nan", above=0, note="1e-6 is usual"
+        1e-6, "added to σ̂, so that a group of equal rewards gives 0 and not nan", above=0, note="1e-6 is usual"
     )
     scale_over: str = setting(
         "group", "σ̂ of the rollout's group, or of all rewards of the iteration", choices=("group", "batch")
@@ -85,7 +85,7 @@ class Algorithm:
     )
     pass_k: int = setting(
         1,
-        "k > 1: a rollout is worth what it adds to the best of k of its group, which ascends pass@k",
+        "k > 1: a rollout counts by what it adds to the best of k of its group, which increases pass@k",
         at_least=1,
         note="1 is pass@1",
     )
@@ -179,10 +179,12 @@ class Algorithm:
         note="0.2 is usual",
     )
     whiten: bool = setting(False, "critic: advantages of an iteration's tokens to mean 0 and variance 1")
-    critic_warmup: int = setting(0, "critic: first iterations, in which it alone learns, from outcomes", at_least=0)
+    critic_warmup: int = setting(
+        0, "critic: first iterations, in which only the critic learns, from outcomes", at_least=0
+    )
     source: str = setting(
         "policy",
-        "who writes: the policy, the frozen reference (RFT), a dataset, or a dataset of pairs",
+        "source of completions: the policy, the frozen reference (RFT), a dataset, or a dataset of pairs",
         choices=("policy", "reference", "dataset", "pairs"),
     )
     reward: str = setting(

@@ -48,7 +48,7 @@ class AllocatorRow:
         "a prompt is done with kept/2 of each kind (balanced), or one correct (positive)",
         choices=("balanced", "positive"),
     )
-    kept: int = setting(4, "rollouts of a prompt that train, as many correct as wrong where there are", at_least=2)
+    kept: int = setting(4, "rollouts of a prompt that train, half of them correct if possible", at_least=2)
     target: float = setting(0.5, "solve rate to be nearest to", above=0, below=1)
     exploration: float = setting(0.05, "added to the sampling weight of every prompt", at_least=0, at_most=1)
     rho: float = setting(
@@ -70,8 +70,8 @@ class AllocatorRow:
         0.1, "unbiased: least probability of a prompt, as a share of uniform sampling's", above=0, at_most=1
     )
     drift: float = setting(0.02, "share of the belief forgotten per iteration", at_least=0, below=1)
-    prior: str = setting("", "what is known before: a run's directory, or a table of prompts and solve rates")
-    prior_tries: float = setting(4.0, "rollouts that the prior's counts of a prompt weigh at most", above=0)
+    prior: str = setting("", "prior knowledge: a run's directory, or a table of prompts and solve rates")
+    prior_tries: float = setting(4.0, "most rollouts that the prior of a prompt counts for", above=0)
 
     def __post_init__(self) -> None:
         for name in list_option_names(AllocatorRow):

@@ -121,7 +121,7 @@ class Run:
     checkpoint_every: int = setting(
         10, "iterations between checkpoints; rollouts are saved every iteration", at_least=1, resumable=True
     )
-    keep_checkpoints: int = setting(1, "checkpoints kept; the newest are", at_least=1, resumable=True)
+    keep_checkpoints: int = setting(1, "number of newest checkpoints to keep", at_least=1, resumable=True)
     probe: bool = setting(
         False,
         "every tenth iteration: gradient norms of groups, agreement of their halves, ρ; under a tenth of the time",
