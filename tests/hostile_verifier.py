@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -45,6 +46,7 @@ _HOSTILE = {
     "half": lambda _: 0.5,
     "hang": lambda _: time.sleep(60),
     "raise": lambda _: 1 / 0,
+    "file": lambda _: Path("/no/such/file").read_text(),
     "sysexit": lambda _: sys.exit(0),
     "exit": lambda _: os._exit(3),
     "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),

@@ -93,6 +93,11 @@ def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixtu
         "pass_at_k": ("o ~ π", "r", "4·(b₄⁺ − b₄⁻)"),
         "gspo": ("o ~ π", "r", "s·(r − r̄)/σ̂, s in [0.9997, 1.0004]"),
     }
+    # what the sum over tokens is divided by: DPO's pairs, GRPO's own length, DAPO's tokens, a constant for Dr. GRPO
+    weights = {name: lines[name]["weight"] for name in ("dpo", "lpo", "grpo", "dapo", "dr_grpo")}
+    assert weights == {
+        "dpo": "1/N", "lpo": "1/N", "grpo": "1/(B·|o|)", "dapo": "1/(N·Σ_group|o|)", "dr_grpo": "1/(B·L)",
+    }  # fmt: skip
     for name, expected in by_hand.items():
         assert tuple(lines[name][key] for key in ("source", "reward", "coefficient")) == expected
     assert printed(capsys, "dpo", "--coefficients").splitlines()[1].startswith("dpo ")

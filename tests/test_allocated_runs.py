@@ -21,6 +21,7 @@ from onedial.core.run_log import read_json_lines
 from onedial.core.settings import Run
 from onedial.core.settings_file import make_run, read_run_settings, settings_to_plain
 from onedial.training.budget.allocation import Fixed, RolloutRequest
+from onedial.training.budget.prior import read_prior
 from onedial.training.trainer import checkpoint
 from onedial.training.trainer.loop import train
 from onedial.training.trainer.metrics import METRICS
@@ -306,6 +307,15 @@ def test_a_run_starts_from_what_another_or_a_table_knows(run: Run, tmp_path: Pat
     assert believed["table"] < 0.2
     solved = rollouts(run.out)["correct"].mean()
     assert isinstance(solved, float) and abs(believed["past"] - solved) < abs(believed["nothing"] - solved)
+
+
+def test_tries_of_a_prior_are_scaled_to_the_most(tmp_path: Path) -> None:
+    """Hand values: a rate without tries is worth one, 64 tries count as 8, 3 as 3, none as none."""
+    table = tmp_path / "rates.jsonl"
+    rows = [{"solve_rate": 0.5}, {"correct": 16, "tries": 64}, {"correct": 2, "tries": 3}, {"correct": 0, "tries": 0}]
+    table.write_text("".join(json.dumps({"prompt": f"p{i}", **row}) + "\n" for i, row in enumerate(rows)))
+    counts = [(correct, tries) for _, correct, tries in read_prior(str(table), most_tries=8.0)]
+    assert counts == [(0.5, 1.0), (2.0, 8.0), (2.0, 3.0), (0.0, 0.0)]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from onedial.training.budget.noise_aware import (
     spend,
     systematic_sample,
 )
-from onedial.training.budget.rules import RULES
+from onedial.training.budget.rules import RULES, scale_to_budget
 from onedial.training.budget.scene import Scene, count_candidates
 
 
@@ -63,6 +63,13 @@ def test_the_papers_rule_gives_tries_in_proportion_to_1_over_pq() -> None:
     rates = np.array([0.5, 0.2, 0.1])
     tries = RULES["paper"](scene("paper", rates, budget=213, most=200)).tries
     assert tries.sum() == 213 and tries / tries[0] == pytest.approx(0.25 / (rates * (1 - rates)), rel=0.03)
+
+
+def test_rounding_goes_to_the_largest_remainders() -> None:
+    """Hand value: 4.3, 4.9, 4.8 add up to 14; two of the three are rounded up."""
+    asked = scene("paper", [0.5, 0.5, 0.5], budget=14, most=200, least=2)
+    assert scale_to_budget(np.array([4.3, 4.9, 4.8]), asked).tolist() == [4, 5, 5]
+    assert scale_to_budget(np.array([4.9, 4.3, 4.8]), asked).tolist() == [5, 4, 5]
 
 
 def test_spending_is_optimal_within_one_jump() -> None:

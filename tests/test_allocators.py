@@ -257,6 +257,27 @@ def test_a_finished_group_of_another_size_is_not_used() -> None:
     assert [g.rollouts for g in again.groups] == [g.rollouts for g in whole.groups]
 
 
+class Pauses(Fixed):
+    """Requests a group in the first of eleven iterations; nothing, and trains nothing, in the other ten."""
+
+    iteration = 0
+
+    def start(self, iteration: int) -> None:
+        self.iteration = iteration
+        super().start(iteration)
+
+    def ask(self) -> list[Any]:
+        return super().ask() if self.iteration % 11 == 0 else []
+
+
+def test_ten_idle_iterations_in_a_row_end_a_run_and_nine_do_not() -> None:
+    gatherer = collector(Pauses(1, UniformSchedule(2)))
+    counts = [len(gatherer.collect(iteration).groups) for iteration in [*range(10), 11, *range(12, 21)]]
+    assert counts == [1, *[0] * 9, 1, *[0] * 9]
+    with pytest.raises(AllocatorFailed, match="requested no rollouts and trained nothing for 10 iterations"):
+        gatherer.collect(21)
+
+
 class Clock:
     """Stands still unless told to move."""
 

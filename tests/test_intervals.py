@@ -30,6 +30,15 @@ def test_wilson_by_hand_and_at_the_ends() -> None:
     )
 
 
+def test_three_of_more_than_fifty_are_few() -> None:
+    # oracles: scipy's Wilson interval, and the Poisson number whose chance of three or more is 5 %
+    for seen, trials in ((3, 50), (4, 51), (8, 20)):
+        wilson = stats.binomtest(seen, trials).proportion_ci(method="wilson")
+        assert wilson_interval(seen, trials) == (pytest.approx(wilson.low), pytest.approx(wilson.high))
+    assert stats.poisson.sf(2, 51 * wilson_interval(3, 51)[0]) == pytest.approx(0.05)
+    assert stats.poisson.sf(1, 50 * wilson_interval(2, 50)[0]) == pytest.approx(0.05)
+
+
 def test_design_effect_counts_identical_groups_once() -> None:
     # oracle: every prompt repeats one verdict ten times, so 1,000 groups are worth 100
     verdict = np.random.default_rng(0).random(100) < 0.3

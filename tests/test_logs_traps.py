@@ -284,6 +284,8 @@ def test_swift_flush_logged_twice_counts_once_and_cut_rows_are_counted(tmp_path:
     rows = make.rollouts(5, ragged=False)
     log = read(make.swift(tmp_path / "a", rows, twice=True))
     assert key_figures(log)["rollouts"] == len(rows)
+    said = "Counted once, since they repeat the flush before: "
+    assert f"{said}{len(rows)} rows." in log.coverage.notes
     make.lines(
         tmp_path / "b" / "completions.jsonl",
         [
@@ -299,6 +301,7 @@ def test_swift_flush_logged_twice_counts_once_and_cut_rows_are_counted(tmp_path:
     log = read(tmp_path / "b")
     assert key_figures(log)["rollouts"] == 2
     assert any("cut off in some column: 1 row." in note for note in log.coverage.notes)
+    assert not any(said in note for note in log.coverage.notes)
 
 
 def test_swift_ray_lines_are_lists_of_rows(tmp_path: Path) -> None:

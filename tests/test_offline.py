@@ -219,7 +219,9 @@ def test_examples_that_the_evaluation_asks_are_noted(
     held = [list(prompt.messages) for prompt in open_task("arithmetic").heldout(2)]
     rows = [{"prompt": prompt, "completion": [BLUE]} for prompt in ([USER], *held)]
     train(replace(run, data=file(tmp_path, *rows), iterations=1, eval_prompts=4, eval_samples=1))
-    assert "2 of them have a prompt that the evaluation asks" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 of them have a prompt that the evaluation asks" in out
+    assert "3 demonstrations from " in out and "the run takes 3, 1.0 epochs" in out
 
 
 # --- training --------------------------------------------------------------------------------------------------------

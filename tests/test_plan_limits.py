@@ -133,6 +133,9 @@ def test_where_rates_are_known_the_interval_is_the_luck_of_the_groups_alone() ->
     flips = 1.96 * np.sqrt(each.mean() * (1 - each.mean()) / 600)
     between = 1.96 * each.std() / np.sqrt(600)
     assert flips < (high - low) / 2 < np.hypot(flips, between) * 1.1
+    # these prompts again: each flips its own coin
+    _, (low, high) = beliefs.silent(8, new_prompts=False)
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt((each * (1 - each)).mean() / 600), rel=0.05)
     chosen = rates == 0.9
     value, (low, high) = beliefs.silent_of(chosen, 8)
     assert value == pytest.approx(each[-1], abs=2e-3)
@@ -151,6 +154,15 @@ def test_refitted_priors_vary_as_much_as_prompts_drawn_anew_and_may_leave_the_fi
     high = np.where(beliefs.prior.points < 0.5, 0.0, beliefs.prior.mass)
     moved = replace(beliefs, prior=replace(beliefs.prior, mass=high / high.sum())).replicates(0, 5)
     assert (moved[:, beliefs.prior.points < 0.5].sum(axis=1) > 0.3).all()
+
+
+def test_priors_refitted_to_survivors_are_of_all_prompts() -> None:
+    # oracle: the Beta that made the rates; the prompts that show have a higher mean
+    rng = np.random.default_rng(5)
+    k = rng.binomial(6, rng.beta(1.0, 2.5, 3000))
+    beliefs = believe(counts_of(k[(k > 0) & (k < 6)], 6, survivors_only=True))
+    assert beliefs.replicates(0, 3) @ beliefs.prior.points == pytest.approx(1 / 3.5, abs=0.03)
+    assert k[(k > 0) & (k < 6)].mean() / 6 > 1 / 3.5 + 0.08
 
 
 def test_nothing_chosen_says_nothing() -> None:

@@ -31,6 +31,7 @@ from onedial.training.verify.rewards import Reward
 from onedial.training.verify.sandbox import (
     SOURCE,
     Sandbox,
+    _candidates,
     choose_sandbox,
     list_libraries,
     list_readable,
@@ -370,6 +371,26 @@ def test_the_level_is_found_by_trying(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert "bwrap is not installed" in choose_sandbox(list_libraries()).text
     finally:
         probe.cache_clear()
+
+
+def test_another_user_must_be_able_to_read_what_verifiers_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tree of its own shows a file without the folders above it; below / all of them must let others through."""
+    inner = tmp_path / "closed"
+    inner.mkdir(mode=0o700)
+    file = inner / "reward.py"
+    file.write_text("x = 1")
+    changes = {}
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name, mode in (("open", 0o644), ("private", 0o600)):
+        file.chmod(mode)
+        changes[name] = [sandbox.level for sandbox in _candidates(["/usr", str(file)]) if sandbox.change_user]
+    assert changes == {"open": ["namespace"], "private": []}
+    assert [sandbox.level for sandbox in _candidates(["/usr"]) if sandbox.change_user] == ["namespace", "landlock"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert [(sandbox.level, sandbox.change_user) for sandbox in _candidates(["/usr"])] == [
+        ("namespace", False),
+        ("landlock", False),
+    ]
 
 
 def test_the_record_says_what_was_reached(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from onedial.core.errors import ConfigError, MissingExtra
+from onedial.core.run_log import read_json_lines
+from onedial.training.trainer.run_writer import log_metrics
 from onedial.training.trainer.trackers import open_trackers, select_numeric
 
 
@@ -46,6 +48,21 @@ def test_wandb_and_trackio_get_numbers_with_their_step(
         ("log", {"reward_mean": 1.0}, 7),
         ("finish",),
     ]
+
+
+def test_an_iteration_reaches_the_file_the_screen_and_every_tracker(tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+    trackers = [SimpleNamespace(log=lambda *given, name=name: calls.append((name, *given))) for name in "ab"]
+    view = SimpleNamespace(update=lambda *given: calls.append(("view", *given)))
+    trainer: Any = SimpleNamespace(
+        run=SimpleNamespace(directory=tmp_path), view=view,
+        trackers=trackers, iteration=6, train_s=1.5, generated_tokens=10, expected_bytes=1 << 60,
+    )  # fmt: skip
+    metrics = {"time_s": 2.0, "tokens_generated": 5}
+    log_metrics(trainer, 7, metrics)
+    assert calls == [("view", metrics), ("a", metrics, 7), ("b", metrics, 7)]
+    assert (trainer.iteration, trainer.train_s, trainer.generated_tokens) == (7, 3.5, 15)
+    assert read_json_lines(tmp_path / "metrics.jsonl") == [metrics]
 
 
 def test_a_package_that_is_absent_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -401,6 +401,13 @@ def test_a_device_that_cannot_train_is_one_message(device: str, run: Run) -> Non
     assert not (Path(run.out) / "run.toml").exists()
 
 
-def test_a_device_is_refused_with_the_first_line_of_the_reason() -> None:
+def test_a_device_is_refused_with_the_first_line_of_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="device='abacus': Expected one of cpu, cuda, .* device type.*; use auto"):
         pick_device("abacus")
+
+    def fail(name: str) -> None:
+        raise RuntimeError("no such device\nException raised from c10/core/Device.cpp:12")
+
+    monkeypatch.setattr(torch, "device", fail)
+    with pytest.raises(ConfigError, match="device='cuda:9': no such device; use auto, cpu or cuda$"):
+        pick_device("cuda:9")

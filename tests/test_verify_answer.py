@@ -141,6 +141,8 @@ def test_exact_folds_case_space_and_full_stop() -> None:
         ("12", r"\boxed{1,2}", "wrong"),
         ("34", r"\boxed{3 4}", "wrong"),
         ("5", "no idea", "unparseable"),
+        ("5", "so the answer is $5$", "correct"),
+        ("5", "thinking, $7$ " * 500 + "so the answer is $5$", "correct"),
         ("5", r"\boxed{", "unparseable"),
     ],
 )

@@ -22,6 +22,7 @@ from onedial.training.verify.pool import VerifierPool
 from onedial.training.verify.process import Process
 from onedial.training.verify.rewards import Reward
 from onedial.training.verify.verifiers import Number
+from onedial.training.verify.worker import SANDBOX_HINT
 
 PROMPT = Prompt("q", answer="1")
 HOSTILE = Reward((f"{Path(__file__).parent / 'hostile_verifier.py'}:hostile",))
@@ -31,6 +32,10 @@ EXPECTED = {
     "right": ("correct", ""),
     "half": ("wrong", ""),
     "raise": ("error", "hostile raised ZeroDivisionError: division by zero"),
+    "file": (
+        "error",
+        f"hostile raised FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'; {SANDBOX_HINT}",
+    ),
     "sysexit": ("error", "hostile raised SystemExit: 0"),
     "exit": ("error", "hostile ended its process (exit status 3)"),
     "segfault": ("error", "hostile died of SIGSEGV"),

@@ -213,6 +213,14 @@ def test_page_shows_what_a_run_is_judged_by() -> None:
         assert part in shown, part
 
 
+def test_the_page_says_how_many_candidates_were_visited() -> None:
+    view = View("t", 9, console=terminal(100), plain=False)
+    found = {"believed_mean": 0.5, "candidates": 40, "groups_generated": 8, "rollouts_generated": 20}
+    view.update({**METRICS, **found})
+    view.console.print(view.page())
+    assert "visited 8 of 40, 2.5 tries each" in " ".join(text_of(view.console).split())
+
+
 def test_a_terminal_page_is_drawn_at_most_four_times_a_second() -> None:
     console = terminal(80)
     drawn = 0

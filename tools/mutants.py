@@ -48,6 +48,8 @@ SENSIBLE = re.compile(r"_BitAnd_BitOr$|_BitOr_BitAnd$|_Is_IsNot$|_IsNot_Is$")
 DEADLY = re.compile(r"\bkill(pg)?\(")
 # The * before keyword-only parameters is taken for a product.
 SEPARATOR = re.compile(r"[*/],")
+# What a data class forbids, and what of it repr() shows, is for programmers.
+DECLARED = re.compile(r"\b(frozen|repr)=(True|False)")
 # Tests of the documents and of the source's shape judge no behaviour; the others here take minutes, or a browser.
 APART = re.compile(
     r"test_(bench|documents|examples|explain|house|imports|kill|peers_\w+|reference_pages|tutorials)\.py"
@@ -246,6 +248,8 @@ def runs(mutation: Any) -> bool:
     line, column = mutation.start_pos
     text = source.splitlines()[line - 1]
     if mutation.module_path.name == "descendants.py" or DEADLY.search(text) or SEPARATOR.match(text, column):
+        return False
+    if any(place.start(2) == column for place in DECLARED.finditer(text)):
         return False
     try:
         ast.parse(

@@ -148,7 +148,7 @@ def _fund_best(strata: Strata, menu: Menu, budget: float, column: int) -> Array:
     order = order[menu.mixed[order, column] >= LEAST_MIXED]
     spent = np.cumsum(strata.count[order] * strata.cost[order]) * size
     funded = np.zeros_like(strata.count)
-    whole = spent <= budget * (1 + 1e-12)
+    whole = spent <= budget
     funded[order[whole]] = strata.count[order[whole]]
     if not whole.all():
         first = int(np.argmin(whole))

@@ -236,9 +236,8 @@ class View:
 
     def _visited(self) -> str:
         """The number of candidates that were sampled, and how often each was."""
-        get = self.metrics.get
-        groups, rollouts = _number(get("groups_generated")) or 0.0, _number(get("rollouts_generated")) or 0.0
-        return f"{groups:.0f} of {_shown(get('candidates'), '{:.0f}')}, {rollouts / max(1.0, groups):.1f} tries each"
+        groups, rollouts, of = (self.metrics[name] for name in ("groups_generated", "rollouts_generated", "candidates"))
+        return f"{groups} of {of}, {rollouts / groups:.1f} tries each"
 
     def _stage_bar(self, inner: int) -> Text:
         stage, done, total = self.stage
