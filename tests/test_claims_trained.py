@@ -230,7 +230,7 @@ def test_gspo_clip_runs_and_is_not_trained_twice(setup: Setup, monkeypatch: pyte
     monkeypatch.setattr("onedial.evidence.paired_runs.train", lambda *args, **options: pytest.fail("trained again"))
     again = tiny(setup, "gspo-clip")
     assert again["figures"] == result["figures"]
-    for unit in (setup.folder_of("gspo-clip")).glob("*-s0.json"):
+    for unit in (setup.locate_folder("gspo-clip")).glob("*-s0.json"):
         unit.unlink()
     assert tiny(setup, "gspo-clip")["figures"] == result["figures"], "the runs themselves are kept, too"
 

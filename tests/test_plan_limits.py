@@ -137,7 +137,7 @@ def test_where_rates_are_known_the_interval_is_the_luck_of_the_groups_alone() ->
     _, (low, high) = beliefs.silent(8, new_prompts=False)
     assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt((each * (1 - each)).mean() / 600), rel=0.05)
     chosen = rates == 0.9
-    value, (low, high) = beliefs.silent_of(chosen, 8)
+    value, (low, high) = beliefs.predict_silent(chosen, 8)
     assert value == pytest.approx(each[-1], abs=2e-3)
     assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(each[-1] * (1 - each[-1]) / 200), rel=0.1)
 
@@ -166,7 +166,7 @@ def test_priors_refitted_to_survivors_are_of_all_prompts() -> None:
 
 
 def test_nothing_chosen_says_nothing() -> None:
-    value, interval = believe(counts_of([1, 2, 3], 4)).silent_of(np.zeros(3, dtype=bool), 8)
+    value, interval = believe(counts_of([1, 2, 3], 4)).predict_silent(np.zeros(3, dtype=bool), 8)
     assert np.isnan(value) and interval == (0.0, 1.0)
 
 

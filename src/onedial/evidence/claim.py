@@ -37,7 +37,7 @@ class Setup:
     task_options: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
 
-    def folder_of(self, name: str) -> Path:
+    def locate_folder(self, name: str) -> Path:
         """Returns the folder of the finished units of a claim; units of quick runs are kept separately."""
         return self.work / (f"{name}-quick" if self.quick else name)
 

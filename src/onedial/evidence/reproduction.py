@@ -22,7 +22,7 @@ def reproduce(claim: Claim, setup: Setup) -> Json:
     The result holds the results of the units, why others are missing, settings, seeds, machine and versions. Raises
     RunDirError if the work folder holds units with other settings.
     """
-    folder = setup.folder_of(claim.name)
+    folder = setup.locate_folder(claim.name)
     settings: Json = {"quick": setup.quick, **claim.settings}
     if "model" in claim.uses:
         settings |= {"model": setup.model, "task": _task_name(setup)}

@@ -90,7 +90,7 @@ class Trial:
         if setup.quick and "iterations" in own:
             own["iterations"] = 2
         arm = Arm(name, {"algorithm": dict(self.cells[name]), **own})
-        folder = setup.folder_of(claim) / "runs"
+        folder = setup.locate_folder(claim) / "runs"
         return make_arm_run(arm, int(seed), self.base(setup), folder), arm
 
 

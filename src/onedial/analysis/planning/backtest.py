@@ -91,7 +91,7 @@ def backtest_plan(
     before = (right == 0) | (right == first)
     again = None
     if before[whole].any():
-        again = (*made.beliefs.silent_of(before, size, seed=seed), float(silent[before[whole]].mean()))
+        again = (*made.beliefs.predict_silent(before, size, seed=seed), float(silent[before[whole]].mean()))
     uniform = made.beliefs.silent(size, new_prompts=False, seed=seed)
     return HeldOut(
         group_size=size,

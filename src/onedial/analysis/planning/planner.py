@@ -150,7 +150,7 @@ def plan(
             beliefs, strata, per_pass, group_size=group_size, sizes=sizes, rhos=known.shown, audit=audit, seed=seed
         ),
         silent_uniform=beliefs.silent(group_size, seed=seed),
-        silent_fixed=beliefs.silent_of(chosen, size, seed=seed),
+        silent_fixed=beliefs.predict_silent(chosen, size, seed=seed),
         mixed_by_size={g: float(beliefs.mixed(g).mean()) for g in SIZES},
         beliefs=beliefs,
         notes=(*counts.notes, *list_cautions(beliefs, size, fixed.prompts)),

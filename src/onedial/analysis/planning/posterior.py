@@ -98,7 +98,7 @@ class Beliefs:
             luck = float(self.tally.count @ (per_entry * (1 - per_entry) - (per_entry - value) ** 2)) / total**2
         return value, _widen(value, low, high, luck)
 
-    def silent_of(self, chosen: NDArray[np.bool_], size: int, *, seed: int = 0) -> tuple[float, Interval]:
+    def predict_silent(self, chosen: NDArray[np.bool_], size: int, *, seed: int = 0) -> tuple[float, Interval]:
         """The same for one group of `size` of each prompt in `chosen` (N,), which were chosen by their counts."""
         if not chosen.any():
             return float("nan"), (0.0, 1.0)

@@ -71,13 +71,13 @@ def _table_records(path: Path, kind: FileKind, errors: ReadErrors) -> Iterator[t
                 yield number, record
     except (*DAMAGE, OSError, ValueError) as problem:
         if kind in ("csv", "tsv"):
-            list(read_csv_rows(file, _separator_of(file, kind), errors))  # names the line, where it can be named
+            list(read_csv_rows(file, _find_separator(file, kind), errors))  # names the line, where it can be named
         errors.add(path, 0, f"cannot be read as {kind}: {describe_failure(problem)}")
 
 
 def _frames(file: Path, kind: FileKind, errors: ReadErrors) -> Iterator[pl.DataFrame]:
     if kind in ("csv", "tsv"):
-        yield pl.read_csv(file, separator=_separator_of(file, kind), infer_schema_length=None, glob=False)
+        yield pl.read_csv(file, separator=_find_separator(file, kind), infer_schema_length=None, glob=False)
         return
     check_expansion(file, kind)
     if kind == "arrow" and not is_arrow_file(file):
@@ -87,7 +87,7 @@ def _frames(file: Path, kind: FileKind, errors: ReadErrors) -> Iterator[pl.DataF
     yield from lazy.collect_batches(chunk_size=BATCH, maintain_order=True)
 
 
-def _separator_of(file: Path, kind: FileKind) -> str:
+def _find_separator(file: Path, kind: FileKind) -> str:
     with open_bytes(file) as stream:
         text = read_some(stream, HEADER_BYTES)[0].decode("utf-8-sig", errors="replace")
     return find_separator(text, kind)

@@ -29,7 +29,7 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
 
     seed = int(unit.rpartition("-s")[2])
     base = TRIAL.base(setup) | {"seed": seed}
-    folder = setup.folder_of("warmup-dpo") / "runs"
+    folder = setup.locate_folder("warmup-dpo") / "runs"
     path = folder / f"dpo-s{seed}" / RECORD
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -116,7 +116,7 @@ class Believing:
         groups = join_rounds(self._groups)
         statuses: dict[str, Status] = {group.id: self._status(group) for group in groups}
         for group in groups:
-            visit = self._visit_of(group)
+            visit = self._get_visit(group)
             solved, tries = count_solved(group)
             if visit.audit and tries:
                 self.calibration.add(visit.believed, solved / tries)
@@ -168,17 +168,17 @@ class Believing:
             visit.tries += count
         return requests
 
-    def _visit_of(self, group: Group) -> Visit:
+    def _get_visit(self, group: Group) -> Visit:
         return self._visits[group.position - self._positions.start]
 
     def _status(self, group: Group) -> Status:
-        if self._visit_of(group).inclusion == 0:  # an audit that the draw of prompts left out
+        if self._get_visit(group).inclusion == 0:  # an audit that the draw of prompts left out
             return "left"
         return decide_status(group, self.keep_mixed)
 
     def _expectations(self, groups: Sequence[Group], trained: int) -> dict[str, Expectation]:
         """The expectation of each group by id, with weights of mean 1 over the `trained` rollouts where they count."""
-        visits = [self._visit_of(group) for group in groups]
+        visits = [self._get_visit(group) for group in groups]
         shares: list[Array | None] = [None] * len(groups)
         if self.row.unbiased:
             total = len(self._prompts)
@@ -197,11 +197,11 @@ class Believing:
         }
 
     def _figures(self, groups: Sequence[Group]) -> dict[str, Any]:
-        audited = [(self._visit_of(group), group) for group in groups if self._visit_of(group).audit and group.usable]
+        audited = [(self._get_visit(group), group) for group in groups if self._get_visit(group).audit and group.usable]
         solved = [count_solved(group) for _, group in audited]
         return {
             "candidates": len(self._prompts),
-            "believed_mean": mean_known([self._visit_of(group).believed for group in groups]),
+            "believed_mean": mean_known([self._get_visit(group).believed for group in groups]),
             "audit_prompts": len(audited),
             "audit_believed": mean_known([visit.believed for visit, _ in audited]),
             "audit_solved": mean_known([k / n for k, n in solved if n]),

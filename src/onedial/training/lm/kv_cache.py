@@ -172,11 +172,11 @@ class DecodeLayout:
 
     def _exact_prompts(self, layer: int) -> tuple[Tensor, Tensor]:
         if layer not in self._prompts:
-            key, value = self._prompts_of(layer)
+            key, value = self._read_prompts(layer)
             self._prompts[layer] = key.float().flatten(0, 1), value.float().flatten(0, 1)
         return self._prompts[layer]
 
-    def _prompts_of(self, layer: int) -> tuple[Tensor, Tensor]:
+    def _read_prompts(self, layer: int) -> tuple[Tensor, Tensor]:
         """(K, S, P, D) keys and values of the prompts in use."""
         pair = self.cache.prompt[layer]
         assert pair is not None, "a prompt is prefilled before its sequences decode"
@@ -201,7 +201,7 @@ class DecodeLayout:
         own_key, own_value = (part.transpose(0, 1) for part in own)
         own_out, own_norm = partial_attention(folded, own_key, own_value, _of_heads(self.own_mask), scale)
 
-        key, value = (part.transpose(0, 1) for part in self._prompts_of(layer))
+        key, value = (part.transpose(0, 1) for part in self._read_prompts(layer))
         block = query.index_select(0, self.to_block).view(self.num_slots, self.per_slot, *query.shape[1:])
         folded, mask = fold_heads(block, kv_heads), _of_heads(self.prompt_mask)
         out, norm = partial_attention(folded, key, value, mask, scale)

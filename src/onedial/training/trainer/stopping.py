@@ -38,7 +38,7 @@ def stop_on_divergence(directory: Path, iteration: int, lr: float) -> Iterator[N
     except NotFinite as found:
         path = directory / "diverged" / f"{iteration:06d}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(_tensors_of(found.minibatch), path, metadata={"group_ids": " ".join(found.minibatch.group_ids)})
+        save_file(_collect_tensors(found.minibatch), path, metadata={"group_ids": " ".join(found.minibatch.group_ids)})
         raise DivergenceError(
             f"iteration {iteration}: {found}, so no further step was made. Earlier checkpoints are untouched, and the "
             f"mini-batch is saved in {path}. A resumed run would do the same again: start another one from "
@@ -46,7 +46,7 @@ def stop_on_divergence(directory: Path, iteration: int, lr: float) -> Iterator[N
         ) from None
 
 
-def _tensors_of(batch: Batch) -> dict[str, Tensor]:
+def _collect_tensors(batch: Batch) -> dict[str, Tensor]:
     layout = {
         "prompt_tokens": batch.prompt_tokens,
         "prompt_offsets": batch.prompt_offsets,
