@@ -27,8 +27,8 @@ ORDER = (
     "core.settings_file", "core.plan_file", "core.run_dir", "core.run_log",
     "analysis.logs", "analysis.planning", "analysis.findings", "analysis.result", "analysis.follower",
     "analysis.page",
-    "training.verify", "training.tasks", "training.budget", "training.lm", "training.hub", "training.models",
-    "training.rollout", "training.evaluation", "training.trainer",
+    "training.cores", "training.verify", "training.tasks", "training.budget", "training.lm", "training.hub",
+    "training.models", "training.rollout", "training.evaluation", "training.trainer",
     "evidence", "integrations", "cli", "__main__",
 )  # fmt: skip
 WINGS = {"analysis", "training"}

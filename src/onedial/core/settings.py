@@ -112,7 +112,13 @@ class Run:
         "compute type: auto (bfloat16 where the machine has it), bfloat16, float32",
         choices=("auto", "bfloat16", "float32"),
     )
-    threads: int = setting(0, "CPU threads for torch; 0 takes one per core", at_least=0, at_most=4096, resumable=True)
+    threads: int = setting(
+        0,
+        "CPU threads for torch; 0 takes one per free core",
+        at_least=0,
+        at_most=4096,
+        resumable=True,
+    )
     eval_prompts: int = setting(100, "held-out prompts per evaluation; 0 switches evaluation off", at_least=0)
     eval_samples: int = setting(4, "completions per held-out prompt", at_least=1)
     eval_every: int = setting(

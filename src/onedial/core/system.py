@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +18,27 @@ def available_cores() -> int:
 
     Where the system has no affinity masks (macOS), all cores of the machine.
     """
+    return len(_list_cores())
+
+
+def _list_cores() -> set[int]:
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return affinity(0) if affinity is not None else set(range(os.cpu_count() or 1))
+
+
+def read_busy_seconds() -> float | None:
+    """Returns the CPU seconds that all processes have used, since the machine started, on the cores that this process
+    may use; None where the system does not tell (it is not Linux)."""
+    try:
+        cores, ticks = _list_cores(), 0
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        for name, *values in (line.split() for line in lines if re.match(r"cpu\d", line)):
+            if int(name.removeprefix("cpu")) in cores:
+                user, nice, system, _idle, _waiting, interrupts, softirq, stolen = map(int, values[:8])
+                ticks += user + nice + system + interrupts + softirq + stolen
+        return ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
 
 
 def find_machine_memory() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from onedial.core.errors import ConfigError, suggest
-from onedial.core.system import find_version
+from onedial.core.system import available_cores, find_version
 from onedial.evidence.bench.busy import run_beside_busy_process
 from onedial.evidence.bench.figure import Figure
 from onedial.evidence.bench.flops import count_weights, decode_flops, update_flops
@@ -20,6 +20,7 @@ from onedial.evidence.bench.ours import Generation, Update, open_policy
 from onedial.evidence.bench.peer_process import Worker, WorkerFailed
 from onedial.evidence.bench.peer_transformers import TransformersGeneration
 from onedial.evidence.bench.workload import GENERATE, LONG, MODES, STEP, Conditions, Workload, rows_per_pass
+from onedial.training.cores import set_threads
 from onedial.training.trainer.cpu import prepare_process, trim_memory_beyond
 
 # sub-command → its figures
@@ -130,7 +131,11 @@ def update_ceiling_share(conditions: Conditions) -> Figure:
 
 
 def generate_beside_busy(conditions: Conditions) -> Figure:
-    """Generation of the whole workload while one process keeps a core busy, compared with a quiet machine."""
+    """Generation of the whole workload while one process keeps a core busy, compared with a quiet machine.
+
+    As in training, where nobody sets the number of threads: one per core that others leave free.
+    """
+    set_threads(0 if conditions.threads == available_cores() else conditions.threads)
     workload = GENERATE.fitted(conditions.context)
     ours = Generation(conditions, workload, open_policy(conditions, workload).model)
     beside = partial(run_beside_busy_process, ours.tokens_per_s)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from onedial.core.batch import compute_offsets
 from onedial.core.errors import DataError, DivergenceError
 from onedial.core.types import Completion
+from onedial.training.cores import share_cores
 from onedial.training.lm.decoder import Decoder, make_decoder
 from onedial.training.lm.kv_cache import DecodeLayout, KVCache, PrefillLayout
 from onedial.training.rollout.engine import Finished, Request, Sampling
@@ -113,6 +114,7 @@ class TorchEngine:
         if not self._slots and not self._waiting:
             return []
         assert self._sampling is not None
+        share_cores()
         if not self._prepared:
             self.decoder.prepare(self._sampling.max_new_tokens)
             self._prepared = True

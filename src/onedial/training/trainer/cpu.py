@@ -8,17 +8,15 @@ import platform
 import sys
 from pathlib import Path
 
-import torch
-
-from onedial.core.system import available_cores
+from onedial.training.cores import set_threads
 
 # malloc.h of the GNU C library
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def prepare_process(threads: int) -> None:
-    """Sets `threads` CPU threads for torch (0: one per core) and keeps freed memory for the next pass."""
-    torch.set_num_threads(threads or available_cores())
+    """Sets `threads` CPU threads for torch (0: one per free core) and keeps freed memory for the next pass."""
+    set_threads(threads)
     keep_freed_memory()
 
 

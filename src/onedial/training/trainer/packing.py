@@ -12,6 +12,7 @@ from onedial.core.algorithm import Algorithm
 from onedial.core.batch import Batch, compute_offsets
 from onedial.core.types import Group
 from onedial.training.budget.allocation import Allocation
+from onedial.training.cores import share_cores
 
 
 def pack(groups: Sequence[Group], *, version: int = 0) -> Batch:
@@ -119,5 +120,6 @@ def map_micro_batches(batch: Batch, max_tokens: int, function: Callable[[Batch],
     CPU."""
     result = torch.empty(len(batch.tokens))
     for part in split_micro_batches(batch, max_tokens):
+        share_cores()
         result[batch.token_index(part)] = function(batch.select(part)).float().cpu()
     return result

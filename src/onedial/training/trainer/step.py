@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from onedial.core.batch import Batch, Counts
 from onedial.core.maths.loss import contributes, policy_loss
 from onedial.core.settings import Run
+from onedial.training.cores import share_cores
 from onedial.training.rollout.collector import Progress
 from onedial.training.rollout.engine import derive_seed
 from onedial.training.trainer.critic import Critic, critic_rate
@@ -128,6 +129,7 @@ def _accumulate_gradient(
     pieces = make_micro_batches(minibatch.select(live), run.micro_batch_tokens, whole_groups=whole)
     for done, piece in enumerate(pieces):
         progress(done, len(pieces))
+        share_cores()
         piece_loss, piece_sums = _backward(policy, piece, counts)
         loss += piece_loss
         sums.update(piece_sums)
