@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ from logs_data import make
 from onedial.analysis.logs import read
 from onedial.cli.main import main
 from onedial.core.errors import DataError, UserError
+from onedial.core.tables.arrow_sizes import measure_arrow
+from onedial.core.tables.expansion import check_expansion
 from test_logs_options import WRITERS
 
 MISTYPED = [value for value in hostile.VALUES if not (isinstance(value, str) and len(value) > 5000)]
@@ -227,6 +230,44 @@ def test_a_dictionary_that_expands_a_thousandfold(tmp_path: Path, capsys: pytest
     words = [sys.executable, "-c", script, "inspect", str(tmp_path / "bomb.parquet")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 2 and "GB of text" in done.stderr, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4", None])
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_arrow_files_are_measured_without_decompressing(form: str, codec: str | None, tmp_path: Path) -> None:
+    """Oracle: the bytes of the buffers that the very batches hold in memory; without a codec nothing expands."""
+    dictionary = pa.array(["a" * 1000, "b"] * 500).dictionary_encode()
+    table = pa.table({"reward": pa.array([0.0] * 1000), "prompt": ["x" * 50] * 1000, "kind": dictionary})
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with new(tmp_path / "a.arrow", table.schema, options=options) as writer:
+        for batch in table.to_batches(max_chunksize=300):
+            writer.write_batch(batch)
+    rows, size = measure_arrow(tmp_path / "a.arrow")
+    held = 1000 * (8 + 50 + 4 + 4) + 1001 + 2 * 4
+    assert rows == 1000
+    assert size == 0 if codec is None else held <= size <= held + 64 * 12, "offsets begin anew in each batch"
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("content", ["rows", "text"])
+def test_compressed_arrow_files_that_expand_are_not_read(content: str, form: str, tmp_path: Path) -> None:
+    """A few kB that hold a hundred million rows, or 1.2 GB of text: refused before any of it is decompressed."""
+    if content == "rows":
+        zeros = pa.array(np.zeros(20_000_000, np.int8))
+        table = pa.table({"reward": zeros, "prompt_id": zeros})
+    else:
+        offsets = pa.py_buffer(np.arange(0, 1_200_000_001, 100_000_000, dtype=np.int32))
+        texts = pa.Array.from_buffers(pa.string(), 12, [None, offsets, pa.py_buffer(bytes(1_200_000_000))])
+        table = pa.table({"prompt": texts, "reward": [0.0, 1.0] * 6})
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with new(tmp_path / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    pa.default_memory_pool().release_unused()
+    before = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match="rows in" if content == "rows" else "is decompressed to 1.2 GB"):
+        check_expansion(tmp_path / "a.arrow", "arrow")
+    assert pa.total_allocated_bytes() - before < 1 << 20
 
 
 def test_text_of_a_log_in_errors_and_broken_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,10 +308,13 @@ def test_a_broken_configuration_is_one_message(name: str, tiny_model: Path, tmp_
     shutil.copytree(tiny_model, folder)
     path = folder / "config.json"
     path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(DataError, match="cannot be loaded") as caught:
-        read_shape(folder)
-        load_causal_lm(folder, torch.float32)
-    assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
+    for load in (
+        read_shape,
+        lambda place: load_causal_lm(place, torch.float32),
+    ):  # train reads the shape first, eval not
+        with pytest.raises(DataError, match="cannot be loaded") as caught:
+            load(folder)
+        assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

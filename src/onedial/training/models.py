@@ -300,9 +300,11 @@ def load_causal_lm(path: str | Path, dtype: torch.dtype, *, trust_remote_code: b
     """
     from transformers import AutoModelForCausalLM
 
+    config = load_config(path, trust_remote_code=trust_remote_code)
     with _quiet_transformers(), load_errors(path, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,

@@ -1,9 +1,10 @@
-"""Protection against parquet and arrow files that repeat a few long texts so often that, written out, they would fill
-the memory.
+"""Protection against parquet and arrow files that hold so much, once decompressed or with repeated texts written out, that
+they would fill the memory.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from onedial.core.errors import DataError
 from onedial.core.tables.arrow_parts import DAMAGE, is_arrow_file
+from onedial.core.tables.arrow_sizes import measure_arrow
 from onedial.core.tables.file_bytes import MAX_EXPANSION, MIN_BOMB_BYTES
 from onedial.core.tables.file_kinds import FileKind
 
@@ -25,23 +27,42 @@ FEW_ROWS = 10_000_000
 
 def check_expansion(file: Path, kind: FileKind) -> None:
     """Raises DataError where the texts of a column, written out in every row, are far larger than the file, or its rows
-    far more than it has bytes.
+    far more than it has bytes, or what it is decompressed to is far larger.
 
     Dictionaries are looked at wherever they are, in lists and structs too. The bound is the longest text of each
     dictionary in every row; only where that is large are the texts of all rows summed, without writing any out.
     """
     limit = max(MIN_BOMB_BYTES, MAX_EXPANSION * file.stat().st_size)
     try:
+        if kind != "parquet":
+            _check_arrow_sizes(file, limit)
         rows, sizes = _of_parquet(file, limit) if kind == "parquet" else (0, _of_arrow(file, limit))
-    except (*DAMAGE, OSError, ValueError, IndexError):
+    except DataError:
+        raise
+    except (*DAMAGE, OSError, ValueError, IndexError, struct.error):
         return  # damaged: whoever reads the column says so
-    if rows > max(FEW_ROWS, ROWS_PER_BYTE * file.stat().st_size):
-        raise DataError(f"{file}: {rows:,} rows in {file.stat().st_size:,} bytes: nearly all are alike; it is not read")
+    _check_rows(file, rows)
     for name in (name for name, size in sizes.items() if size > limit):
         raise DataError(
             f"{file}: the column {name!r} holds more than {limit / 1e9:,.0f} GB of text, {MAX_EXPANSION} times the "
             "file's size or more: a few long values are repeated in most rows; the file is not read"
         )
+
+
+def _check_arrow_sizes(file: Path, limit: int) -> None:
+    """Raises DataError for what its compressed buffers say, before any of them is decompressed."""
+    rows, size = measure_arrow(file)
+    _check_rows(file, rows)
+    if size > limit:
+        raise DataError(
+            f"{file}: is decompressed to {size / 1e9:,.1f} GB, more than {MAX_EXPANSION} times the file's size; it is "
+            "not read"
+        )
+
+
+def _check_rows(file: Path, rows: int) -> None:
+    if rows > max(FEW_ROWS, ROWS_PER_BYTE * file.stat().st_size):
+        raise DataError(f"{file}: {rows:,} rows in {file.stat().st_size:,} bytes: nearly all are alike; it is not read")
 
 
 def _of_parquet(file: Path, limit: int) -> tuple[int, dict[str, int]]:
