@@ -211,6 +211,9 @@ def test_stop_ids_are_the_union_of_every_place() -> None:
     nothing = SimpleNamespace(eos_token_id=None)
     assert find_stop_ids(nothing, None, SimpleNamespace(eos_token_id=0)) == (0,)
     assert find_stop_ids(nothing, nothing, nothing) == ()
+    for broken in ("x", [None], [0, {}], 1.5, [[0]]):
+        with pytest.raises(DataError, match=r"eos_token_id=.* is no token id.*generation_config\.json"):
+            find_stop_ids(nothing, SimpleNamespace(eos_token_id=broken), nothing)
 
 
 @pytest.mark.slow
@@ -325,6 +328,19 @@ def test_a_broken_chat_template_is_one_message(template: str, tiny_model: Path, 
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(DataError, match="its chat template cannot be loaded"):
+        load_tokenizer(folder)
+
+
+def test_a_chat_template_without_end_is_one_message(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sandbox of templates bounds one range, not those within it."""
+    monkeypatch.setattr("onedial.training.models.TEMPLATE_LIMIT_S", 0.2)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    loop = "{% for i in range(90000) %}"
+    (folder / "chat_template.jinja").write_text(f"{loop * 3}x{'{% endfor %}' * 3}")
+    with pytest.raises(DataError, match="its chat template takes longer than 0.2 s"):
         load_tokenizer(folder)
 
 

@@ -6,6 +6,7 @@ Oracles: TRL's own reading of the formats, the chat template by hand, the log of
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,8 @@ from maths_batches import make_group
 from onedial.analysis import logs
 from onedial.cli import main as cli
 from onedial.core.algorithm_table import ALGORITHMS
-from onedial.core.errors import ConfigError, DataError
-from onedial.core.run_log import read_json_lines
+from onedial.core.errors import CheckpointError, ConfigError, DataError
+from onedial.core.run_log import read_groups, read_json_lines
 from onedial.core.settings import Run
 from onedial.core.settings_file import make_run, read_settings
 from onedial.core.types import Prompt
@@ -415,6 +416,19 @@ def test_warm_up_then_dpo_in_two_commands(warm: Path, tmp_path: Path, text: Text
     right = frame.filter("correct")
     assert len(make_past_demonstrations(read_past_groups(warm, text))) == len(right)
     assert cli.main(["train", "sft", *words[2:4], "--out", str(tmp_path / "sft"), "--iterations", "1"]) == 0
+
+
+def test_damaged_rollouts_of_a_run_are_not_learned_from(warm: Path, text: Text, tmp_path: Path) -> None:
+    """Oracle: every reward of one file turned round, in a file that parquet reads well; a missing column."""
+    copied = Path(shutil.copytree(warm, tmp_path / "warm"))
+    file = copied / "rollouts" / "000003.parquet"
+    frame = pl.read_parquet(file)
+    frame.with_columns(~pl.col("correct"), reward=1 - pl.col("reward")).write_parquet(file)
+    with pytest.raises(CheckpointError, match=r"000003\.parquet: not as the run wrote it"):
+        list(read_past_groups(copied, text))
+    frame.drop("completion").write_parquet(file)
+    with pytest.raises(DataError, match=r"000003\.parquet: not a readable rollouts file: 'completion'"):
+        read_groups(file)
 
 
 def test_a_run_that_cannot_be_learned_from(warm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,14 +201,13 @@ def read_groups(path: Path) -> dict[str, Group]:
 
     Raises DataError if the file cannot be read.
     """
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable rollouts file: {error}; delete it to generate them again") from error
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["group_id"], []).append(row)
-    return {name: _group(members) for name, members in groups.items()}
+    try:
+        for row in pq.read_table(path).to_pylist():
+            groups.setdefault(row["group_id"], []).append(row)
+        return {name: _group(members) for name, members in groups.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:  # ArrowInvalid is a ValueError
+        raise DataError(f"{path}: not a readable rollouts file: {error}; delete it to generate them again") from error
 
 
 def _group(rows: Sequence[Mapping[str, Any]]) -> Group:

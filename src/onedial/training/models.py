@@ -34,6 +34,7 @@ from rich.console import Console
 from onedial.core.errors import DataError, OnedialError, suggest
 from onedial.core.paths import cache_dir, expand_path, flush_to_disk
 from onedial.core.safe_console import SafeConsole
+from onedial.core.time_limit import limit_time
 from onedial.training.hub import choose_hub_options
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ SMOLLM2 = Wheel(
 )
 WHEELS = {"smollm2": SMOLLM2}
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TEMPLATE_LIMIT_S = 10.0  # for a chat template to write one short message
 LARGEST_SIZES = {
     "hidden_size": 1 << 20, "intermediate_size": 1 << 22, "num_attention_heads": 1 << 14, "num_hidden_layers": 1 << 12,
     "num_key_value_heads": 1 << 14, "vocab_size": 1 << 26, "max_position_embeddings": 1 << 40,
@@ -285,7 +287,8 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
             path, trust_remote_code=trust_remote_code, **choose_hub_options(path)
         )
     if tokenizer.chat_template:
-        with load_errors(path, "chat template"):
+        slow = f"model {str(path)!r}: its chat template takes longer than {TEMPLATE_LIMIT_S:g} s; correct it"
+        with load_errors(path, "chat template"), limit_time(TEMPLATE_LIMIT_S, slow):
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
             )
@@ -348,9 +351,16 @@ def find_stop_ids(model_config: Any, generation_config: Any, tokenizer: Any) -> 
 
     Chat models often end a turn with a different token than a document, and may list several ids in only one of these
     places; using one place alone would let completions run to the limit. Empty if no end is declared anywhere.
+    Raises DataError if a declared end is not a token id.
     """
     ids: set[int] = set()
     for source in (model_config, generation_config, tokenizer):
         value = getattr(source, "eos_token_id", None)
-        ids.update([] if value is None else [value] if isinstance(value, int) else value)
+        found = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(isinstance(token, int) for token in found):
+            raise DataError(
+                f"the model's eos_token_id={value!r} is no token id; correct it in the {type(source).__name__} of its "
+                "folder (config.json, generation_config.json or tokenizer_config.json)"
+            )
+        ids.update(found)
     return tuple(sorted(ids))

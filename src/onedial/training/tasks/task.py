@@ -7,12 +7,9 @@ prompt, independently of seed and file order.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -20,6 +17,7 @@ from typing import Literal, Protocol
 
 from onedial.core.errors import ConfigError, DataError, OnedialError
 from onedial.core.text_safety import escape_control
+from onedial.core.time_limit import limit_time
 from onedial.core.types import Prompt, Verdict
 from onedial.training.verify.verdict import Verifier, judge, make_verdict
 
@@ -224,36 +222,6 @@ def check_text(prompt: Prompt, where: str) -> None:
                 f"{where}: the {name} contains an incomplete character (the lone surrogate {broken} at {error.start}); "
                 "write the text as UTF-8 again, or remove the record"
             ) from None
-
-
-class _TookTooLong(BaseException):
-    """Not an Exception, so that a task's own `except Exception` does not swallow it."""
-
-
-@contextlib.contextmanager
-def limit_time(seconds: float, message: str) -> Iterator[None]:
-    """Raises DataError with the message when the body takes longer.
-
-    Only in the main thread, and where no other code uses the alarm; elsewhere there is no limit. It ends Python code
-    and waiting calls, not a loop inside a C library.
-    """
-    free = threading.current_thread() is threading.main_thread() and signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    if not free:
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise _TookTooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except _TookTooLong:
-        raise DataError(message) from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def check_split(split: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onedial.core.errors import CheckpointError
-from onedial.core.manifest import FOLDER_MANIFEST, check_folder, check_log
+from onedial.core.manifest import FOLDER_MANIFEST, RUN_MANIFEST, check_folder, check_log
 from onedial.training.trainer.master_weights import Weights
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW; `step` is one number
@@ -26,6 +26,14 @@ def check_checkpoint(path: Path) -> None:
         raise CheckpointError(f"{path / FOLDER_MANIFEST}: belongs to iteration {content.get('iteration')}")
     for name, wanted in dict(content["logs"]).items():
         check_log(path.parent.parent / name, wanted)
+
+
+def is_recorded(directory: Path, stored: Path | None) -> bool:
+    """Whether the files of a run have recorded hashes; `stored` is its newest checkpoint.
+
+    A checkpoint tells of itself: a run of an earlier version has a manifest as soon as it was resumed once.
+    """
+    return (directory / RUN_MANIFEST).exists() if stored is None else has_manifest(stored)
 
 
 def has_manifest(path: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from onedial.core.errors import ConfigError, DataError
-from onedial.core.manifest import FOLDER_MANIFEST, check_folder
+from onedial.core.manifest import FOLDER_MANIFEST, check_folder, check_recorded
 from onedial.core.run_log import read_groups
 from onedial.core.settings_file import NO_TRUST, make_run, read_run_settings
 from onedial.core.types import Group, Rollout
@@ -24,6 +24,7 @@ from onedial.core.user_code import Trust
 from onedial.training.lm.text import Text
 from onedial.training.tasks import TaskSource, open_task
 from onedial.training.trainer import checkpoint
+from onedial.training.trainer.checkpoint_checks import is_recorded
 
 PAIRS_PER_GROUP = 8
 
@@ -101,8 +102,8 @@ def read_past_groups(
 
     Their prompts are drawn again from the task of the run, or from `task`.
 
-    Raises DataError if there are no rollouts, if the task no longer gives the logged prompts, or if `text`, the present
-    tokenizer, is not the one of the run.
+    Raises CheckpointError if a file is not as the run wrote it, and DataError if there are no rollouts, if the task no
+    longer gives the logged prompts, or if `text`, the present tokenizer, is not the one of the run.
     """
     known = ("seed",) if task is not None else ("seed", "task")  # of a live task the file holds only the name
     run = make_run(read_run_settings(directory, trust=trust, only=known), where=f"{directory / 'run.toml'}: ")
@@ -110,7 +111,10 @@ def read_past_groups(
     if not files:
         raise DataError(f"{directory}: holds no rollouts (rollouts/*.parquet): nothing to learn from")
     task = task or open_task(run.task, **run.task_options)
+    recorded = is_recorded(directory, checkpoint.find_latest(directory))
     for file in files[len(files) // 2 :]:
+        if recorded:
+            check_recorded(directory, str(file.relative_to(directory)))
         for group in read_groups(file).values():
             prompt = task.draw("train", run.seed, group.position)
             if prompt.plain != group.prompt.text:

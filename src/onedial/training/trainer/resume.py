@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from onedial.core.errors import CheckpointError, DataError, RunDirError
-from onedial.core.manifest import RUN_MANIFEST, check_recorded
+from onedial.core.manifest import check_recorded
 from onedial.core.run_log import cut_json_lines, read_groups, read_json_lines, rollout_path
 from onedial.core.settings_file import write_run
 from onedial.core.types import Group
 from onedial.training.trainer import checkpoint
-from onedial.training.trainer.checkpoint_checks import check_checkpoint, has_manifest
+from onedial.training.trainer.checkpoint_checks import check_checkpoint, is_recorded
 from onedial.training.trainer.open_run import Trainer
 
 
@@ -43,8 +43,7 @@ def restore(trainer: Trainer) -> None:
 
 def _was_recorded(trainer: Trainer, stored: Path | None) -> bool:
     """Whether hashes of the files of the run were recorded; prints a note if a run of an earlier version has none."""
-    # a checkpoint tells of itself: a run of an earlier version has a manifest as soon as it was resumed once
-    recorded = (trainer.run.directory / RUN_MANIFEST).exists() if stored is None else has_manifest(stored)
+    recorded = is_recorded(trainer.run.directory, stored)
     if not recorded:
         trainer.view.note("this run was written without hashes of its files: they are used unchecked")
     return recorded
