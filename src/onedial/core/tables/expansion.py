@@ -1,5 +1,5 @@
-"""Protection against parquet and arrow files that hold so much, once decompressed or with repeated texts written out, that
-they would fill the memory.
+"""Protection against parquet and arrow files that hold so much, once decompressed or with repeated texts written out,
+that they would fill the memory.
 """
 
 from __future__ import annotations
