@@ -122,6 +122,19 @@ def test_json_is_one_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 0.5 < low < 0.75 < high < 0.9
 
 
+def test_a_log_without_iterations_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of solve rates used to be followed in silence. Oracle: one line, then the end; none for a log with steps."""
+    rates = tmp_path / "rates.csv"
+    rates.write_text("prompt,solve_rate\n" + "".join(f"q{i},{i % 9 / 8}\n" for i in range(40)))
+    code, out, err = follow_to_its_end(capsys, rates)
+    assert (code, out) == (0, "")
+    assert err.splitlines() == [
+        f"{rates}: names no iteration with a group of 2 rollouts or more, so only findings are reported"
+    ]
+    write_step(tmp_path / "run", 1, MIXED)
+    assert follow_to_its_end(capsys, tmp_path / "run")[2] == ""
+
+
 def test_it_waits_for_a_log_that_is_not_there_yet_and_sees_it_grow(tmp_path: Path) -> None:
     folder = tmp_path / "outputs"
     words = ["inspect", str(folder), "--follow", "--every", "0.2", "--idle", "3", "--json"]

@@ -52,11 +52,13 @@ class News:
     """What the latest reading of the log adds to the earlier ones.
 
     without_signal  number of latest complete iterations in a row that have no mixed group
+    has_iterations  whether the log names an iteration with a group that enters shares
     """
 
     iterations: tuple[IterationSummary, ...]
     findings: tuple[Finding, ...]
     without_signal: int
+    has_iterations: bool
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Follower:
             if each.has_signal:
                 break
             silent += 1
-        return News(new, findings, silent)
+        return News(new, findings, silent, bool(summaries))
 
     def _is_new(self, finding: Finding) -> bool:
         if finding.name not in WATCHED or finding.value is None or not is_clear(finding):

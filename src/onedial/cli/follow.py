@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from onedial.cli.log_options import with_analysis
 from onedial.cli.terminal import Terminal, format_span
 from onedial.core.errors import ConfigError, DataError
+from onedial.core.text_safety import escape_control
 
 if TYPE_CHECKING:
     from onedial.analysis.findings import Finding
@@ -97,15 +98,17 @@ def read_stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _read(args: argparse.Namespace, follower: Follower, ended: bool, waiting: str) -> tuple[News | None, str]:
-    """(what is new, ""), or (None, why nothing can be read yet); the reason is printed once."""
+    """(what is new, what is missing), or (None, why nothing can be read yet); a reason is printed once."""
+    news, why = None, ""
     try:
         news = with_analysis(args, args.log, lambda analysis: follower.compare(analysis, ended=ended), text=False)
+        if not news.has_iterations:
+            why = f"{args.log}: names no iteration with a group of 2 rollouts or more, so only findings are reported"
     except (DataError, FileNotFoundError) as error:
         why = f"waiting for a log at {args.log}: {error}"
-        if why != waiting:
-            print(why, file=sys.stderr, flush=True)
-        return None, why
-    return news, ""
+    if why not in ("", waiting):
+        print(escape_control(why), file=sys.stderr, flush=True)
+    return news, why
 
 
 def _end_without_signal(args: argparse.Namespace, news: News) -> int:
