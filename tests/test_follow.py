@@ -123,7 +123,7 @@ def test_json_is_one_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_log_without_iterations_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table of solve rates used to be followed in silence. Oracle: one line, then the end; none for a log with steps."""
+    """A table of solve rates used to be followed in silence. Oracle: one line, the end; none for a log with steps."""
     rates = tmp_path / "rates.csv"
     rates.write_text("prompt,solve_rate\n" + "".join(f"q{i},{i % 9 / 8}\n" for i in range(40)))
     code, out, err = follow_to_its_end(capsys, rates)
