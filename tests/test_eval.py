@@ -175,6 +175,7 @@ def test_the_printed_page_fits_80_columns(
         (["--sample", "3"], "did you mean '--samples'"),
         (["--prompts", "0"], "must be at least 1"),
         (["--save", "/nowhere/x.parquet"], "no such folder /nowhere"),
+        (["--save", "run.toml"], "must end in .parquet"),
         (["--device", "tpu9"], "device='tpu9'"),
         (["--max_new_tokens", "1000"], "exceeds the model's context of 256"),
     ],

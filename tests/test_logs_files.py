@@ -16,6 +16,7 @@ from findings_logs import all_findings, key_figures
 from logs_data import make
 from onedial.analysis.findings import collect
 from onedial.analysis.logs import lines, read, store
+from onedial.analysis.logs.formats import Sample
 from onedial.cli.main import main
 from onedial.core.errors import DataError
 
@@ -262,3 +263,16 @@ def test_rows_keep_their_order_when_memory_is_short(
     log = read(tmp_path)
     got = log.frame.select("completion_tokens").collect().to_series().to_list()
     assert got == [1000 * number + i for number in range(4) for i in range(900)] and log.broken_lines == 1
+
+
+def test_the_time_of_many_files_grows_with_their_number_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 files took minutes: samples were compared pairwise. Oracle: no sample is compared with another."""
+
+    def compare(this: Sample, other: object) -> bool:
+        raise AssertionError("samples are compared")
+
+    for step in range(30):
+        rows = [{"step": step, "prompt": f"p{i // 4}", "reward": float(i % 3 == 0)} for i in range(8)]
+        (tmp_path / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(Sample, "__eq__", compare)
+    assert len(read(tmp_path).frame.collect()) == 240

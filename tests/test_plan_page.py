@@ -53,5 +53,6 @@ def test_a_plan_that_funds_nothing_has_a_page_too(tmp_path: Path, capsys: pytest
 def test_a_page_that_cannot_be_written_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "rates.csv"
     table.write_text("prompt_id,n_correct,n\n" + "".join(f"p{i},{i % 9},8\n" for i in range(90)))
-    assert main(["plan", str(table), "--budget", "100", "-o", str(tmp_path)]) == 2
+    (tmp_path / "no.html").mkdir()
+    assert main(["plan", str(table), "--budget", "100", "-o", str(tmp_path / "no.html")]) == 2
     assert "cannot write the page" in capsys.readouterr().err

@@ -165,3 +165,41 @@ def test_a_model_out_of_reach_is_told_before_torch_is_imported(words: list[str])
         timeout=60,
     )
     assert done.returncode == 2 and "hub cannot be reached" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "log.jsonl", "-o", "log.jsonl"],
+        ["report", "log.jsonl", "-o", "log.jsonl"],
+        ["plan", "log.jsonl", "--budget", "100", "-o", "log.jsonl"],
+        ["explain", "-o", "log.jsonl"],
+        ["plan", "log.jsonl", "--budget", "100", "--export", "trl:log.jsonl"],
+        ["plan", "log.jsonl", "--budget", "100", "--export", "table:./link.jsonl"],
+        ["plan", "folder", "--budget", "100", "--export", "table:folder/part.jsonl"],
+    ],
+    ids=" ".join,
+)
+def test_no_output_overwrites_a_log(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the bytes of the log before."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"p{i // 4}", "reward": float(i % 3 == 0), "step": 1} for i in range(64)]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "link.jsonl").symlink_to(log)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "part.jsonl").write_bytes(log.read_bytes())
+    before = log.read_bytes()
+    assert cli.main(words) == 2 and "overw" in capsys.readouterr().err
+    assert log.read_bytes() == before == (tmp_path / "folder" / "part.jsonl").read_bytes()
+
+
+def test_a_rho_that_no_gradients_have_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1e308 used to print a warning of numpy's beside a plan."""
+    rates = tmp_path / "rates.csv"
+    rates.write_text("prompt,solve_rate\n" + "".join(f"q{i},{i % 9 / 8}\n" for i in range(40)))
+    for rho in ("1e308", "1e-300", "0", "nan", "inf", "-1"):
+        assert cli.main(["plan", str(rates), "--budget", "100", f"--rho={rho}"]) == 2
+        assert f"--rho {float(rho):g}: must lie in" in capsys.readouterr().err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from onedial.cli.page_option import add_page_option
+
 HELP = """
   onedial explain -o explain.html
 
@@ -15,9 +17,7 @@ DPO, and one real group under every row of the algorithm table."""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `onedial explain`."""
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("explain.html"), metavar="FILE", help="where to write [explain.html]"
-    )
+    add_page_option(parser, "where to write [explain.html]", default=Path("explain.html"))
 
 
 def run(args: argparse.Namespace) -> int:

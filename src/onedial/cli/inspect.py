@@ -17,6 +17,7 @@ from onedial.cli.log_options import (
     check_group_size,
     with_analysis,
 )
+from onedial.cli.page_option import add_page_option
 from onedial.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formats", action="store_true", help="list the formats and stop")
     parser.add_argument("--json", action="store_true", help="print only JSON: the key figures")
     parser.add_argument("--findings", action="store_true", help="with --json: every finding too")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write the page with plots to this .html file"
-    )
+    add_page_option(parser, "write the page with plots to this .html file")
     add_group_size(parser)
     parser.add_argument(
         "--at-k",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onedial.cli.log_options import add_log_options, with_analysis
+from onedial.cli.page_option import add_page_option
 
 if TYPE_CHECKING:
     from onedial.analysis.planning.backtest import HeldOut
@@ -38,9 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit", type=float, default=0.1, help="share of the budget for second looks (0.1)")
     parser.add_argument("--survivors-only", action="store_true", help="silent groups were dropped before logging")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write a page with the plots to this .html file"
-    )
+    add_page_option(parser, "write a page with the plots to this .html file")
     parser.add_argument(
         "--export",
         action="append",
@@ -58,13 +57,14 @@ def run(args: argparse.Namespace) -> int:
     from onedial.analysis.findings.measured_rho import read_measured_rho
     from onedial.analysis.findings.prompt_counts import collect_prompt_counts, read_prompt_rows
     from onedial.analysis.planning.backtest import backtest_plan
-    from onedial.analysis.planning.export import export, parse_target
+    from onedial.analysis.planning.export import check_targets, export, parse_target
     from onedial.analysis.planning.planner import plan
     from onedial.analysis.planning.rho import UNKNOWN, assume_rho
     from onedial.cli.plan_text import print_plan
     from onedial.core.safe_console import SafeConsole
 
     targets = [parse_target(text) for text in args.export]  # a wrong target is told before the work
+    check_targets(Path(args.log), [path for _, path in targets])
     rho = read_measured_rho(Path(args.log)) or UNKNOWN if args.rho is None else assume_rho(args.rho)
     tables = with_analysis(args, Path(args.log), lambda analysis: analysis.tables)
     counts = collect_prompt_counts(tables, survivors_only=True if args.survivors_only else None)

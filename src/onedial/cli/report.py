@@ -13,6 +13,7 @@ from onedial.cli.log_options import (
     check_group_size,
     with_analysis,
 )
+from onedial.cli.page_option import add_page_option
 from onedial.core.text_safety import say
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ Example: onedial report runs/x --open
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `onedial report`."""
     parser.add_argument("run", help="run directory, rollout log or table of solve rates")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or NAME.report.html here"
-    )
+    add_page_option(parser, "default: RUN/report.html, or NAME.report.html here")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
     add_group_size(parser)
     add_log_options(parser)

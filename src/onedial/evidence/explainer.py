@@ -17,6 +17,7 @@ from onedial import __version__
 from onedial.core.algorithm import Algorithm
 from onedial.core.algorithm_table import ALGORITHMS
 from onedial.core.errors import DataError
+from onedial.core.paths import write_atomically
 
 SCRIPTS = ("explain_formulas.js", "explain_charts.js", "explain_sections.js")
 FOOTER = f"onedial {__version__}. This file is complete: it loads nothing from anywhere."
@@ -26,7 +27,7 @@ def write_explainer(path: Path) -> Path:
     """Writes the page to `path` and returns it. Raises DataError when the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render_explainer(), encoding="utf-8")
+        write_atomically(path, render_explainer())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another place with --output") from error
     return path

@@ -171,13 +171,18 @@ def choose_format(
         mapped = _mapped_format(form, options) if samples else None
         if mapped is not None:
             chosen = seen.get(form.name if form else "", samples)
-            return mapped, chosen, unread + [sample.file for sample in samples if sample not in chosen]
+            return mapped, chosen, unread + _files_without(samples, chosen)
     if form is None:
         raise DataError(_not_recognized(path, samples, errors))
     chosen = seen.get(form.name) or (samples if format else [])
     if not chosen:
         raise DataError(f"{path}: nothing in it can be read as {form.title}. {_not_recognized(path, samples, errors)}")
-    return form, chosen, unread + [sample.file for sample in samples if sample not in chosen]
+    return form, chosen, unread + _files_without(samples, chosen)
+
+
+def _files_without(samples: Sequence[Sample], chosen: Sequence[Sample]) -> list[Path]:
+    taken = {sample.file for sample in chosen}
+    return [sample.file for sample in samples if sample.file not in taken]
 
 
 def _mapped_format(detected: Format | None, options: Options) -> Format | None:

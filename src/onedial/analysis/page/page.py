@@ -19,6 +19,7 @@ from onedial.analysis.page.samples import sample_groups
 from onedial.analysis.result import Analysis
 from onedial.core.errors import DataError
 from onedial.core.palette import GROUP_KINDS
+from onedial.core.paths import write_atomically
 
 FOOTER = f"onedial {__version__}. Intervals are 95 %. This file is complete: it loads nothing from anywhere."
 KINDS = {kind: style.label for kind, style in GROUP_KINDS.items()} | {"one": "single", "empty": "not judged"}
@@ -75,7 +76,7 @@ def _write(target: Path, data: Mapping[str, Any]) -> Path:
     text = render(data)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        write_atomically(target, text)
     except OSError as error:
         raise DataError(f"{target}: cannot write the page ({error.strerror}); choose another place with -o") from error
     return target

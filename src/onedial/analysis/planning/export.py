@@ -5,7 +5,7 @@ or a table.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -31,6 +31,14 @@ def parse_target(text: str) -> tuple[str, Path]:
     if Path(path).suffix not in KINDS[kind]:
         raise DataError(f"--export {text!r}: the file of {kind} must end in {' or '.join(KINDS[kind])}")
     return kind, Path(path)
+
+
+def check_targets(log: Path, targets: Sequence[Path]) -> None:
+    """Raises DataError for a target that is the log itself, or a file in the log's folder that exists already."""
+    for target in targets:
+        place = target.resolve()
+        if place == log.resolve() or (place.exists() and log.resolve() in place.parents):
+            raise DataError(f"--export {target}: would overwrite the log at {log}; choose another place")
 
 
 def export(plan: BudgetPlan, prompts: pl.DataFrame, kind: str, path: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 from onedial.core.errors import DataError
 
 UNKNOWN_FROM, UNKNOWN_TO = 0.005, 5.0
+LEAST, MOST = 1e-9, 1e9  # of a ρ that is given
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ UNKNOWN = Rho(float(f"{np.sqrt(UNKNOWN_FROM * UNKNOWN_TO):.2g}"), UNKNOWN_FROM, 
 
 
 def assume_rho(value: float) -> Rho:
-    """ρ as the user gives it. Raises DataError unless it is positive and finite."""
-    if not (value > 0 and np.isfinite(value)):
-        raise DataError(f"--rho {value:g}: must be a positive, finite number; leave it out where it is not known")
+    """ρ as the user gives it. Raises DataError for one that no gradients have."""
+    if not LEAST <= value <= MOST:
+        raise DataError(f"--rho {value:g}: must lie in [{LEAST:g}, {MOST:g}]; leave it out where it is not known")
     return Rho(value, value / 10, value * 10, "given")

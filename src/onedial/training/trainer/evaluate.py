@@ -132,6 +132,15 @@ def _is_zero(value: Any) -> bool:
         return False
 
 
+def _check_save(save: Path) -> None:
+    if not save.parent.is_dir():
+        raise ConfigError(f"save={str(save)!r}: no such folder {save.parent}; make it first")
+    if save.suffix != ".parquet":
+        raise ConfigError(f"save={str(save)!r}: must end in .parquet")
+    if save.exists() and (save.resolve().parent.parent / "run.toml").is_file():
+        raise ConfigError(f"save={str(save)!r}: would overwrite rollouts of a run; choose another place")
+
+
 def run_evaluation(
     spec: EvalSpec, *, save: Path | None, progress: Progress, note: Callable[[str], None] = lambda text: None
 ) -> Evaluation:
@@ -140,8 +149,8 @@ def run_evaluation(
     note: receives one line that says in which sandbox verifiers run.
     """
     run = spec.run
-    if save is not None and not save.parent.is_dir():
-        raise ConfigError(f"save={str(save)!r}: no such folder {save.parent}; make it first")
+    if save is not None:
+        _check_save(save)
     prepare_process(run.threads)
     task = open_task(run.task, **run.task_options)
     prompts = task.heldout(run.eval_prompts, run.seed)
