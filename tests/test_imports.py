@@ -21,7 +21,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # the command line are one part each. The two wings share the core and never import each other.
 ORDER = (
     "core.errors", "core.text_safety", "core.safe_console", "core.tables", "core.user_code", "core.system",
-    "core.palette", "core.types",
+    "core.time_limit", "core.palette", "core.types",
     "core.batch", "core.field_rules", "core.paths", "core.algorithm_rules", "core.algorithm", "core.maths",
     "core.algorithm_table", "core.allocator_table", "core.allocator_rules", "core.settings", "core.manifest",
     "core.settings_file", "core.plan_file", "core.run_dir", "core.run_log",

@@ -19,7 +19,7 @@ _DICTIONARY, _BATCH = 2, 3  # kinds of message
 _BLOCK, _BUFFER = 24, 16  # bytes of a place of a message in a file's footer, of a buffer in a batch
 
 
-class Table:
+class FlatTable:
     """A table of a flatbuffer: fields by number, each of which may be missing."""
 
     def __init__(self, content: bytes, place: int) -> None:
@@ -27,7 +27,7 @@ class Table:
         self._fields = place - self._number("<i", place)
 
     @classmethod
-    def root_of(cls, content: bytes) -> Table:
+    def root_of(cls, content: bytes) -> FlatTable:
         """The outermost table."""
         return cls(content, struct.unpack_from("<I", content)[0])
 
@@ -36,10 +36,10 @@ class Table:
         place = self._place_of(field)
         return self._number(kind, place) if place else 0
 
-    def table(self, field: int) -> Table | None:
+    def table(self, field: int) -> FlatTable | None:
         """The table that a field points to."""
         place = self._place_of(field)
-        return Table(self._content, place + self._number("<I", place)) if place else None
+        return FlatTable(self._content, place + self._number("<I", place)) if place else None
 
     def items(self, field: int, size: int) -> Iterator[tuple[int, int]]:
         """Of a vector of structs of `size` bytes each: the whole numbers that they begin and end with."""
@@ -65,7 +65,7 @@ def measure_arrow(file: Path) -> tuple[int, int]:
     rows = size = 0
     with pa.memory_map(str(file)) as source:
         for message in _messages(source):
-            header = Table.root_of(message.metadata.to_pybytes())
+            header = FlatTable.root_of(message.metadata.to_pybytes())
             kind, batch = header.number(1, "<B"), header.table(2)
             if kind == _DICTIONARY and batch is not None:
                 batch = batch.table(1)
@@ -76,7 +76,7 @@ def measure_arrow(file: Path) -> tuple[int, int]:
     return rows, size
 
 
-def _expanded(batch: Table, body: Any) -> int:
+def _expanded(batch: FlatTable, body: Any) -> int:
     """Bytes of the buffers of a compressed batch; one that is stored as it is says -1."""
     buffers = [(start, length) for start, length in batch.items(2, _BUFFER) if length >= 8]
     return sum(max(length, struct.unpack_from("<q", body, start)[0]) for start, length in buffers)
@@ -91,7 +91,7 @@ def _messages(source: Any) -> Iterator[Any]:
         return
     length = struct.unpack_from("<i", content, len(content) - len(MAGIC) - 4)[0]
     end = len(content) - len(MAGIC) - 4
-    footer = Table.root_of(bytes(content[end - length : end]))
+    footer = FlatTable.root_of(bytes(content[end - length : end]))
     for field in (2, 3):
         for start, _ in footer.items(field, _BLOCK):
             source.seek(start)
