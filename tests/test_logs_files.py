@@ -276,3 +276,17 @@ def test_the_time_of_many_files_grows_with_their_number_alone(tmp_path: Path, mo
         (tmp_path / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setattr(Sample, "__eq__", compare)
     assert len(read(tmp_path).frame.collect()) == 240
+
+
+def test_a_folder_that_is_read_shows_it_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").mkdir()
+    rows = [{"prompt": f"p{i // 4}", "reward": float(i % 3 == 0)} for i in range(64)]
+    (tmp_path / "log" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["inspect", str(tmp_path / "log"), "--json"]
+    assert main(words) == 0 and "reading" not in capsys.readouterr().err
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes a stream for a terminal
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "reading" in shown.err and json.loads(shown.out)

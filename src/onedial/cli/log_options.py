@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis
     from onedial.analysis.logs import with_log
     from onedial.analysis.page.curves import generation_seconds
     from onedial.analysis.result import analyze
+    from onedial.cli.terminal import show_reading
 
     check_positive(args, "tries")
     options = {name: getattr(args, name, None) for name in ("price", "seconds")}
@@ -132,12 +134,14 @@ def with_analysis(args: argparse.Namespace, path: Path, then: Callable[[Analysis
         check_costs(args, analysis)
         return then(analysis)
 
-    return with_log(
-        look,
-        path,
-        args.format,
-        columns=parse_map(args.map),
-        outcome=args.outcome,
-        tries=args.tries,
-        text=text,
-    )
+    follows = getattr(args, "follow", False)
+    with contextlib.nullcontext() if follows else show_reading(path):
+        return with_log(
+            look,
+            path,
+            args.format,
+            columns=parse_map(args.map),
+            outcome=args.outcome,
+            tries=args.tries,
+            text=text,
+        )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -25,6 +27,14 @@ ASCII |= {"σ": "sigma", "²": "^2"}
 ASCII |= {style.glyph: mark for style, mark in zip(GROUP_KINDS.values(), "#+o.", strict=True)}
 
 Interval = Sequence[float] | None
+
+
+def show_reading(path: Path) -> AbstractContextManager[object]:
+    """A moving line on stderr while a folder is read, erased at the end; nothing where stderr is no terminal."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or not path.is_dir():
+        return nullcontext()
+    return console.status(Text(f"reading {escape_control(str(path))}"))
 
 
 @dataclass(frozen=True)
