@@ -115,6 +115,28 @@ def test_rounds_of_a_prompt_are_one_group_with_a_baseline_of_each_round() -> Non
     assert any(len(group.rollouts) > 4 for group in groups), "a prompt may be asked for again"
 
 
+def test_weights_are_those_of_the_tries_that_a_prompt_got() -> None:
+    """Oracle: w ∝ m/(1 + ρmσ²) with m = n(ν + n − 1)/(ν + n), divided evenly among n rollouts; mean 1 over all."""
+    allocator = made("adaptive", rounds=1, audit=0.0)
+    play(allocator, 1, 3)
+    allocator.start(4)
+    positions = allocator.candidates.positions(4)
+    before = allocator.belief.predict([allocator.candidates.describe(position) for position in positions]).rate
+    groups = [answered(request, 4) for request in allocator.ask()]
+    allocator.answer(groups)
+    known = allocator.finish().expectations
+    each = []
+    for group in groups:
+        n, index = len(group.rollouts), group.position - positions.start
+        m = n * (before.strength[index] + n - 1) / (before.strength[index] + n)
+        each.append(m / (1 + allocator.row.rho * m * before.spread[index]) / n)
+        assert len(set(known[group.id].weights)) == 1
+    sizes = [len(group.rollouts) for group in groups]
+    assert len(set(sizes)) > 1
+    scaled = np.array(each) / np.average(each, weights=sizes)
+    assert [known[group.id].weights[0] for group in groups] == pytest.approx(scaled)
+
+
 def test_audits_are_drawn_uniformly_and_calibration_counts_them_alone() -> None:
     allocator = made("adaptive", audit=0.25, candidates=40)
     played = play(allocator, 1, 30)

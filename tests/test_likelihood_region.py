@@ -50,6 +50,16 @@ def test_determined_figures_have_the_interval_of_their_unbiased_estimate() -> No
         assert interval == pytest.approx((wide.low, plain.high), abs=0.004)
 
 
+@pytest.mark.parametrize("seen", [(2, 0, 1, 7, 2990), (163, 0, 1, 4, 132), (30, 25, 20, 15, 10), (0, 0, 50, 0, 0)])
+def test_no_rate_would_raise_the_likelihood_of_the_fit(seen: tuple[int, ...]) -> None:
+    # oracle: Lindsay's condition. A little mass moved to p changes the mean log-likelihood at the rate d(p) − 1
+    tally = tally_counts(np.repeat(np.arange(5.0), seen), np.full(sum(seen), 4.0))[0]
+    region = likelihood_region(tally)
+    chance = binom.pmf(tally.k[:, None], 4, region.points)
+    d = tally.count / tally.count.sum() @ (chance / (chance @ region.mass)[:, None])
+    assert d.max() == pytest.approx(1.0, abs=0.01)
+
+
 @pytest.mark.parametrize("size", [2, 4, 8, 32])
 def test_with_endless_prompts_the_bounds_are_those_of_a_linear_program(size: int) -> None:
     # oracle: the least and largest share over all distributions with exactly these frequencies of k of 4

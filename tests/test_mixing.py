@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import differential_evolution, minimize
 from scipy.special import betaln
 from scipy.stats import beta, betabinom, binom
 
@@ -113,6 +113,22 @@ def test_the_beta_with_ends_finds_the_shares_at_0_and_1_that_made_the_counts(
     edges = (found.points[1:-1] + found.points[2:]) / 2
     want = zero + (1 - zero - one) * beta.cdf(edges, a, b)
     assert abs(inner - want)[5:-5].max() < 0.02
+
+
+@pytest.mark.parametrize("seen", [(163, 0, 1, 4, 132), (395, 20, 32, 27, 28, 48, 69, 144, 2237)])
+def test_the_beta_with_ends_has_the_likelihood_that_another_search_finds(seen: tuple[int, ...]) -> None:
+    # oracle: scipy's beta-binomial and differential evolution
+    n, count = len(seen) - 1, np.array(seen, dtype=float)
+    k = np.arange(n + 1.0)
+
+    def loss(theta: np.ndarray) -> float:
+        ends = np.exp([*theta[2:], 0.0]) / np.exp([*theta[2:], 0.0]).sum()
+        chance = ends[2] * betabinom.pmf(k, n, *np.exp(theta[:2])) + ends[0] * (k == 0) + ends[1] * (k == n)
+        return -float(count @ np.log(np.maximum(chance, 1e-300)))
+
+    best = -differential_evolution(loss, [(-4, 5), (-4, 5), (-12, 6), (-12, 6)], seed=0, tol=1e-6).fun
+    found = beta_with_ends(Tally(k, np.full(n + 1, float(n)), count, np.ones(n + 1)))
+    assert float(count @ np.log(binom.pmf(k[:, None], n, found.points) @ found.mass)) == pytest.approx(best, abs=0.3)
 
 
 def test_mass_next_to_the_ends_stays_inside() -> None:

@@ -282,12 +282,12 @@ def test_text_is_not_executed_without_a_sandbox(monkeypatch: pytest.MonkeyPatch)
     """Where neither level works, the pool refuses and names both reasons; with `unsafe` it runs."""
     monkeypatch.setattr("onedial.training.verify.sandbox.probe", lambda sandbox: f"no {sandbox.level} here")
     with pytest.raises(ConfigError, match="no namespace here.*no landlock here.*--unsafe-verifiers"):
-        VerifierPool(_Executes())
+        VerifierPool(_Executes(), workers=1)
     with VerifierPool(Reward((lambda prompt, completion: 1.0,)), workers=1) as pool:
         assert pool.sandbox is not None and pool.sandbox.level == "process" and "no landlock here" in pool.note
         pool.submit(0, Prompt("q"), "x")
         assert dict(pool.drain(60))[0].outcome == "correct"
-    with VerifierPool(_Executes(), unsafe=True) as pool:
+    with VerifierPool(_Executes(), workers=1, unsafe=True) as pool:
         assert "no sandbox" in pool.note
 
 
@@ -296,8 +296,8 @@ def test_text_is_not_executed_in_the_trainer() -> None:
         in_process = True
 
     with pytest.raises(ConfigError, match="in_process runs it in the trainer"):
-        VerifierPool(InProcess())
-    with VerifierPool(InProcess(), unsafe=True) as pool:
+        VerifierPool(InProcess(), workers=1)
+    with VerifierPool(InProcess(), workers=1, unsafe=True) as pool:
         pool.submit(0, Prompt("q"), "1 + 0")
         assert dict(pool.poll())[0].reward == 1.0
 
@@ -322,7 +322,7 @@ def test_a_task_says_that_it_executes_text(tmp_path: Path, monkeypatch: pytest.M
         open_task("reasoning_gym", dataset="chain_sum").verifier,
     ):
         with pytest.raises(ConfigError, match="executes what the model writes"):
-            VerifierPool(verifier)
+            VerifierPool(verifier, workers=1)
 
 
 @pytest.mark.parametrize("place", ["link", "~", "relative"])

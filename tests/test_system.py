@@ -108,12 +108,16 @@ def test_verifiers_start_answer_and_die(system: str) -> None:
 
 
 def test_a_process_is_prepared_without_the_gnu_library(system: str) -> None:
+    """With it, the 128 MB of a tensor that is freed are kept until they are returned on purpose."""
     code = (
         "import os, sys, platform, torch\n"
         + ("" if system == "as it is" else "del os.sched_getaffinity; sys.platform = 'darwin'\n")
-        + "from onedial.training.trainer.cpu import trim_memory_beyond, prepare_process\n"
-        "prepare_process(0); print(torch.get_num_threads() >= 1, trim_memory_beyond(0))"
+        + "from onedial.training.trainer.cpu import prepare_process, read_process_bytes, trim_memory_beyond\n"
+        "prepare_process(0); before = read_process_bytes() if sys.platform == 'linux' else 0\n"
+        "def kept(): return bool(before) and read_process_bytes() - before > 2**26\n"
+        "part = torch.ones(2**25); del part\n"
+        "print(kept(), torch.get_num_threads() >= 1, trim_memory_beyond(0), kept())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     glibc = system == "as it is" and sys.platform == "linux"
-    assert done.stdout.split() == ["True", str(glibc)], done.stderr
+    assert done.stdout.split() == [str(glibc), "True", str(glibc), "False"], done.stderr

@@ -131,6 +131,23 @@ def test_a_closing_pool_gives_nothing_to_judge() -> None:
     assert not bare_pool([(0, b""), None, (1, b"")], 1)._take_items(backlog) and len(backlog) == 1
 
 
+def test_three_deaths_in_a_row_without_a_verdict_end_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five workers: one judges an item and dies, two die idle, one judges an item, and three more die idle."""
+    made = bare_pool([(i, b"") for i in range(9)], 1)
+    made._closed, made._verifier = False, Math()
+    judged = iter([1, 0, 0, 1, 0, 0, 0])
+
+    def judge_some(process: Process, backlog: deque[Any]) -> bool:
+        for _ in range(next(judged)):
+            backlog.popleft()
+        return False
+
+    monkeypatch.setattr(made, "_launch_worker", lambda: None)
+    monkeypatch.setattr(made, "_judge_backlog", judge_some)
+    made._serve_items()
+    assert "keep dying before they judge anything" in str(made._failure) and list(judged) == []
+
+
 def test_draining_ends_at_its_time_limit() -> None:
     made = bare_pool([], 1)
     made._pending = 1
@@ -217,4 +234,4 @@ def test_what_a_sandbox_says_of_itself() -> None:
 def test_impossible_pools_are_refused() -> None:
     for name in ("workers", "timeout_s", "memory_mb"):
         with pytest.raises(pool.ConfigError, match=f"{name}=0"):
-            VerifierPool(Math(), **{name: 0})
+            VerifierPool(Math(), **{"workers": 1, name: 0})

@@ -242,7 +242,7 @@ def test_impossible_settings_and_unsendable_prompts_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers=0: must be positive"):
         VerifierPool(Number(), workers=0)
     with pytest.raises(ConfigError, match="timeout_s=-1"):
-        VerifierPool(Number(), timeout_s=-1)
+        VerifierPool(Number(), workers=1, timeout_s=-1)
     with (
         VerifierPool(HOSTILE, workers=1) as pool,
         pytest.raises(DataError, match="cannot be sent to a worker"),

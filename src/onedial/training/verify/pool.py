@@ -43,7 +43,7 @@ class VerifierPool:
     def __init__(
         self,
         verifier: Verifier,
-        workers: int = 2,
+        workers: int,
         timeout_s: float = 10.0,
         memory_mb: int = 2048,
         *,
