@@ -188,6 +188,7 @@ def test_the_rule_of_the_sources_is_counted_like_the_plan(budget: int) -> None:
     rule = made.inverse
     assert [rule.utility, rule.mixed_groups] == pytest.approx([gain, mixed])
     assert [rule.prompts, rule.silent_share] == pytest.approx([groups, 1 - mixed / groups])
+    assert rule.cost == pytest.approx(rule.rollouts), "a rollout costs one"
     assert rule.rollouts == made.fixed.rollouts and rule.utility < made.fixed.utility
 
 

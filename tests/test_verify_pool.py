@@ -86,16 +86,19 @@ def test_workers_are_light_and_judge_in_their_main_thread(tmp_path: Path) -> Non
     """Oracle: the worker's own modules and threads. Loading torch would cost each worker a second and 200 MB."""
     file = tmp_path / "light.py"
     file.write_text(
-        "import sys, threading\n"
+        "import resource, sys, threading, time\n"
         "def reward(prompt, completion):\n"
         "    heavy = [name for name in ('torch', 'numpy', 'polars', 'sympy') if name in sys.modules]\n"
         "    main = threading.current_thread() is threading.main_thread()\n"
-        "    return {'reward': float(main and not heavy), 'answer': f'{heavy} {prompt.plain} {prompt.id}'}\n"
+        "    left = resource.getrlimit(resource.RLIMIT_CPU)[0] - time.process_time()\n"
+        "    answer = f'{heavy} {prompt.plain} {prompt.id} {left // 2}'\n"
+        "    return {'reward': float(main and not heavy), 'answer': answer}\n"
     )
     with VerifierPool(Reward((f"{file}:reward",)), workers=1) as pool:
         pool.submit(0, PROMPT, "x")
         verdict = dict(pool.drain(30))[0]
-    assert (verdict.outcome, verdict.answer) == ("correct", f"[] q {PROMPT.id}")
+    # processor time of four times the limit of 10 s, in whole seconds
+    assert (verdict.outcome, verdict.answer) == ("correct", f"[] q {PROMPT.id} 20.0")
 
 
 def test_quick_items_are_quick(pool: VerifierPool) -> None:

@@ -221,6 +221,25 @@ def test_the_page_says_how_many_candidates_were_visited() -> None:
     assert "visited 8 of 40, 2.5 tries each" in " ".join(text_of(view.console).split())
 
 
+@pytest.mark.parametrize("width, blocks", [(60, 37), (80, 57), (120, 60)])
+def test_a_long_curve_fills_its_line_up_to_sixty_columns(width: int, blocks: int) -> None:
+    """Hand values: the width less four of the frame, nine of the label, and ten of the two ends."""
+    view = View("t", 500, console=terminal(width), plain=False)
+    for iteration in range(1, 401):
+        view.update({**METRICS, "iteration": iteration, "reward_mean": iteration / 400})
+    view.console.print(view.page())
+    (curve,) = [line for line in text_of(view.console).splitlines() if "0.00 " in line]
+    assert len(curve.split("0.00 ")[1].split(" 1.00")[0]) == blocks
+
+
+def test_a_finished_iteration_is_drawn_at_once() -> None:
+    console = terminal(80)
+    with View("t", 3, console=console, plain=False) as view:
+        view.update({**METRICS, "reward_mean": 0.125})
+        view.update({**METRICS, "reward_mean": 0.625})
+        assert "0.625" in text_of(console)
+
+
 def test_a_terminal_page_is_drawn_at_most_four_times_a_second() -> None:
     console = terminal(80)
     drawn = 0
