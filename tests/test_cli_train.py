@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,21 @@ def test_resume_with_changed_settings(shell: Shell) -> None:
     assert cli.main(["train", "--resume", str(shell.out), "--iterations", "2"]) == 0
     lines = (shell.out / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
+
+
+def test_a_run_with_relative_paths_is_resumed_in_another_folder(
+    shell: Shell, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    shutil.copytree(tiny_model, here / "my-model")
+    Path(jsonl(here, *rows(40))).rename(here / "sums.jsonl")
+    monkeypatch.chdir(here)
+    assert shell.train("--task", "sums.jsonl", model="./my-model") == 0
+    monkeypatch.chdir(elsewhere)
+    assert cli.main(["train", "--resume", str(shell.out), "--iterations", "2"]) == 0
+    assert len((shell.out / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_resume_remembers_how_far_an_earlier_one_was_to_go(shell: Shell) -> None:

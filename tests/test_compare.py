@@ -18,8 +18,9 @@ from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.run_log import read_json_lines
 from onedial.evidence import paired_runs
 from onedial.evidence.arm_summary import summarize
+from onedial.evidence.arms import Arm, cross_arms, make_arm_run
 from onedial.evidence.comparison import describe_difference, make_plots
-from onedial.evidence.paired_runs import RECORD, Arm, cross_arms, make_arm_run, train_arm
+from onedial.evidence.paired_runs import RECORD, train_arm
 from onedial.evidence.paired_statistics import (
     cost_to_reach,
     final_accuracy,
@@ -154,6 +155,47 @@ def test_a_finished_run_is_read_and_a_stopped_one_goes_on(
     assert made == whole
     monkeypatch.setattr(paired_runs, "train", _refuse)
     assert train_arm(run, ARMS[0], title="")["series"].keys() >= {"time_s"}
+
+
+def _flip_a_digit(content: bytes) -> bytes:
+    return content.replace(b'"iteration": 2', b'"iteration": 3', 1)
+
+
+def test_a_damaged_record_is_made_again_from_the_logs(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_arm_run(ARMS[0], 0, base, tmp_path)
+    whole = train_arm(run, ARMS[0], title="", plain=True)
+    monkeypatch.setattr(paired_runs, "train", _refuse)
+    path = run.directory / RECORD
+    sound = path.read_bytes()
+    for content in (sound[: len(sound) // 2], b"", b"[]", b"{}", b"\xff" + sound, b"[" * 99999, _flip_a_digit(sound)):
+        assert content != sound
+        path.write_bytes(content)
+        assert train_arm(run, ARMS[0], title="", plain=True) == whole
+        assert "damaged" in capsys.readouterr().err and path.read_bytes() == sound
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunDirError, match=r"record.json: cannot be read \(Is a directory\); move it away"):
+        train_arm(run, ARMS[0], title="", plain=True)
+
+
+def test_a_damaged_line_of_the_logs_is_never_left_out_of_a_record(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is not complete then: it is resumed, which writes the line again."""
+    run = make_arm_run(ARMS[0], 0, base, tmp_path)
+    train_arm(run, ARMS[0], title="", plain=True)
+    (run.directory / RECORD).unlink()
+    monkeypatch.setattr(paired_runs, "train", _refuse)
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        log = run.directory / name
+        sound = log.read_bytes()
+        log.write_bytes(sound.replace(b"{", b"x", 1))
+        with pytest.raises(AssertionError, match="trained again"):
+            train_arm(run, ARMS[0], title="", plain=True)
+        log.write_bytes(sound)
+    train_arm(run, ARMS[0], title="", plain=True)
 
 
 def _interrupt(*args: Any) -> None:

@@ -139,6 +139,12 @@ def test_statistics_load_where_they_are_computed(module: str) -> None:
     assert not any(loads(f"import onedial.{module}", "scipy.stats", "torch").values())
 
 
+def test_a_wrong_word_of_a_comparison_is_told_before_torch_is_loaded() -> None:
+    words = ["compare", "grpo", "dapo", "--max-generated-tokens", "9", "--model", "no/such/folder"]
+    for wrong in (["compare", "grpo", "rlo"], [*words[:-2], "--vary", "lr=1e-5,x"], words):
+        assert not loads(f"from onedial.cli.main import main; assert main({wrong}) == 2", "torch")["torch"]
+
+
 def test_every_public_name_is_there_and_no_other_is_promised() -> None:
     import onedial
 

@@ -8,17 +8,22 @@ import json
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from onedial.core.errors import DataError
-from onedial.training import models
+from onedial.training import hub, models
 from onedial.training.models import SMOLLM2, fetch, find_stop_ids, load_causal_lm, load_config, load_tokenizer, resolve
 
 
@@ -344,21 +349,53 @@ def test_a_chat_template_without_end_is_one_message(
         load_tokenizer(folder)
 
 
-def test_a_hub_name_without_a_network_is_one_message_within_seconds(tmp_path: Path) -> None:
-    """The hub's address is one of the range that nothing answers (RFC 5737)."""
-    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    environment |= {"HF_ENDPOINT": "https://192.0.2.1", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
-    code = (
-        "import time, transformers\n"
-        "from onedial.training.models import load_config, load_tokenizer\n"
-        "started = time.monotonic()\n"
-        "for load in (load_config, load_tokenizer):\n"
-        "    try:\n        load('Qwen/Qwen9-nope')\n"
-        "    except Exception as error:\n        print(type(error).__name__, error)\n"
-        "print(time.monotonic() - started)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
-    *messages, seconds = done.stdout.strip().splitlines()
-    assert len(messages) == 2, done.stderr
-    assert all("DataError" in line and "hub cannot be reached" in line and "--model PATH" in line for line in messages)
-    assert float(seconds) < 5
+@pytest.mark.parametrize(
+    "quantization", [{"quant_method": "magic9"}, {"bits": 4}, {"quant_method": ["x"]}, "int8", [1]]
+)
+def test_a_quantization_that_would_be_ignored_is_refused(quantization: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """transformers would read the packed weights as plain ones."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    with pytest.raises(DataError, match=r"its configuration cannot be loaded"):
+        load_config(folder)
+    for known in ({}, None, {"quant_method": "gptq", "bits": 4}, {"load_in_8bit": True}):
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": known}))
+        load_config(folder)
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The hub is to be asked, and what it answered before is forgotten."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_hub_answers", lru_cache(hub._hub_answers.__wrapped__))
+    return monkeypatch
+
+
+def test_a_hub_name_without_a_network_is_one_message_after_one_short_try(online: pytest.MonkeyPatch) -> None:
+    tries: list[Any] = []
+
+    def refuse(address: Any, timeout: Any = None, *args: Any, **options: Any) -> None:
+        tries.append(timeout)
+        raise TimeoutError
+
+    online.setattr(socket, "create_connection", refuse)
+    for load in (load_config, load_tokenizer):
+        with pytest.raises(DataError, match=r"the Hugging Face hub cannot be reached; .*\(--model PATH\)"):
+            load("Qwen/Qwen9-nope")
+    assert tries == [3.0]
+
+
+def test_a_name_server_that_never_answers_is_not_waited_for(online: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def wait(*args: Any, **options: Any) -> None:
+        answered.wait(120)
+        raise TimeoutError
+
+    online.setattr(socket, "create_connection", wait)
+    started = time.monotonic()
+    assert not hub._hub_answers(0.1)
+    assert time.monotonic() - started < 60
+    answered.set()

@@ -135,6 +135,52 @@ def test_units_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"toy", "toy-quick"}
 
 
+def test_a_damaged_unit_is_measured_again_and_the_others_are_kept(tmp_path: Path) -> None:
+    asked: list[str] = []
+    notes: list[str] = []
+
+    def measure(setup: Setup, unit: str) -> dict[str, Any]:
+        asked.append(unit)
+        return {"value": 2}
+
+    claim, setup = toy(measure), Setup(work=tmp_path, note=notes.append)
+    reproduce(claim, setup)
+    path = tmp_path / "toy" / "b.json"
+    sound = path.read_bytes()
+    for content in (sound[:9], b"\xff\xfe", b"[]", b'"text"', sound.replace(b'"value": 2', b'"value": 3')):
+        assert content != sound
+        path.write_bytes(content)
+        asked.clear()
+        assert reproduce(claim, setup)["figures"] == {"sum": 6}
+        assert asked == ["b"] and any("b.json: the record is damaged" in note for note in notes)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunDirError, match=r"b.json: cannot be read \(Is a directory\); move it away"):
+        reproduce(claim, setup)
+
+
+def test_units_of_earlier_versions_have_no_hash_and_are_kept(tmp_path: Path) -> None:
+    claim = toy(lambda setup, unit: pytest.fail("measured again"), units=("a",))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "a.json").write_text('{"value": 6, "seconds": 1.0}')
+    assert reproduce(claim, Setup(work=tmp_path))["figures"] == {"sum": 6}
+
+
+def test_damaged_settings_of_a_folder_are_one_message(tmp_path: Path) -> None:
+    claim = toy(lambda setup, unit: {"value": 2})
+    header = tmp_path / "toy" / "settings.txt"
+    reproduce(claim, Setup(work=tmp_path))
+    sound = header.read_bytes()
+    for content in (b"\xff\xfe\x00", sound[:5], b""):
+        header.write_bytes(content)
+        with pytest.raises(RunDirError, match=r"settings.txt: damaged; .* delete this file to keep them"):
+            reproduce(claim, Setup(work=tmp_path))
+    header.unlink()
+    header.mkdir()
+    with pytest.raises(RunDirError, match=r"settings.txt: cannot be read \(Is a directory\)"):
+        reproduce(claim, Setup(work=tmp_path))
+
+
 def test_a_unit_that_is_not_at_hand_is_named_and_tried_again(tmp_path: Path) -> None:
     def measure(setup: Setup, unit: str) -> dict[str, Any]:
         if unit == "b" and setup.data is None:

@@ -24,10 +24,11 @@ SRC = Path(__file__).parents[1] / "src" / "onedial"
 # of `os`, not on macOS with Python 3.11 and 3.12
 LINUX_ONLY = {
     "copy_file_range", "eventfd", "getrandom", "getxattr", "listxattr", "memfd_create", "pidfd_open",
-    "posix_fadvise", "posix_fallocate", "sched_getaffinity", "sched_setaffinity", "setns", "setxattr", "splice",
-    "unshare", "waitid",
+    "posix_fadvise", "posix_fallocate", "sched_getaffinity", "sched_setaffinity", "setns", "setresgid", "setresuid",
+    "setxattr", "splice", "unshare", "waitid",
 }  # fmt: skip
-GUARDED = {("process.py", "pidfd_open")}  # asked for behind `sys.platform == "linux"`
+# asked for behind `sys.platform == "linux"`; another user is chosen there alone
+GUARDED = {("process.py", "pidfd_open"), ("confine.py", "setresgid"), ("confine.py", "setresuid")}
 
 
 @pytest.fixture(params=["as it is", "as on macOS"])

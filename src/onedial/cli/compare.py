@@ -19,7 +19,7 @@ from onedial.core.user_code import Trust
 
 if TYPE_CHECKING:
     from onedial.core.settings import Run
-    from onedial.evidence.paired_runs import Arm
+    from onedial.evidence.arms import Arm
 
 HELP = """
   onedial compare grpo dr_grpo dapo --config examples/arithmetic.toml --max-generated-tokens 60000
@@ -57,14 +57,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from onedial.evidence.arm_summary import summarize
-    from onedial.evidence.comparison import write_comparison
-    from onedial.evidence.paired_runs import make_arm_run, train_arm
+    from onedial.evidence.arms import make_arm_run
 
     arms, base, seeds = _arms(args), _base(args), _seeds(args)
     folder = expand_path(args.out, "--out")
     runs = [(arm, make_arm_run(arm, seed, base, folder)) for seed in seeds for arm in arms]
     _check_runs(runs)
+    from onedial.training.models import check_hub_name
+
+    for model in {one.model for _, one in runs}:
+        check_hub_name(model)
+    from onedial.evidence.arm_summary import summarize
+    from onedial.evidence.comparison import write_comparison
+    from onedial.evidence.paired_runs import train_arm
+
     records = []
     for number, (arm, one) in enumerate(runs, 1):
         title = f"{arm.name}, seed {one.seed} ({number} of {len(runs)})"
@@ -81,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _arms(args: argparse.Namespace) -> list[Arm]:
-    from onedial.evidence.paired_runs import cross_arms
+    from onedial.evidence.arms import cross_arms
 
     varied = {}
     for word in args.vary:

@@ -30,6 +30,15 @@ def expand_path(text: str | Path, setting: str) -> Path:
     return path
 
 
+def make_absolute(text: str) -> str:
+    """The absolute path of what exists under a relative one; any other text unchanged."""
+    try:
+        path = Path(text).expanduser()
+        return str(path.absolute()) if path.exists() else text
+    except (OSError, RuntimeError, ValueError):  # no path
+        return text
+
+
 def cache_dir() -> Path:
     """Where fetched models are kept: $ONEDIAL_CACHE, else ~/.cache/onedial."""
     return Path(os.environ.get("ONEDIAL_CACHE") or "~/.cache/onedial").expanduser()

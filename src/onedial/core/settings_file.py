@@ -37,8 +37,9 @@ from onedial.core.allocator_table import AllocatorRow, change_allocator, get_all
 from onedial.core.errors import ConfigError, RunDirError, suggest
 from onedial.core.field_rules import convert, show_value
 from onedial.core.manifest import record_file
-from onedial.core.paths import read_small_text, write_atomically
+from onedial.core.paths import make_absolute, read_small_text, write_atomically
 from onedial.core.settings import PLAIN_FIELDS, RESUMABLE, RUN_RULES, Run
+from onedial.core.tables.file_kinds import kind_of_name
 from onedial.core.user_code import Trust, check_trust, find_reference, load_object
 
 CELLS = tuple(cell.name for cell in fields(Algorithm))
@@ -207,8 +208,9 @@ def write_run(asked: Run, resolved: Run) -> None:
 def to_toml(asked: Run, resolved: Run | None = None) -> str:
     """A run as TOML text: every setting and every cell of the row, so that the file alone repeats the run.
 
-    `out` is left out: a run directory may be moved, and a repeated run needs its own. A function or a live task is
-    written as "file.py:name" or "package.module:name" if a file can name it.
+    `out` is left out: a run directory may be moved, and a repeated run needs its own. Paths of models and data that
+    exist are absolute. A function or a live task is written as "file.py:name" or "package.module:name" if a file can
+    name it.
     """
     import tomlkit
 
@@ -238,6 +240,7 @@ def settings_to_plain(run: Run) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(run, name) for name in saved}
     task = run.task if isinstance(run.task, str) else UNNAMED.format(kind="task", name=run.task_name)
     values["task"] = {"name": task, **{key: _plain(value) for key, value in run.task_options.items()}}
+    _make_paths_absolute(values)
     cells = {key: "none" if value is None else value for key, value in run.algorithm.cells().items()}
     if callable(run.algorithm.baseline):
         name = str(cells["baseline"])
@@ -247,6 +250,17 @@ def settings_to_plain(run: Run) -> dict[str, Any]:
     if run.allocator.name != "row":
         values["allocator"] = {"name": run.allocator.name, **run.allocator.options()}
     return values
+
+
+def _make_paths_absolute(settings: dict[str, Any]) -> None:
+    """Makes the paths of a model and of data absolute where they exist: a run may be resumed in another folder."""
+    task = settings.get("task")
+    for table, names in ((settings, ("model", "data")), (task, ("name", "path", "test_path"))):
+        for name in names if isinstance(table, dict) else ():
+            value = table.get(name)
+            named = value == Run.model or name == "name" and kind_of_name(Path(str(value))) is None
+            if isinstance(value, str) and value and not named:
+                table[name] = make_absolute(value)
 
 
 def _plain(value: Any) -> Any:
@@ -262,6 +276,7 @@ def check_unchanged(run: Run, directory: Path) -> None:
     """Raises ConfigError if a run to be resumed differs from the one in its directory in settings that must not
     change."""
     stored, given = _parse(directory / "run.toml"), settings_to_plain(run)
+    _make_paths_absolute(stored)  # those of earlier versions are as they were typed
     # a cell that the run's version did not have yet has no value that could have changed
     known = stored.get("algorithm", {})
     given["algorithm"] = {cell: value for cell, value in given["algorithm"].items() if cell in known}

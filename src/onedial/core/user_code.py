@@ -128,7 +128,8 @@ def _module_of_file(place: str) -> ModuleType:
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{place}: cannot be read: {error}") from error
     if not found:
-        raise ConfigError(f"{place}: no such file")
+        here = "" if Path(place).is_absolute() else f" in {Path.cwd()}; resume a run in the folder it was started in"
+        raise ConfigError(f"{place}: no such file{here}")
     # the path is part of the name: two files may share their stem
     name = f"onedial_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)

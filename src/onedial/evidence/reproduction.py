@@ -12,6 +12,7 @@ from onedial.core.errors import ConfigError, RunDirError
 from onedial.core.paths import write_atomically
 from onedial.core.system import available_cores, find_version, name_cpu
 from onedial.evidence.claim import Claim, Json, NotAtHand, Setup
+from onedial.evidence.finished_work import read_own_text, read_record, write_record
 
 PACKAGES = ("onedial", "numpy", "torch", "transformers")
 
@@ -32,8 +33,9 @@ def reproduce(claim: Claim, setup: Setup) -> Json:
     units = claim.units(setup)
     for number, unit in enumerate(units, 1):
         path = folder / f"{unit}.json"
-        if path.is_file():
-            measured[unit] = _read(path)
+        finished = read_record(path, ("seconds",), setup.note)
+        if finished is not None:
+            measured[unit] = finished
             continue
         setup.note(f"{claim.name}: {unit} ({number} of {len(units)})")
         started = time.perf_counter()
@@ -42,7 +44,7 @@ def reproduce(claim: Claim, setup: Setup) -> Json:
         except NotAtHand as reason:
             missing[unit] = str(reason)
             continue
-        write_atomically(path, json.dumps(measured[unit], indent=1, allow_nan=False) + "\n")
+        write_record(path, measured[unit])
     if not measured:
         raise ConfigError(f"{claim.name}: nothing could be measured: {next(iter(missing.values()))}")
     return {
@@ -77,17 +79,24 @@ def _open_folder(folder: Path, settings: Json) -> None:
     header = folder / "settings.txt"
     wanted = json.dumps(settings, sort_keys=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if not header.is_file():
+    found = read_own_text(header)
+    if found is None:
         write_atomically(header, wanted)
-    elif (found := header.read_text(encoding="utf-8")) != wanted:
+    elif not _is_json(found):
+        raise RunDirError(
+            f"{header}: damaged; if the units beside it were measured with {wanted}, delete this file to keep them; "
+            "if not, choose another place with --work"
+        )
+    elif found != wanted:
         raise RunDirError(
             f"{folder} holds units of other settings ({found}, now {wanted}); delete it or choose another place with "
             "--work"
         )
 
 
-def _read(path: Path) -> Json:
+def _is_json(text: str) -> bool:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise RunDirError(f"{path}: not readable ({error}); delete it, and it is measured again") from error
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -15,7 +15,7 @@ from onedial.evidence.paired_statistics import show_interval
 
 if TYPE_CHECKING:
     from onedial.core.settings import Run
-    from onedial.evidence.paired_runs import Arm
+    from onedial.evidence.arms import Arm
 
 LESSON: Mapping[str, Any] = {
     "task": {"name": "arithmetic", "levels": "add1,mul1,add2"},
@@ -81,7 +81,7 @@ class Trial:
 
     def open_run(self, setup: Setup, claim: str, unit: str) -> tuple[Run, Arm]:
         """Returns the run of a unit of work, and its arm."""
-        from onedial.evidence.paired_runs import Arm, make_arm_run
+        from onedial.evidence.arms import Arm, make_arm_run
 
         name, _, seed = unit.rpartition("-s")
         own = dict(self.per_arm.get(name, {}))

@@ -68,6 +68,7 @@ LARGEST_SIZES = {
     "num_key_value_heads": 1 << 14, "vocab_size": 1 << 26, "max_position_embeddings": 1 << 40,
 }  # fmt: skip
 """Sizes in a configuration beyond which it is not that of a model."""
+LOADED_IN = {"load_in_4bit", "load_in_8bit"}  # bitsandbytes, in configurations without quant_method
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -264,6 +265,7 @@ def load_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     with _quiet_transformers(), load_errors(path, "configuration"):
         config: Any = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **choose_hub_options(path))
         _check_sizes(config.get_text_config())
+        _check_quantization(config)
     return config
 
 
@@ -273,6 +275,20 @@ def _check_sizes(config: Any) -> None:
         value = getattr(config, name, None)
         if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
             raise ValueError(f"config.json: {name}={value!r} must be a whole number from 1 to {largest}")
+
+
+def _check_quantization(config: Any) -> None:
+    """Raises ValueError for a quantization that transformers does not know: it would read the weights as plain ones."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    for part in (config, config.get_text_config()):
+        found = getattr(part, "quantization_config", None)
+        known = dict(found if isinstance(found, dict) else found.to_dict()) if found else {}
+        method = known.get("quant_method")
+        if known and method not in list(AUTO_QUANTIZATION_CONFIG_MAPPING) and not known.keys() & LOADED_IN:
+            raise ValueError(
+                f"config.json: quant_method={method!r} is none that transformers can read; use weights without it"
+            )
 
 
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 
-from onedial.core.paths import write_atomically
 from onedial.evidence.arm_summary import plain_difference, summarize
+from onedial.evidence.arms import MOST_ITERATIONS
 from onedial.evidence.claim import Check, Claim, Json, Setup
+from onedial.evidence.finished_work import read_record, write_record
 from onedial.evidence.paired_statistics import final_accuracy, pair_difference, show_interval
 from onedial.evidence.trained import QUICK_TOKENS, Trial, make_claim
 
@@ -23,7 +23,7 @@ WARMED = "warm-up-then-dpo"
 def _train_both_phases(setup: Setup, unit: str) -> Json:
     """Warm-up for half of the tokens, then DPO on its pairs; the record joins both, with the cost of both."""
     from onedial.core.settings_file import make_run, merge
-    from onedial.evidence.paired_runs import MOST_ITERATIONS, RECORD, read_curves, train_to_end
+    from onedial.evidence.paired_runs import CURVES, RECORD, read_curves, train_to_end
     from onedial.training.trainer.live_view import open_view
     from onedial.training.trainer.past_rollouts import find_newest_model
 
@@ -31,8 +31,9 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
     base = TRIAL.base(setup) | {"seed": seed}
     folder = setup.locate_folder("warmup-dpo") / "runs"
     path = folder / f"dpo-s{seed}" / RECORD
-    if path.is_file():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+    finished = read_record(path, CURVES, setup.note)
+    if finished is not None:
+        return finished
     half = QUICK_TOKENS if setup.quick else TOKENS // 2
     ends = {"max_generated_tokens": half, "iterations": MOST_ITERATIONS, "out": str(folder / f"warm-s{seed}")}
     warm = make_run(merge(base, ends, {"algorithm": {"row": "naive_grpo"}}))
@@ -42,7 +43,7 @@ def _train_both_phases(setup: Setup, unit: str) -> Json:
     dpo = make_run(merge(base, own, places))
     train_to_end(dpo, open_view(dpo, f"warmup-dpo: DPO, seed {seed}"))
     record = {"arm": WARMED, "seed": seed, **_join(read_curves(warm.directory), read_curves(dpo.directory))}
-    write_atomically(path, json.dumps(record, allow_nan=False))
+    write_record(path, record)
     for run in (warm, dpo):
         shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)
     return record
