@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -345,6 +346,29 @@ def test_a_process_that_fails_says_why(settings: Conditions, tmp_path: Path) -> 
     ):
         pass
     assert caught.value.name == "ours"
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.3])
+def test_processes_of_a_measurement_are_silent_about_ctrl_c(wait: float) -> None:
+    """On a terminal it reaches all of them. Oracle: what this one says itself is all that is said."""
+    script = (
+        "import os, signal, time, types\n"
+        "from onedial.evidence.bench.busy import run_beside_busy_process\n"
+        "from onedial.evidence.bench.peer_process import Worker\n"
+        "def interrupt():\n"
+        f"    time.sleep({wait}); os.killpg(0, signal.SIGINT); time.sleep(60)\n"
+        "def work():\n"
+        "    Worker('ours', types.SimpleNamespace(threads=1, device='cpu'), None); interrupt()\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        run_beside_busy_process(work)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, start_new_session=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
 def test_a_failing_peer_leaves_its_figures_unmeasured(settings: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,6 +269,15 @@ def test_one_ctrl_c_is_one_line_wherever_it_falls(where: str, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (130, "onedial: interrupted\n")
 
 
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(tmp_path: Path) -> None:
+    """A package of the name of an early import stands in for a slow disk."""
+    (tmp_path / "argparse.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{SRC.parent}"}
+    command = [sys.executable, "-m", "onedial", "plan"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "onedial: interrupted\n")
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     """`onedial … | head -1`: the pipe is closed before anything is written."""
     script = "import sys, time; time.sleep(0.2); from onedial.cli.main import main; sys.exit(main(['--help']))"

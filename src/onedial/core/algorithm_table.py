@@ -23,7 +23,7 @@ REINFORCE = Algorithm(
 RLOO = replace(
     REINFORCE,
     name="rloo",
-    paper="Ahmadian et al. 2024, arXiv:2402.14740, Eq. 7; Kool et al. 2019",
+    paper="Ahmadian et al. 2024, arXiv:2402.14740, Eq. 7 without its KL; Kool et al. 2019",
     baseline="leave_one_out",
 )
 

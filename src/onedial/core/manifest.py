@@ -93,7 +93,7 @@ def write_folder_manifest(folder: Path, logs: Mapping[str, Path], **facts: Any) 
         if path.is_file() and path != folder / FOLDER_MANIFEST
     }
     content = {**facts, "files": files, "logs": {name: describe_file(path) for name, path in logs.items()}}
-    text = json.dumps({**content, "own": hash_content(content)}, indent=1)
+    text = json.dumps({**content, "own": hash_json(content)}, indent=1)
     (folder / FOLDER_MANIFEST).write_text(text, encoding="utf-8")
 
 
@@ -109,7 +109,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
         files = dict(content["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable manifest ({type(error).__name__})") from error
-    if own != hash_content(content):
+    if own != hash_json(content):
         raise CheckpointError(f"{path}: damaged: its content does not match its own hash")
     for name, wanted in files.items():
         if _describe_or_raise(folder / name) != wanted:
@@ -127,6 +127,6 @@ def check_log(path: Path, wanted: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path}: damaged: its first {wanted['size']} bytes are not as the run wrote them")
 
 
-def hash_content(content: Mapping[str, Any]) -> str:
+def hash_json(content: Mapping[str, Any]) -> str:
     """Hash of JSON values, whatever the order of their keys."""
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from onedial.core.errors import RunDirError
-from onedial.core.manifest import hash_content
+from onedial.core.manifest import hash_json
 from onedial.core.paths import read_regular, write_atomically
 from onedial.evidence.claim import Json
 
@@ -20,7 +20,7 @@ HASH = "blake2b"
 def write_record(path: Path, record: Json) -> None:
     """Writes a record atomically. Raises OSError when the disk is full."""
     plain = json.loads(json.dumps(record, allow_nan=False))
-    write_atomically(path, json.dumps({**plain, HASH: hash_content(plain)}, indent=1) + "\n")
+    write_atomically(path, json.dumps({**plain, HASH: hash_json(plain)}, indent=1) + "\n")
 
 
 def read_record(path: Path, keys: Collection[str], note: Callable[[str], None]) -> Json | None:
@@ -35,7 +35,7 @@ def read_record(path: Path, keys: Collection[str], note: Callable[[str], None]) 
     try:
         record = dict(json.loads(text))
         written = record.pop(HASH, None)
-        if set(keys) <= record.keys() and written in (None, hash_content(record)):
+        if set(keys) <= record.keys() and written in (None, hash_json(record)):
             return record
     except (ValueError, TypeError, RecursionError):
         pass

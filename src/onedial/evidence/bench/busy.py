@@ -14,7 +14,9 @@ _LOOP = "print(flush=True)\nwhile True: pass"
 
 def run_beside_busy_process(work: Callable[[], T]) -> T:
     """Returns what `work` returns, called while one other process loops; the process has ended on return."""
-    with subprocess.Popen([sys.executable, "-S", "-c", _LOOP], stdout=subprocess.PIPE) as other:
+    command = [sys.executable, "-S", "-c", _LOOP]
+    # Ctrl-C reaches it too, and what it would say of that is nobody's concern
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
         try:
             assert other.stdout is not None
             other.stdout.readline()  # it has started

@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +63,8 @@ class Worker:
         self._pipe, there = spawn.Pipe()
         # not a daemon: vLLM starts processes of its own
         self._process = spawn.Process(target=_live, args=(there, SERVERS[name], conditions, workload, path))
-        self._process.start()
+        with _hold_interrupts():  # the process lets them through when its output goes to the file
+            self._process.start()
         there.close()
 
     def __enter__(self) -> Worker:
@@ -101,12 +105,24 @@ class Worker:
         self.close()
 
 
+@contextmanager
+def _hold_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block, and in a process that is started in it until that lets it through."""
+    resource_tracker.ensure_running()  # where it has to be started it lets them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _live(pipe: Connection, module: str, conditions: Conditions, workload: Workload, log: str) -> None:
     """The main loop of the process: the output of libraries goes to a file, the figures through the pipe."""
     os.environ["OMP_NUM_THREADS"] = str(conditions.threads)  # for thread pools other than torch's
     with open(log, "a") as sink:
         os.dup2(sink.fileno(), sys.stdout.fileno() if _real(sys.stdout) else 1)
         os.dup2(sink.fileno(), sys.stderr.fileno() if _real(sys.stderr) else 2)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     import torch
 
     from onedial.evidence.bench.machine import peak_bytes
