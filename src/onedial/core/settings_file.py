@@ -255,8 +255,9 @@ def settings_to_plain(run: Run) -> dict[str, Any]:
 def _make_paths_absolute(settings: dict[str, Any]) -> None:
     """Makes the paths of a model and of data absolute where they exist: a run may be resumed in another folder."""
     task = settings.get("task")
-    for table, names in ((settings, ("model", "data")), (task, ("name", "path", "test_path"))):
-        for name in names if isinstance(table, dict) else ():
+    own = task if isinstance(task, dict) else {}
+    for table, names in ((settings, ("model", "data")), (own, ("name", "path", "test_path"))):
+        for name in names:
             value = table.get(name)
             named = value == Run.model or name == "name" and kind_of_name(Path(str(value))) is None
             if isinstance(value, str) and value and not named:
