@@ -85,7 +85,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 
 def test_the_log_says_who_was_visited_what_was_believed_and_what_came_of_it(run: Run) -> None:
     """Oracle: means over the rollouts on disk."""
-    run = replace(run, allocator=change_allocator(ALLOCATORS["adaptive"], {"audit": 0.4}), iterations=6)
+    run = replace(
+        run, allocator=change_allocator(ALLOCATORS["adaptive"], {"audit": 0.4, "candidates": 384}), iterations=6
+    )
     train(run)
     frame, records = rollouts(run.out), untimed(run.out)
     groups = frame.group_by("iteration", "group_id").agg(
@@ -261,6 +263,10 @@ def test_a_mistake_in_ones_own_is_one_message(run: Run, own: str, name: str, row
         ({"allocator": {"name": "adaptive", "rho": "much"}}, "allocator.rho='much': must be float"),
         ({"allocator": {"name": "adaptive", "rho": 0}}, "allocator.rho=0.0: must be positive"),
         ({"allocator": {"name": "vip", "least": 9, "most": 8}}, "least=9: must not exceed allocator.most=8"),
+        (
+            {"allocator": {"name": "adaptive", "least": 9}, "group_size": 8},
+            "least=9: must not exceed allocator.most, which",
+        ),
         ({"allocator": "spo"}, "compares rollouts of one prompt; use algorithm 'posterior'"),
         ({"allocator": "dynamic", "algorithm": "grpo"}, "refill replaces groups that keep='all' never drops"),
         ({"allocator": "adaptive", "algorithm": "sft"}, "trains on a dataset, so nothing is sampled"),

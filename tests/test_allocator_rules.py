@@ -28,7 +28,7 @@ def scene(name: str, rates: Any, *, budget: float, variance: float = 1e-4, seed:
     mean = np.log(np.asarray(rates) / (1 - np.asarray(rates)))
     spread = np.full(len(mean), variance)
     predicted = Prediction(mean, spread, rate_moments(mean, spread))
-    row = change_allocator(ALLOCATORS[name], options)
+    row = change_allocator(ALLOCATORS[name], options).for_groups(8)
     ones, zeros = np.ones(len(mean)), np.zeros(len(mean))
     rng = np.random.default_rng(seed)
     return Scene(row, budget, 4, 8, predicted, predicted.draw(rng), zeros, ones, rng)
@@ -125,10 +125,18 @@ def test_a_systematic_sample_has_the_probabilities_that_it_says() -> None:
 
 
 def test_candidates_of_data_sets_and_streams() -> None:
-    row = ALLOCATORS["adaptive"]
+    row = ALLOCATORS["mopps"]
     assert count_candidates(row, 8, None) == 1024 and count_candidates(row, 8, 1000) == 1000
     assert count_candidates(row, 8, 50_000) == 4096 and count_candidates(row, 8, 5) == 5
     assert count_candidates(change_allocator(row, {"candidates": 40}), 8, 1000) == 40
+    few = ALLOCATORS["adaptive"]
+    assert count_candidates(few, 8, None) == count_candidates(few, 8, 50_000) == 24 and count_candidates(few, 8, 5) == 5
+
+
+def test_most_rollouts_of_a_prompt_are_the_group_size() -> None:
+    row = ALLOCATORS["adaptive"]
+    assert [row.for_groups(g).most for g in (16, 7, 2, 1)] == [16, 7, 2, 2]
+    assert change_allocator(row, {"most": 40}).for_groups(8).most == 40
 
 
 def test_a_spread_is_drawn_in_part_and_averaged_for_the_rest() -> None:

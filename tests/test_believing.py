@@ -117,7 +117,7 @@ def test_rounds_of_a_prompt_are_one_group_with_a_baseline_of_each_round() -> Non
 
 def test_weights_are_those_of_the_tries_that_a_prompt_got() -> None:
     """Oracle: w ∝ m/(1 + ρmσ²) with m = n(ν + n − 1)/(ν + n), divided evenly among n rollouts; mean 1 over all."""
-    allocator = made("adaptive", rounds=1, audit=0.0)
+    allocator = made("adaptive", rounds=1, audit=0.0, least=1, most=16)
     play(allocator, 1, 3)
     allocator.start(4)
     positions = allocator.candidates.positions(4)
@@ -152,7 +152,7 @@ def test_audits_are_drawn_uniformly_and_calibration_counts_them_alone() -> None:
 
 def test_it_learns_where_to_look() -> None:
     """Oracle: the true solve rates: of 60 prompts, those chosen later have more spread than the average prompt has."""
-    allocator = made("adaptive", 60)
+    allocator = made("adaptive", 60, candidates=60, drift=0.02)
     chosen = [g for a, groups in play(allocator, 1, 25)[10:] for g in groups if not a.expectations[g.id].audit]
     rates = np.array([solve_rate(group.prompt) for group in chosen])
     everywhere = np.array([solve_rate(look(position)) for position in range(60)])

@@ -76,6 +76,10 @@ def find_allocator_contradictions(row: Algorithm, allocator: AllocatorRow, *, pl
             f"aggregate={row.aggregate!r}",
         ),
         (
+            "least" in allocator.uses and allocator.least > (allocator.most or group_size),
+            f"allocator.least={allocator.least}: must not exceed allocator.most, which is group_size={group_size} here",
+        ),
+        (
             name == "two" and group_size % 2 == 1 and group_size > 1,
             f"allocator='two' makes group_size={group_size} rollouts of a prompt to pairs; set an even group_size",
         ),

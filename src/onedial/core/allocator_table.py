@@ -33,14 +33,15 @@ class AllocatorRow:
     uses: tuple[str, ...] = ()
     candidates: int = setting(
         0,
-        "prompts looked at per iteration; 0: a whole dataset up to 4,096, else 128 × prompts_per_iteration",
+        "prompts looked at per iteration; 0: 3 × prompts_per_iteration (adaptive); else a whole dataset up to 4,096, "
+        "or 128 × prompts_per_iteration of a stream",
         at_least=0,
     )
     audit: float = setting(
         0.0, "share of the rollouts for prompts drawn uniformly, on which the belief is checked", at_least=0, at_most=1
     )
     least: int = setting(2, "fewest rollouts of a prompt that gets any", at_least=1)
-    most: int = setting(32, "most rollouts of a prompt in an iteration", at_least=1)
+    most: int = setting(32, "most rollouts of a prompt in an iteration; 0: group_size", at_least=0)
     rounds: int = setting(1, "rounds of requests per iteration; each sees the results before it", at_least=1)
     round_size: int = setting(8, "rollouts of a prompt per round", at_least=1)
     exit: str = setting(
@@ -79,7 +80,7 @@ class AllocatorRow:
                 has = f"it has {', '.join(self.uses)}" if self.uses else "it has none"
                 raise ConfigError(f"allocator {self.name!r} has no option {name!r}{suggest(name, self.uses)}; {has}")
         check_fields(self, "allocator.")
-        if self.least > self.most:
+        if self.least > self.most > 0:
             raise ConfigError(f"allocator.least={self.least}: must not exceed allocator.most={self.most}")
         if self.kept % 2:
             raise ConfigError(f"allocator.kept={self.kept}: must be even, for as many correct as wrong rollouts")
@@ -98,6 +99,10 @@ class AllocatorRow:
     def believes(self) -> bool:
         """Whether it predicts solve rates."""
         return "drift" in self.uses
+
+    def for_groups(self, group_size: int) -> AllocatorRow:
+        """The row with `most` filled in for a run's group size."""
+        return replace(self, most=self.most or max(self.least, group_size))
 
     def options(self) -> dict[str, Any]:
         """The options of the row with their values, for TOML and JSON."""
@@ -167,8 +172,8 @@ ALLOCATORS: dict[str, AllocatorRow] = {
             "prompts and rollouts where signal over noise is worth its tokens, by a partly drawn belief",
             ("candidates", "audit", "least", "most", "rounds", "rho", "explore", "unbiased", "floor", *BELIEF),
             audit=0.1,
-            least=1,
-            most=16,
+            most=0,
+            drift=0.1,
         ),
     )
 }

@@ -31,7 +31,8 @@ def open_allocator(
     `embed` gives the belief a vector for each prompt, in addition to what `features` reads from its text. Raises
     DataError for a prior that cannot be read.
     """
-    row, prompts, keep_mixed = run.allocator, run.prompts_per_iteration, run.algorithm.keep == "mixed"
+    row, prompts = run.allocator.for_groups(run.group_size), run.prompts_per_iteration
+    keep_mixed = run.algorithm.keep == "mixed"
     if row.is_own:
         return open_own(run, look)
     if row.name == "two":

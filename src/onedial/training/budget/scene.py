@@ -1,8 +1,11 @@
 """The input of a rule of allocation: the candidates of an iteration, and what is believed about each.
 
-For an endless task the candidates are the next positions of the stream, for a dataset a whole epoch of it (at most
-`MOST_CANDIDATES`). Looking at a prompt costs nothing, and each position of a run is looked at once. So every sampled
-prompt has its own position in the data, and a resumed run needs only the number of the iteration.
+The candidates are the next positions of the task's stream of prompts. Each position of a run is looked at once, so
+every sampled prompt has its own position in the data, and a resumed run needs only the number of the iteration.
+
+How many there are decides how one-sided a batch becomes. Prompts of one kind are believed alike, so the best of a
+thousand are all of one kind, and a small model that trains on one kind at a time forgets the others (measured:
+docs/allocators.md). `adaptive` therefore chooses among a few; the published rules look at many, as their papers do.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 MOST_CANDIDATES = 4096
-CANDIDATES_PER_PROMPT = 128
+FEW_PER_PROMPT, MANY_PER_PROMPT = 3, 128
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,12 @@ class Candidates:
 
 
 def count_candidates(row: AllocatorRow, prompts: int, data_size: int | None) -> int:
-    """Candidates per iteration: as the row says, else a whole dataset, else 128 for each of `prompts`.
+    """Candidates per iteration: as the row says, else 3 for each of `prompts` (adaptive), a whole dataset, or 128 each.
 
     At least `prompts`, and at most the size of the dataset.
     """
-    wanted = row.candidates or (data_size and min(data_size, MOST_CANDIDATES)) or CANDIDATES_PER_PROMPT * prompts
+    many = data_size and min(data_size, MOST_CANDIDATES) or MANY_PER_PROMPT * prompts
+    wanted = row.candidates or (FEW_PER_PROMPT * prompts if row.name == "adaptive" else many)
     return max(1, min(max(wanted, prompts), data_size or wanted + prompts))
 
 
