@@ -5,7 +5,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-TRAIN_ARGS ?= --config examples/arithmetic.toml --allocator adaptive
+TRAIN_ARGS ?= --config examples/arithmetic.toml
 
 # verl asks for an older transformers than the one under test, so only its loss module's own imports are installed.
 PEERS := verl tensordict pyvers importlib_metadata zipp orjson codetiming omegaconf

@@ -310,7 +310,7 @@ def test_a_run_starts_from_what_another_or_a_table_knows(run: Run, tmp_path: Pat
         train(replace(run, out=out, iterations=1, allocator=allocator))
         believed[name] = untimed(out)[0]["audit_believed"]
     assert believed["nothing"] == pytest.approx(0.5, abs=0.02)
-    assert believed["table"] < 0.2
+    assert believed["table"] < 0.25  # it has faded by one iteration
     solved = rollouts(run.out)["correct"].mean()
     assert isinstance(solved, float) and abs(believed["past"] - solved) < abs(believed["nothing"] - solved)
 
