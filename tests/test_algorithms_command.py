@@ -69,6 +69,21 @@ def test_a_clip_that_cannot_bind_is_shown_as_idle(capsys: pytest.CaptureFixture[
     assert replace(ALGORITHMS["grpo"], epochs_per_iteration=2).idle_clip == ""
 
 
+@pytest.mark.parametrize("width", [52, 60, 70])
+def test_a_narrow_terminal_cuts_long_names_and_never_the_dial(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the dial of each row of the algorithm table; its column was once the first to vanish."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert cli.main(["algorithms"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines[0].index("α")
+    rows = [line for line in lines[1 : lines.index("")] if line[:1].isalpha()]
+    dials = {line.split()[0]: line[place:].split()[0] for line in rows}
+    assert {name: dials[name] for name in ALGORITHMS} == {name: f"{row.dial:g}" for name, row in ALGORITHMS.items()}
+    assert max(map(cell_len, lines)) <= width
+
+
 def test_coefficients_of_every_row_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     """Oracle: DeepSeekMath's Table 10 and each paper's equation, by hand."""
     out = printed(capsys, "--coefficients")

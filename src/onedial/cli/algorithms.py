@@ -27,6 +27,7 @@ HELP = """
 
 Any cell can be changed for a run: onedial train dapo --algorithm.clip-high 0.3"""
 
+SHORT = 4  # a narrow terminal cuts the columns of longer cells
 COMPARED_WITH = "grpo"
 CLIPS = ("clip_low", "clip_high", "clip_dual")
 KEPT = {"reference": "frozen", "dataset": "data", "pairs": "pairs"}
@@ -86,7 +87,8 @@ def show_table(console: Console, rows: list[Algorithm]) -> None:
     main = [select_main_cells(row) for row in rows]
     compared = select_main_cells(ALGORITHMS[COMPARED_WITH])
     for heading in compared:
-        table.add_column(heading, no_wrap=True)
+        short = all(len(cells[heading]) <= SHORT for cells in main)
+        table.add_column(heading, no_wrap=short, overflow="ellipsis")
     for row, cells in zip(rows, main, strict=True):
         styled = [Text(value, style="" if value == compared[name] else "bold cyan") for name, value in cells.items()]
         table.add_row(row.name, *styled)
