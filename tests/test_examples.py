@@ -61,7 +61,7 @@ def test_example_trains(
 
 def test_all_examples_are_tested() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"new_algorithm", "new_task", "custom_reward", "own_loop", "own_allocator"}
+    assert names == {"new_algorithm", "new_task", "custom_reward", "own_loop", "own_allocator", "own_functions"}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)

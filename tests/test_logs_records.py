@@ -124,7 +124,7 @@ def test_files_whose_order_does_not_tell_are_counted(tmp_path: Path) -> None:
     assert by_file == [(1, 3), (2, 3), (3, 2)]
     assert log.coverage.group_identity == "inferred from the order of the rows"
     assert "each block of 2 neighboring rows" in notes(log) and "1 group would be merged" in notes(log)
-    assert "In 1 file the order does not tell" in notes(log)
+    assert "In 1 file the order does not show it" in notes(log)
 
 
 # --- traces ----------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_rho_is_any_positive_number(rho: float, allowed: bool) -> None:
     if allowed:
         assert assume_rho(rho).value == rho
         return
-    with pytest.raises(DataError, match="--rho .*positive"):
+    with pytest.raises(DataError, match=r"--rho .*: must lie in \[1e-09, 1e\+09\]"):
         assume_rho(rho)
 
 

@@ -258,7 +258,7 @@ def test_missing_files_and_columns_show_what_is_near(tmp_path: Path) -> None:
         with pytest.raises((ConfigError, DataError), match=message):
             open_it()
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="cannot tell what it is"):
+    with pytest.raises(DataError, match="unknown kind of file; the name must end in .jsonl"):
         open_task("jsonl", path=str(tmp_path / "notes.txt"))
 
 

@@ -68,7 +68,7 @@ def follow(args: argparse.Namespace) -> int:
     seen, grown, pause, waiting = None, time.monotonic(), every, ""
     while True:
         stamp = read_stamp(args.log)
-        rested = args.idle is not None and time.monotonic() - grown >= args.idle
+        rested = stamp == seen and args.idle is not None and time.monotonic() - grown >= args.idle
         if stamp != seen or rested:
             started = time.monotonic()
             grown = started if stamp != seen else grown
