@@ -6,6 +6,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 TRAIN_ARGS ?= --config examples/arithmetic.toml
+# Some tests wait for processes: one worker more than cores, at most 4.
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 4 ? cores + 1 : 4)))
 
 # verl asks for an older transformers than the one under test, so only its loss module's own imports are installed.
 PEERS := verl tensordict pyvers importlib_metadata zipp orjson codetiming omegaconf
@@ -27,7 +29,7 @@ train: $(VENV)/.installed ## fetch SmolLM2-135M, train it on arithmetic, evaluat
 	@$(VENV)/bin/onedial train $(TRAIN_ARGS)
 
 test: $(VENV)/.tested ## the default test suite (minutes, no network, no accelerator)
-	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.tested ## style and types
 	@$(PY) -m ruff check .
