@@ -72,7 +72,8 @@ def test_nothing_changes_where_the_system_does_not_tell(monkeypatch: pytest.Monk
     share = CoreShare(2, clock=clock, own=lambda: 0.0, busy=lambda: None)
     for _ in range(5):
         share.update()
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "cpu  1 2 3\ncpu0 not numbers\n")
+    broken = "cpu  1 2 3\n" + "".join(f"cpu{core} not numbers\n" for core in range(1024))
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: broken)
     assert read_busy_seconds() is None
 
 
